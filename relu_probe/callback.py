@@ -1,0 +1,180 @@
+"""When is it measured, and who is told?"""
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import tensorflow as tf
+
+from relu_probe import data as data_module
+from relu_probe.layers import find_relus, select
+from relu_probe.measuring import has_loss, measurer_of
+from relu_probe.report import Report
+from relu_probe.stepping import count_next_step, training_counters
+from relu_probe.summaries import Summaries
+from relu_probe.support import check_model
+
+
+class ReluProbe(tf.keras.callbacks.Callback):
+    """Tells which ReLUs of the model are dead, epoch by epoch, in `.reports`, in `logs` and in TensorBoard.
+
+    List it before callbacks that read its keys (`EarlyStopping`, `CSVLogger`): `logs` pass from first to last.
+
+    Args:
+        log_dir: TensorBoard's directory; the event files go to `{log_dir}/{name}`. None writes none.
+        data: None counts every training batch of the epoch, as trained, with no extra pass over any data. Else what
+            `measure` takes: measured at each epoch's end, weights frozen, inference mode.
+        freq: measures the epochs with `epoch % freq == 0`; in between `logs` repeat the last values.
+        name: of the run directory. A probe with another name writes `{name}_dead_fraction` to `logs`.
+        layers: names, globs or layer objects; None for every ReLU layer.
+        strict: an error of measuring or logging stops the training; otherwise it is a warning, and the report says so.
+        activation_sum: keep the sums of the activations of the training batches too, for `LayerReport.dormant`.
+
+    Raises:
+        ValueError, TypeError: on a wrong argument at once; on a wrong model or wrong data before the first step.
+
+    >>> import numpy as np, tensorflow as tf
+    >>> model = tf.keras.Sequential(
+    ...     [tf.keras.Input((4,)), tf.keras.layers.Dense(8, "relu", name="hidden"), tf.keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> probe = ReluProbe()
+    >>> history = model.fit(np.ones((6, 4)), np.ones((6, 1)), epochs=2, verbose=0, callbacks=[probe])
+    >>> [report.samples for report in probe.reports]
+    [6, 6]
+    >>> history.history["dead_fraction"][-1] == probe.report.dead_fraction
+    True
+    """
+
+    def __init__(
+        self,
+        log_dir: str | os.PathLike[str] | None = None,
+        data: Any = None,
+        *,
+        freq: int = 1,
+        name: str = "relu_probe",
+        layers: Any = None,
+        strict: bool = False,
+        activation_sum: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_arguments(log_dir, freq, name)
+        self.log_dir = None if log_dir is None else os.fspath(log_dir)
+        self.data, self.freq, self.name, self.layers = data, int(freq), name, layers
+        self.strict, self.activation_sum = strict, activation_sum
+        self.reports: list[Report] = []
+        self._disabled: dict[str, str] = {}  # "measuring" or "logging" -> why
+        self._summaries: Summaries | None = None
+        self._keys: list[str] = []
+        self._batches: Any = None
+        self._measuring = False  # in this epoch
+
+    @property
+    def report(self) -> Report | None:
+        """The newest report, None before the first."""
+        return self.reports[-1] if self.reports else None
+
+    def set_model(self, model: Any) -> None:
+        check_model(model)
+        super().set_model(model)
+
+    # --- a fit --------------------------------------------------------------------------------------------------------
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.reports, self._disabled, self._measuring = [], {}, False
+        self._close()
+        self._keys = select(find_relus(self.model), self.layers, self.model)
+        if self.data is not None:
+            self._batches = data_module.read(self.data)
+            measurer_of(self.model)
+        else:
+            self._counters().restart()
+        if self.log_dir is not None and _is_chief(self.model.distribute_strategy):
+            self._summaries = Summaries(self.log_dir, self.name)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._measuring = epoch % self.freq == 0
+        if self._measuring and self.data is None:
+            self._guarded("measuring", lambda: self._counters().reset())
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if self._measuring and self.data is None:
+            count_next_step(self.model)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if self._measuring:
+            self._guarded("measuring", lambda: self._measure(epoch))
+            if self._summaries is not None and self.report is not None and self.report.epoch == epoch:
+                self._guarded("logging", lambda: self._summaries.write(self.report, epoch))
+        self._tell(logs)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        if self._summaries is not None and self.reports and "logging" not in self._disabled:
+            print(self._summaries.how_to_open())
+        self._close()
+
+    # --- its parts ----------------------------------------------------------------------------------------------------
+
+    def _counters(self) -> Any:
+        return training_counters(self.model, activation_sum=self.activation_sum)
+
+    def _measure(self, epoch: int) -> None:
+        if self.data is None:
+            counters = self._counters()
+            report = Report(counters.read(self._keys), epoch, "train")
+            if counters.failure is not None:
+                raise counters.failure
+        else:
+            found = measurer_of(self.model).run(self._batches)
+            report = replace(found.select(self._keys), epoch=epoch, source="data")
+        self.reports.append(report)
+
+    def _tell(self, logs: Any) -> None:
+        """Plain floats, no slash in the key, every epoch: else CSVLogger and History go out of step."""
+        if logs is None:
+            return
+        prefix = "" if self.name == "relu_probe" else f"{self.name}_"
+        report = self.report or Report.empty()
+        logs[f"{prefix}dead_fraction"] = float(report.dead_fraction)
+        if report.has_gradients if self.reports else self._expects_gradients():
+            logs[f"{prefix}zero_gradient_fraction"] = float(report.zero_gradient_fraction)
+
+    def _expects_gradients(self) -> bool:
+        return self.data is None or (self._batches.labelled and has_loss(self.model))
+
+    def _guarded(self, part: str, work: Callable[[], None]) -> None:
+        """Run-time errors never stop a fit: one warning, the part is switched off, and the report says so."""
+        if part in self._disabled:
+            return
+        try:
+            work()
+        except Exception as error:
+            if self.strict:
+                raise
+            self._disabled[part] = reason = f"{part} stopped: {type(error).__name__}: {error}"
+            if self.reports:
+                self.reports[-1] = replace(self.reports[-1], incomplete=reason)
+            warnings.warn(f"relu_probe: {reason} The training goes on. strict=True would raise.", stacklevel=2)
+
+    def _close(self) -> None:
+        if self._summaries is not None:
+            self._summaries.close()
+            self._summaries = None
+
+
+def _is_chief(strategy: Any) -> bool:
+    return bool(strategy.extended.should_save_summary)
+
+
+def _check_arguments(log_dir: Any, freq: Any, name: Any) -> None:
+    if isinstance(freq, bool) or not isinstance(freq, int) or freq < 1:
+        raise ValueError(f"freq is {freq!r}; expected a whole number of epochs >= 1. freq=1 measures every epoch.")
+    if not isinstance(name, str) or not name or name in (".", "..") or any(c in name for c in "/\\\0"):
+        raise ValueError(f"name is {name!r}; expected a directory's name without slashes, such as 'relu_probe'.")
+    if log_dir is None:
+        return
+    if not isinstance(log_dir, (str, os.PathLike)):
+        raise TypeError(f"log_dir is {log_dir!r:.60} ({type(log_dir).__name__}); expected a path. Data goes into data=.")
+    if os.path.exists(log_dir) and not os.path.isdir(log_dir):
+        raise ValueError(f"log_dir {os.fspath(log_dir)!r} is a file; expected a directory, or a path that does not exist yet.")

@@ -1,0 +1,133 @@
+"""How is a layer counted? A probe sits on the layer's output: the identity forwards, and it counts.
+
+Forwards it counts the active positions, backwards the positions with dL/dz != 0, by a custom gradient that passes the
+gradient on unchanged. A probe is attached only while a step is traced or run, so that nothing is left on the model.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+
+from relu_probe.counters import Backward, Counters, Forward
+from relu_probe.layers import ReluLayer
+
+_MARK = "_relu_probe_original"  # on our own wrapper function: the call that it wraps
+_lock = threading.RLock()
+
+
+class Probe:
+    """The probe sub-model of one ReLU layer: called with its output `(batch, ..., neurons)`, it returns it unchanged."""
+
+    def __init__(self, relu: ReluLayer, counters: Counters) -> None:
+        self.relu = relu
+        self.counters = counters
+
+    @tf.autograph.experimental.do_not_convert
+    def __call__(self, output: Any) -> Any:
+        if not isinstance(output, tf.Tensor) or output.shape.rank is None or output.shape[self.relu.axis] is None:
+            return output  # symbolic, ragged or of unknown width: nothing to count
+        try:
+            self.counters.watch(output)
+            return self._identity(output)
+        except Exception as error:  # a probe never stops a training; who reads the counters is told
+            self.counters.failure = error
+            return output
+
+    def _identity(self, output: tf.Tensor) -> tf.Tensor:
+        @tf.custom_gradient
+        def identity(a: tf.Tensor) -> Any:
+            with tf.name_scope("relu_probe"):
+                self.counters.record(self._forward(a))
+            seen: list[tf.Tensor] = []
+
+            def backward(gradient: Any) -> Any:
+                self._backward(a, gradient, seen)
+                return gradient
+
+            return tf.identity(a), backward
+
+        return identity(output)
+
+    def _forward(self, a: tf.Tensor) -> Forward:
+        neurons = a.shape[self.relu.axis]
+        known = a.shape.is_fully_defined()
+        total = self._reduce(a) if a.dtype != tf.float16 else self._reduce(tf.cast(a, tf.float32))
+        return Forward(
+            self.relu.key,
+            active=self._count(a > 0),
+            nan=tf.math.is_nan(total),  # outputs are >= 0: the sum is NaN only where one of them is
+            positions=a.shape.num_elements() // neurons if known else tf.size(a, tf.int64) // neurons,
+            samples=int(a.shape[0]) if known else tf.shape(a, tf.int64)[0],
+            activation_sum=self._reduce(tf.cast(a, tf.float64)) if self.counters.activation_sum else None,
+        )
+
+    def _backward(self, a: tf.Tensor, gradient: Any, seen: list[tf.Tensor]) -> None:
+        """dL/dz = dL/da * relu'(z): zero where the neuron is off, or at the ceiling of a bounded ReLU."""
+        try:
+            with tf.name_scope("relu_probe"):
+                passes = (tf.convert_to_tensor(gradient) != 0) & (a > 0)
+                if self.relu.ceiling is not None:
+                    passes &= a != tf.cast(self.relu.ceiling, a.dtype)
+                # A second backward pass through the same call (two tapes) adds only what the first did not reach.
+                before = [mask for mask in seen if _same_graph(mask, passes)]
+                new = passes & ~before[-1] if before else passes
+                seen.append(passes | before[-1] if before else passes)
+                self.counters.record(Backward(self.relu.key, self._count(new)))
+        except Exception as error:
+            self.counters.failure = error
+
+    def _count(self, mask: tf.Tensor) -> tf.Tensor:
+        return self._reduce(tf.cast(mask, tf.int32))
+
+    def _reduce(self, values: tf.Tensor) -> tf.Tensor:
+        axes = [axis for axis in range(values.shape.rank) if axis != self.relu.axis % values.shape.rank]
+        return tf.reduce_sum(values, axes)
+
+
+@tf.autograph.experimental.do_not_convert
+@contextmanager
+def attached(counters: Counters) -> Iterator[None]:
+    """Probes on all counted layers, for the time of the block. Re-entrant: replicas trace in several threads."""
+    with _lock:
+        users = counters.__dict__.setdefault("_users", [])
+        if not users:
+            counters._restore = [_attach(relu, counters) for relu in counters.relus.values()]
+        users.append(None)
+    try:
+        yield
+    finally:
+        with _lock:
+            users.pop()
+            if not users:
+                for restore in reversed(counters.__dict__.pop("_restore")):
+                    restore()
+
+
+def _attach(relu: ReluLayer, counters: Counters) -> Callable[[], None]:
+    """Wraps the `call` of the layer instance, and returns what puts back exactly what stood there."""
+    layer, probe = relu.layer, Probe(relu, counters)
+    if layer is None:
+        return lambda: None
+    before = layer.__dict__.get("call")
+    call = getattr(layer.call, _MARK, layer.call)  # of two counters the inner one counts (a measure inside a watch)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        return probe(call(*args, **kwargs))
+
+    setattr(counted, _MARK, call)
+    layer.__dict__["call"] = counted  # past Keras's __setattr__, which tracks
+
+    def restore() -> None:
+        if before is None:
+            layer.__dict__.pop("call", None)
+        else:  # tf_keras' TFOpLambda has a `call` of its own
+            layer.__dict__["call"] = before
+
+    return restore
+
+
+def _same_graph(a: tf.Tensor, b: tf.Tensor) -> bool:
+    return getattr(a, "graph", None) is getattr(b, "graph", None) if not tf.executing_eagerly() else True

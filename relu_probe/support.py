@@ -1,0 +1,40 @@
+"""Can this model be watched here? Backend, Keras and strategy, checked before anything else."""
+
+from typing import Any
+
+import tensorflow as tf
+
+_STRATEGIES = ("TPUStrategy", "ParameterServerStrategy")
+
+
+def check_model(model: Any) -> None:
+    """Raises TypeError or ValueError where the model, its backend or its strategy is not supported."""
+    if not isinstance(model, tf.keras.Model):
+        raise TypeError(_not_a_model(model))
+    backend = tf.keras.backend.backend()
+    if backend != "tensorflow":
+        raise ValueError(
+            f"Keras runs on the {backend!r} backend; expected 'tensorflow'. Set KERAS_BACKEND=tensorflow before Keras is imported."
+        )
+    names = {c.__name__.rstrip("V12") for c in type(model.distribute_strategy).__mro__}
+    for name in _STRATEGIES:
+        if name in names or f"{name}Extended" in names:
+            raise ValueError(
+                f"the model was made under {name}, on which the counts would be wrong; expected MirroredStrategy, "
+                "MultiWorkerMirroredStrategy, OneDeviceStrategy or none. Measure a copy of the model outside of it."
+            )
+
+
+def _not_a_model(model: Any) -> str:
+    module = type(model).__module__
+    if module.startswith("tf_keras") or any(c.__module__.startswith("tf_keras.") for c in type(model).__mro__):
+        return (
+            f"{type(model).__name__} is a tf_keras model, and tf.keras is Keras 3 in this process; set the environment "
+            "variable TF_USE_LEGACY_KERAS=1 before TensorFlow is imported."
+        )
+    if any(c.__module__.startswith("keras.") for c in type(model).__mro__):
+        return (
+            f"{type(model).__name__} is a Keras 3 model, and tf.keras is tf_keras in this process; unset the environment "
+            "variable TF_USE_LEGACY_KERAS, or build the model with tf.keras."
+        )
+    return f"found {model!r:.60} ({type(model).__name__}); expected a Keras model, tf.keras.Model."

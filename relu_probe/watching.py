@@ -1,0 +1,97 @@
+"""How is a training loop of the user's own watched? Probes on all layers, for the time of a block."""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from relu_probe.counters import Counters
+from relu_probe.layers import find_relus, select
+from relu_probe.probe import attached
+from relu_probe.report import Report
+from relu_probe.support import check_model
+
+_kept: "weakref.WeakKeyDictionary[Any, Counters]" = weakref.WeakKeyDictionary()
+_FUNCTIONS = ("train_function", "test_function", "predict_function")
+
+
+class Watch:
+    """What `watch` gives: `report()` is the `Report` of every call of the model so far in the block."""
+
+    def __init__(self, model: Any, counters: Counters, keys: list[str]) -> None:
+        self._model = model
+        self._counters = counters
+        self._keys = keys
+
+    def report(self) -> Report:
+        """The counts since the block began, source "watch".
+
+        Raises:
+            RuntimeError: no call of the model was counted.
+        """
+        if self._counters.failure is not None:
+            raise self._counters.failure
+        report = Report(self._counters.read(self._keys), source="watch")
+        if not report.samples:
+            raise RuntimeError(
+                f"watch counted no call of model {self._model.name!r}: it was not called in the block, or only by a "
+                "tf.function that was traced before the first watch, which runs without the probes. Make or first call "
+                "the tf.function inside the block."
+            )
+        return report
+
+
+@contextmanager
+def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
+    """Counts every call of the model in the block: for a custom training loop, or `train_on_batch`.
+
+    A `tf.function` that calls the model must be traced inside a `watch`; later ones of the same model then count it too.
+
+    Args:
+        model: a Keras model.
+        layers: names, globs or layer objects; None for every ReLU layer.
+
+    Raises:
+        ValueError: the model has no ReLU, or `layers` names none.
+
+    >>> import tensorflow as tf
+    >>> model = tf.keras.Sequential(
+    ...     [tf.keras.Input((3,)), tf.keras.layers.Dense(2, "relu", kernel_initializer="zeros", name="hidden")])
+    >>> with watch(model) as w:
+    ...     with tf.GradientTape() as tape:
+    ...         loss = tf.reduce_sum(model(tf.ones((8, 3))))
+    ...     gradients = tape.gradient(loss, model.trainable_variables)
+    >>> w.report().dead_fraction
+    1.0
+    """
+    check_model(model)
+    counters = _counters(model)
+    counters.failure = None
+    counters.reset()
+    with attached(counters), _own_functions(model, counters):
+        yield Watch(model, counters, select(list(counters.relus.values()), layers, model))
+
+
+def _counters(model: Any) -> Counters:
+    relus, counters = find_relus(model), _kept.get(model)
+    if counters is None or list(counters.relus.values()) != relus:
+        counters = _kept[model] = Counters(model, relus)
+    return counters
+
+
+@contextmanager
+def _own_functions(model: Any, counters: Counters) -> Iterator[None]:
+    """Keras's cached functions (`train_on_batch`, `evaluate`) are traced anew inside, and put back outside.
+
+    Those made inside are kept for the next `watch`, with the ones they stood in for, so that nothing is traced twice.
+    """
+    before = {name: model.__dict__.get(name) for name in _FUNCTIONS}
+    for name in _FUNCTIONS:
+        model.__dict__[name] = getattr(before[name], "_relu_probe_watched", None)
+    try:
+        yield
+    finally:
+        for name, original in before.items():
+            if original is not None and model.__dict__[name] is not None:
+                original._relu_probe_watched = model.__dict__[name]
+            model.__dict__[name] = original
