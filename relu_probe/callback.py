@@ -87,7 +87,6 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._keys = select(find_relus(self.model), self.layers, self.model)
         if self.data is not None:
             self._batches = data_module.read(self.data)
-            measurer_of(self.model)
         else:
             self._counters().restart()
         if self.log_dir is not None and _is_chief(self.model.distribute_strategy):

@@ -131,7 +131,7 @@ def _without_repeats(places: list[_Place]) -> list[_Place]:
     counted: set[int] = set()
     kept = []
     for place in places:
-        sources = _sources(place)
+        sources = _sources(place) if _only_activates(place.layer) else []
         repeats = bool(sources) and all(id(source) in counted for source in sources)
         counted.add(id(place.layer))
         if not repeats:
@@ -213,12 +213,18 @@ def _activation(layer: Any) -> Any:
 
 def ending(layer: Any) -> Any:
     """The activation that a layer of Keras ends in, as a function of one tensor; None where there is none to see."""
-    modules = [c.__module__ for c in type(layer).__mro__ if c.__module__.startswith(("keras.", "tf_keras."))]
-    if callable(getattr(layer, "activation", None)) and _any_in(modules, _ENDS_IN_ACTIVATION):
+    if callable(getattr(layer, "activation", None)) and _any_in(_keras_modules(layer), _ENDS_IN_ACTIVATION):
         return _as_function(layer.activation)
-    if not isinstance(layer, tf.keras.layers.Layer) or _any_in(modules, _IS_ACTIVATION):
-        return _as_function(layer)
-    return None
+    return _as_function(layer) if _only_activates(layer) else None
+
+
+def _only_activates(layer: Any) -> bool:
+    """An activation layer, or an operation of a functional graph: no weights, a function of its input alone."""
+    return not isinstance(layer, tf.keras.layers.Layer) or _any_in(_keras_modules(layer), _IS_ACTIVATION)
+
+
+def _keras_modules(layer: Any) -> list[str]:
+    return [c.__module__ for c in type(layer).__mro__ if c.__module__.startswith(("keras.", "tf_keras."))]
 
 
 def _as_function(activation: Any) -> Any:

@@ -1,0 +1,25 @@
+"""What can be asked from the command line? `relu-probe demo` and `relu-probe check`; also `python -m relu_probe`."""
+
+import argparse
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "demo": "ask scikit-learn's digits whether a zero bias kills ReLUs",
+    "check": "fail when the ReLUs of a saved model have died",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command, and returns its exit code. A command is a module with `add_arguments(parser)` and `run(args)`."""
+    parser = argparse.ArgumentParser(prog="relu-probe", description="Are the ReLUs of a Keras model dead?")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+        import_module(f"relu_probe.{name}").add_arguments(sub)
+    args = parser.parse_args(argv)
+    return int(import_module(f"relu_probe.{args.command}").run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,25 @@
+"""What every test shares: silence, one seed, small models."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    import tensorflow as tf
+
+    tf.keras.utils.set_random_seed(0)
+    yield
+    tf.keras.backend.clear_session()
+
+
+@pytest.fixture
+def digits_like():
+    """`(x, y)`: 96 samples of 8 inputs in [0, 1], labels of 3 classes one-hot."""
+    rng = np.random.default_rng(0)
+    return rng.random((96, 8), np.float32), np.eye(3, dtype=np.float32)[rng.integers(0, 3, 96)]
