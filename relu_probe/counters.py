@@ -5,7 +5,8 @@ cost more than one large one. A call in another graph than the step's (a loop, a
 """
 
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
@@ -14,6 +15,9 @@ import tensorflow as tf
 
 from relu_probe.layers import ReluLayer, is_frozen
 from relu_probe.report import LayerReport
+
+
+_CALLS = ("If", "StatelessIf", "While", "StatelessWhile", "PartitionedCall", "Case", "StatelessCase")
 
 
 class Forward(NamedTuple):
@@ -30,6 +34,7 @@ class Forward(NamedTuple):
 class Backward(NamedTuple):
     key: str
     with_gradient: tf.Tensor
+    gradient: tf.Tensor  # as it is passed on
 
 
 class Counters:
@@ -40,14 +45,27 @@ class Counters:
         relus: the counted layers.
         activation_sum: keep the sums of the activations too.
         steps: keep the training step at which each neuron was last active.
+        all_gradients: count also the backward passes that no training would use.
     """
 
-    def __init__(self, model: Any, relus: list[ReluLayer], *, activation_sum: bool = False, steps: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        relus: list[ReluLayer],
+        *,
+        activation_sum: bool = False,
+        steps: bool = False,
+        all_gradients: bool = False,
+    ) -> None:
         self.relus = {relu.key: relu for relu in relus}
         self.activation_sum = activation_sum
         self.steps = steps
+        self.all_gradients = all_gradients
         self.strategy = model.distribute_strategy
+        self._model = weakref.ref(model)
         self.failure: Exception | None = None  # why a layer could not be counted
+        self.users = 0  # of the attached probes, and what takes them off again: see probe.py
+        self.detach: list[Callable[[], None]] = []
         self._blocks: dict[tuple[str, ...], _Block] = {}
         self._local = threading.local()  # each replica of a MirroredStrategy traces in a thread of its own
         self._lock = threading.RLock()
@@ -69,7 +87,7 @@ class Counters:
             self._local.gathered = None
         try:
             with tf.name_scope("relu_probe"):
-                self._add(gathered)
+                self._add(gathered if self.all_gradients else _wanted(gathered, self._local.graph))
                 if self.steps:
                     self.step_count.assign_add(1)
         except Exception as error:  # a count never stops a training; who reads the counters is told
@@ -83,6 +101,10 @@ class Counters:
             yield sources
         finally:
             self._local.tape = None
+
+    def is_frozen(self, relu: ReluLayer) -> bool:
+        """Whether no training could use a gradient here. A measurement asks for it all the same."""
+        return not self.all_gradients and is_frozen(relu.layer, self._model())
 
     def watch(self, output: tf.Tensor) -> None:
         if (tape := getattr(self._local, "tape", None)) is not None:
@@ -267,6 +289,31 @@ def _creation_scope(strategy: Any) -> Any:
 
 def _graph() -> Any:
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+def _wanted(tallies: list[Forward | Backward], graph: Any) -> list[Forward | Backward]:
+    """Without the backward passes whose gradient nobody uses.
+
+    A tape walks through frozen layers too, and TensorFlow then prunes what leads nowhere; counting it would keep it
+    alive: a whole backward pass through a frozen backbone. Wanted is what reaches a stateful operation (an optimizer).
+    """
+    if graph is None:
+        return tallies
+    nowhere: set[int] = set()
+    return [t for t in tallies if isinstance(t, Forward) or _leads_somewhere(t.gradient, nowhere)]
+
+
+def _leads_somewhere(tensor: tf.Tensor, nowhere: set[int]) -> bool:
+    seen, todo = set(), [tensor]
+    while todo:
+        for op in todo.pop().consumers():
+            if op.op_def.is_stateful or op.type in _CALLS:
+                return True
+            if id(op) not in seen and id(op) not in nowhere:
+                seen.add(id(op))
+                todo += op.outputs
+    nowhere |= seen
+    return False
 
 
 def _sum(parts: list[Any], zero: Any) -> Any:

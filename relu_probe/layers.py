@@ -172,17 +172,29 @@ def _last(layer: Any, index: int = 0) -> Any:
     return layer
 
 
-def is_frozen(layer: Any) -> bool:
-    """Neither the layer nor anything visible before it has a weight that training changes."""
+def is_frozen(layer: Any, model: Any = None) -> bool:
+    """Neither the layer nor anything visible before it has a weight that training changes.
+
+    With `model`, the outermost one, only what is certain: what comes before the input of a nested model is not visible.
+    """
+    entries = {id(t) for t in tf.nest.flatten(getattr(model, "inputs", None) or [])}
     seen, todo = set(), [layer]
     while todo:
         current = todo.pop()
-        if id(current) not in seen:
-            seen.add(id(current))
-            if getattr(current, "trainable_weights", []):
-                return False
-            todo += [source for node in inbound(current) for source in node]
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        sources = [source for node in inbound(current) for source in node]
+        if getattr(current, "trainable_weights", []) or (model is not None and not sources and not _enters(current, entries)):
+            return False
+        todo += sources
     return True
+
+
+def _enters(layer: Any, entries: set[int]) -> bool:
+    """Whether it is an input layer of the outermost model."""
+    outputs = tf.nest.flatten(getattr(layer, "output", [])) if isinstance(layer, tf.keras.layers.InputLayer) else []
+    return any(id(tensor) in entries for tensor in outputs)
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

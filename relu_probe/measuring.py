@@ -78,7 +78,7 @@ class Measurer:
     def __init__(self, model: Any) -> None:
         self.model = weakref.ref(model)
         self.state = _identity(model)
-        self.counters = Counters(model, find_relus(model), activation_sum=True)
+        self.counters = Counters(model, find_relus(model), activation_sum=True, all_gradients=True)
         self._steps: dict[bool, Any] = {}
 
     def fits(self, model: Any) -> bool:

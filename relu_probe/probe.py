@@ -44,8 +44,9 @@ class Probe:
             seen: list[tf.Tensor] = []
 
             def backward(gradient: Any) -> Any:
-                self._backward(a, gradient, seen)
-                return gradient
+                passed = tf.identity(gradient)  # its consumers tell whether anybody wants it
+                self._backward(a, passed, seen)
+                return passed
 
             return tf.identity(a), backward
 
@@ -64,18 +65,20 @@ class Probe:
             activation_sum=self._reduce(tf.cast(a, tf.float64)) if self.counters.activation_sum else None,
         )
 
-    def _backward(self, a: tf.Tensor, gradient: Any, seen: list[tf.Tensor]) -> None:
+    def _backward(self, a: tf.Tensor, gradient: tf.Tensor, seen: list[tf.Tensor]) -> None:
         """dL/dz = dL/da * relu'(z): zero where the neuron is off, or at the ceiling of a bounded ReLU."""
+        if self.counters.is_frozen(self.relu):
+            return
         try:
             with tf.name_scope("relu_probe"):
-                passes = (tf.convert_to_tensor(gradient) != 0) & (a > 0)
+                passes = (gradient != 0) & (a > 0)
                 if self.relu.ceiling is not None:
                     passes &= a != tf.cast(self.relu.ceiling, a.dtype)
                 # A second backward pass through the same call (two tapes) adds only what the first did not reach.
                 before = [mask for mask in seen if _same_graph(mask, passes)]
                 new = passes & ~before[-1] if before else passes
                 seen.append(passes | before[-1] if before else passes)
-                self.counters.record(Backward(self.relu.key, self._count(new)))
+                self.counters.record(Backward(self.relu.key, self._count(new), gradient))
         except Exception as error:
             self.counters.failure = error
 
@@ -92,18 +95,16 @@ class Probe:
 def attached(counters: Counters) -> Iterator[None]:
     """Probes on all counted layers, for the time of the block. Re-entrant: replicas trace in several threads."""
     with _lock:
-        users = counters.__dict__.setdefault("_users", [])
-        if not users:
-            counters._restore = [_attach(relu, counters) for relu in counters.relus.values()]
-        users.append(None)
+        if not counters.users:
+            counters.detach = [_attach(relu, counters) for relu in counters.relus.values()]
+        counters.users += 1
     try:
         yield
     finally:
         with _lock:
-            users.pop()
-            if not users:
-                for restore in reversed(counters.__dict__.pop("_restore")):
-                    restore()
+            counters.users -= 1
+            while not counters.users and counters.detach:
+                counters.detach.pop()()
 
 
 def _attach(relu: ReluLayer, counters: Counters) -> Callable[[], None]:
