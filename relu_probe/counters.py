@@ -32,9 +32,13 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
+    """What one backward pass through one call found: `passes`, the positions with a gradient, not yet counted."""
+
     key: str
-    with_gradient: tf.Tensor
+    passes: tf.Tensor
     gradient: tf.Tensor  # as it is passed on
+    call: list[tf.Tensor]  # the positions of this call that are counted already: a second tape adds only new ones
+    count: Callable[[tf.Tensor], tf.Tensor]  # positions -> (neurons,)
 
 
 class Counters:
@@ -74,8 +78,8 @@ class Counters:
 
     @tf.autograph.experimental.do_not_convert
     @contextmanager
-    def step(self) -> Iterator[None]:
-        """Gathers what the calls inside count, and adds it at the end, once."""
+    def step(self, data: Any) -> Iterator[None]:
+        """Gathers what the calls inside count, and adds it at the end, once; `data` is the step's batch."""
         if getattr(self._local, "gathered", None) is not None:  # a train_step inside a train_step
             yield
             return
@@ -87,7 +91,8 @@ class Counters:
             self._local.gathered = None
         try:
             with tf.name_scope("relu_probe"):
-                self._add(gathered if self.all_gradients else _wanted(gathered, self._local.graph))
+                gathered = gathered if self.all_gradients else _wanted(gathered, self._local.graph)
+                self._add(gathered, _batch_size(data))
                 if self.steps:
                     self.step_count.assign_add(1)
         except Exception as error:  # a count never stops a training; who reads the counters is told
@@ -119,11 +124,11 @@ class Counters:
         else:
             self._add([tally])
 
-    def _add(self, tallies: list[Forward | Backward]) -> None:
+    def _add(self, tallies: list[Forward | Backward], samples: Any = None) -> None:
         keys = tuple(key for key in self.relus if any(tally.key == key for tally in tallies))
         if not keys:
             return
-        groups = [_Sums.of([t for t in tallies if t.key == key]) for key in keys]
+        groups = [_Sums.of([t for t in tallies if t.key == key], samples) for key in keys]
         with self._lock:
             if keys not in self._blocks:
                 self._blocks[keys] = _Block(self, [group.neurons for group in groups])
@@ -181,22 +186,30 @@ class _Sums(NamedTuple):
     neurons: int
 
     @classmethod
-    def of(cls, tallies: list[Forward | Backward]) -> "_Sums":
+    def of(cls, tallies: list[Forward | Backward], samples: Any = None) -> "_Sums":
         forward = [t for t in tallies if isinstance(t, Forward)]
         backward = [t for t in tallies if isinstance(t, Backward)]
-        neurons = int((forward[0].active if forward else backward[0].with_gradient).shape[0])
+        with_gradient = [_count_new(t) for t in backward]
+        neurons = int((forward[0].active if forward else with_gradient[0]).shape[0])
         zero = np.zeros(neurons, np.int64)
         return cls(
             active=_sum([t.active for t in forward], zero),
-            with_gradient=_sum([t.with_gradient for t in backward], zero),
+            with_gradient=_sum(with_gradient, zero),
             nan=_sum([tf.cast(t.nan, tf.int64) for t in forward], zero),
             activation_sum=_sum([t.activation_sum for t in forward if t.activation_sum is not None], zero.astype(float)),
             positions=sum(t.positions for t in forward),
-            # A shared layer called twice sees its samples twice, not twice as many (positions do add).
-            samples=_max([t.samples for t in forward]),
+            # A shared layer called twice sees its samples twice, not twice as many (positions do add), and
+            # TimeDistributed may fold time into the batch: the samples are the step's, where there is a step.
+            samples=samples if forward and samples is not None else _max([t.samples for t in forward]),
             backwards=int(bool(backward)),
             neurons=neurons,
         )
+
+
+def _count_new(tally: Backward) -> tf.Tensor:
+    before = [mask for mask in tally.call if tf.executing_eagerly() or mask.graph is tally.passes.graph]
+    tally.call.append(tally.passes | before[-1] if before else tally.passes)
+    return tally.count(tally.passes & ~before[-1] if before else tally.passes)
 
 
 class _Block:
@@ -289,6 +302,16 @@ def _creation_scope(strategy: Any) -> Any:
 
 def _graph() -> Any:
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+def _batch_size(data: Any) -> Any:
+    """The samples of a batch, an int where its shape is known; None where it does not show."""
+    first = next(iter(tf.nest.flatten(data)), None)
+    if isinstance(first, tf.RaggedTensor):
+        return first.nrows(tf.int64)
+    if not isinstance(first, tf.Tensor) or not first.shape.rank:
+        return None
+    return tf.shape(first, tf.int64)[0] if first.shape[0] is None else int(first.shape[0])
 
 
 def _wanted(tallies: list[Forward | Backward], graph: Any) -> list[Forward | Backward]:

@@ -139,7 +139,7 @@ class Measurer:
         @tf.autograph.experimental.do_not_convert
         def count(batch: tuple[Any, ...]) -> None:
             model = reference()
-            with attached(counters), counters.step():
+            with attached(counters), counters.step(batch):
                 if not gradients:
                     _forward(model, batch[0])
                     return

@@ -41,11 +41,11 @@ class Probe:
         def identity(a: tf.Tensor) -> Any:
             with tf.name_scope("relu_probe"):
                 self.counters.record(self._forward(a))
-            seen: list[tf.Tensor] = []
+            call: list[tf.Tensor] = []  # of this call, the positions already counted with a gradient
 
             def backward(gradient: Any) -> Any:
                 passed = tf.identity(gradient)  # its consumers tell whether anybody wants it
-                self._backward(a, passed, seen)
+                self._backward(a, passed, call)
                 return passed
 
             return tf.identity(a), backward
@@ -65,7 +65,7 @@ class Probe:
             activation_sum=self._reduce(tf.cast(a, tf.float64)) if self.counters.activation_sum else None,
         )
 
-    def _backward(self, a: tf.Tensor, gradient: tf.Tensor, seen: list[tf.Tensor]) -> None:
+    def _backward(self, a: tf.Tensor, gradient: tf.Tensor, call: list[tf.Tensor]) -> None:
         """dL/dz = dL/da * relu'(z): zero where the neuron is off, or at the ceiling of a bounded ReLU."""
         if self.counters.is_frozen(self.relu):
             return
@@ -74,11 +74,7 @@ class Probe:
                 passes = (gradient != 0) & (a > 0)
                 if self.relu.ceiling is not None:
                     passes &= a != tf.cast(self.relu.ceiling, a.dtype)
-                # A second backward pass through the same call (two tapes) adds only what the first did not reach.
-                before = [mask for mask in seen if _same_graph(mask, passes)]
-                new = passes & ~before[-1] if before else passes
-                seen.append(passes | before[-1] if before else passes)
-                self.counters.record(Backward(self.relu.key, self._count(new), gradient))
+                self.counters.record(Backward(self.relu.key, passes, gradient, call, self._count))
         except Exception as error:
             self.counters.failure = error
 
@@ -129,6 +125,3 @@ def _attach(relu: ReluLayer, counters: Counters) -> Callable[[], None]:
 
     return restore
 
-
-def _same_graph(a: tf.Tensor, b: tf.Tensor) -> bool:
-    return getattr(a, "graph", None) is getattr(b, "graph", None) if not tf.executing_eagerly() else True

@@ -70,9 +70,9 @@ def _counted(model: Any, original: Any, counters: Counters) -> tuple[Any, Any]:
 
 
 def _counted_step(train_step: Callable[..., Any], counters: Counters) -> Callable[..., Any]:
-    def step(*args: Any, **kwargs: Any) -> Any:
-        with attached(counters), counters.step():
-            return train_step(*args, **kwargs)
+    def step(data: Any) -> Any:
+        with attached(counters), counters.step(data):
+            return train_step(data)
 
     return step
 

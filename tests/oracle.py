@@ -26,8 +26,9 @@ class Recorder:
 
         def recorded(*args: Any, **kwargs: Any) -> Any:
             output = call(*args, **kwargs)
-            output = tf.identity(output)
-            self.outputs[relu.key].append(output)
+            if hasattr(output, "numpy"):  # Keras also calls layers on symbols, to learn their shapes
+                output = tf.identity(output)
+                self.outputs[relu.key].append(output)
             return output
 
         return recorded
