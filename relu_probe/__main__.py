@@ -11,11 +11,13 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command, and returns its exit code. A command is a module with `add_arguments(parser)` and `run(args)`."""
+    """Runs one command: a module with `add_arguments(parser)` and `run(args)`. Returns its exit code."""
     parser = argparse.ArgumentParser(prog="relu-probe", description="Are the ReLUs of a Keras model dead?")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in COMMANDS.items():
-        sub = commands.add_parser(name, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+        sub = commands.add_parser(
+            name, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         import_module(f"relu_probe.{name}").add_arguments(sub)
     args = parser.parse_args(argv)
     return int(import_module(f"relu_probe.{args.command}").run(args))

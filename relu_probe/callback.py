@@ -104,8 +104,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self._measuring:
             self._guarded("measuring", lambda: self._measure(epoch))
-            if self._summaries is not None and self.report is not None and self.report.epoch == epoch:
-                self._guarded("logging", lambda: self._summaries.write(self.report, epoch))
+            self._guarded("logging", lambda: self._log(epoch))
         self._tell(logs)
 
     def on_train_end(self, logs: Any = None) -> None:
@@ -121,13 +120,17 @@ class ReluProbe(tf.keras.callbacks.Callback):
     def _measure(self, epoch: int) -> None:
         if self.data is None:
             counters = self._counters()
-            report = Report(counters.read(self._keys), epoch, "train")
+            report = Report(counters.read(self._keys, self.activation_sum), epoch, "train")
             if counters.failure is not None:
                 raise counters.failure
         else:
             found = measurer_of(self.model).run(self._batches)
             report = replace(found.select(self._keys), epoch=epoch, source="data")
         self.reports.append(report)
+
+    def _log(self, epoch: int) -> None:
+        if self._summaries is not None and self.report is not None and self.report.epoch == epoch:
+            self._summaries.write(self.report, epoch)
 
     def _tell(self, logs: Any) -> None:
         """Plain floats, no slash in the key, every epoch: else CSVLogger and History go out of step."""
@@ -174,6 +177,10 @@ def _check_arguments(log_dir: Any, freq: Any, name: Any) -> None:
     if log_dir is None:
         return
     if not isinstance(log_dir, (str, os.PathLike)):
-        raise TypeError(f"log_dir is {log_dir!r:.60} ({type(log_dir).__name__}); expected a path. Data goes into data=.")
+        raise TypeError(
+            f"log_dir is {log_dir!r:.60} ({type(log_dir).__name__}); expected a path. Data goes into data=."
+        )
     if os.path.exists(log_dir) and not os.path.isdir(log_dir):
-        raise ValueError(f"log_dir {os.fspath(log_dir)!r} is a file; expected a directory, or a path that does not exist yet.")
+        raise ValueError(
+            f"log_dir {os.fspath(log_dir)!r} is a file; expected a directory, or a path that does not exist yet."
+        )

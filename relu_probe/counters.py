@@ -8,20 +8,20 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.layers import ReluLayer, is_frozen
+from relu_probe.layers import ReluLayer, is_frozen, nan_weights
 from relu_probe.report import LayerReport
-
 
 _CALLS = ("If", "StatelessIf", "While", "StatelessWhile", "PartitionedCall", "Case", "StatelessCase")
 
 
 class Forward(NamedTuple):
-    """What one call of a layer counted: `(neurons,)` tensors; positions and samples are ints where the shape is known."""
+    """What one call of a layer counted, `(neurons,)` each; positions and samples are ints where the shape is known."""
 
     key: str
     active: tf.Tensor
@@ -49,7 +49,7 @@ class Counters:
         relus: the counted layers.
         activation_sum: keep the sums of the activations too.
         steps: keep the training step at which each neuron was last active.
-        all_gradients: count also the backward passes that no training would use.
+        measuring: count also the backward passes that no training would use, and look for NaN before the activation.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class Counters:
         *,
         activation_sum: bool = False,
         steps: bool = False,
-        all_gradients: bool = False,
+        measuring: bool = False,
     ) -> None:
         self.relus = {relu.key: relu for relu in relus}
         self.activation_sum = activation_sum
         self.steps = steps
-        self.all_gradients = all_gradients
+        self.measuring = measuring
         self.strategy = model.distribute_strategy
         self._model = weakref.ref(model)
         self.failure: Exception | None = None  # why a layer could not be counted
@@ -91,7 +91,7 @@ class Counters:
             self._local.gathered = None
         try:
             with tf.name_scope("relu_probe"):
-                gathered = gathered if self.all_gradients else _wanted(gathered, self._local.graph)
+                gathered = gathered if self.measuring else _wanted(gathered, self._local.graph)
                 self._add(gathered, _batch_size(data))
                 if self.steps:
                     self.step_count.assign_add(1)
@@ -101,7 +101,8 @@ class Counters:
     @contextmanager
     def sources(self, tape: tf.GradientTape) -> Iterator[list[Any]]:
         """While measuring: the outputs of the layers, watched, so that no gradient of a weight need be computed."""
-        self._local.tape, self._local.sources = tape, (sources := [])
+        sources: list[Any] = []
+        self._local.tape, self._local.sources = tape, sources
         try:
             yield sources
         finally:
@@ -109,7 +110,7 @@ class Counters:
 
     def is_frozen(self, relu: ReluLayer) -> bool:
         """Whether no training could use a gradient here. A measurement asks for it all the same."""
-        return not self.all_gradients and is_frozen(relu.layer, self._model())
+        return not self.measuring and is_frozen(relu.layer, self._model())
 
     def watch(self, output: tf.Tensor) -> None:
         if (tape := getattr(self._local, "tape", None)) is not None:
@@ -148,13 +149,16 @@ class Counters:
                 block.reset()
                 block.last.assign(tf.zeros_like(block.last))
 
-    def read(self, keys: list[str]) -> dict[str, LayerReport]:
+    def read(self, keys: list[str], activation_sum: bool = True) -> dict[str, LayerReport]:
         """The global counts, of all replicas and workers: a collective, which every worker has to call."""
         with self.strategy.scope():
             blocks = [(names, block.read()) for names, block in self._blocks.items()]
         with_gradients = any(np.any(counts.backwards) for _, counts in blocks)
-        return {key: self._layer(key, [c.of(names.index(key)) for names, c in blocks if key in names], with_gradients)
-                for key in keys}
+        layers = {
+            key: self._layer(key, [c.of(names.index(key)) for names, c in blocks if key in names], with_gradients)
+            for key in keys
+        }
+        return layers if activation_sum else {key: replace(layer, activation_sum=None) for key, layer in layers.items()}
 
     def _layer(self, key: str, parts: list[dict[str, Any]], with_gradients: bool) -> LayerReport:
         if not parts or not any(part["positions"] for part in parts):
@@ -166,7 +170,7 @@ class Counters:
             positions=total["positions"],
             active=total["active"],
             with_gradient=total["with_gradient"] if reached else None,
-            nan=total["nan"] > 0,
+            nan=(total["nan"] > 0) | nan_weights(self.relus[key].layer, len(total["nan"])),
             activation_sum=total["activation_sum"] if self.activation_sum else None,
             last_active=np.max([part["last"] for part in parts], axis=0) - 1 if self.steps else None,
             frozen=bool(with_gradients and not reached and is_frozen(self.relus[key].layer)),
@@ -196,7 +200,9 @@ class _Sums(NamedTuple):
             active=_sum([t.active for t in forward], zero),
             with_gradient=_sum(with_gradient, zero),
             nan=_sum([tf.cast(t.nan, tf.int64) for t in forward], zero),
-            activation_sum=_sum([t.activation_sum for t in forward if t.activation_sum is not None], zero.astype(float)),
+            activation_sum=_sum(
+                [t.activation_sum for t in forward if t.activation_sum is not None], zero.astype(float)
+            ),
             positions=sum(t.positions for t in forward),
             # A shared layer called twice sees its samples twice, not twice as many (positions do add), and
             # TimeDistributed may fold time into the batch: the samples are the step's, where there is a step.
@@ -228,7 +234,8 @@ class _Block:
 
     def add(self, groups: list[_Sums]) -> None:
         active, with_gradient, nan = (
-            tf.concat([tf.cast(getattr(g, name), tf.int64) for g in groups], 0) for name in ("active", "with_gradient", "nan")
+            tf.concat([tf.cast(getattr(g, name), tf.int64) for g in groups], 0)
+            for name in ("active", "with_gradient", "nan")
         )
         self.counts.assign_add(tf.stack([active, with_gradient, nan]))
         meta = [[getattr(g, name) for g in groups] for name in ("positions", "samples", "backwards")]
@@ -251,7 +258,10 @@ class _Block:
             variable.assign(tf.zeros_like(variable))
 
     def read(self) -> "_Read":
-        return _Read(*(tf.convert_to_tensor(v).numpy() for v in (self.counts, self.meta, self.last, self.sums)), self.ends)
+        counts, meta, last, sums = (
+            tf.convert_to_tensor(v).numpy() for v in (self.counts, self.meta, self.last, self.sums)
+        )
+        return _Read(counts, meta, last, sums, self.ends)
 
 
 class _Read(NamedTuple):
@@ -292,12 +302,18 @@ def _width(relu: ReluLayer) -> int:
 
 def _variable(value: Any, aggregation: Any = tf.VariableAggregation.SUM) -> tf.Variable:
     """Keras variables are wrong under a strategy, and float32 counters stop at 2**24."""
-    return tf.Variable(value, trainable=False, synchronization=tf.VariableSynchronization.ON_READ, aggregation=aggregation)
+    return tf.Variable(
+        value, trainable=False, synchronization=tf.VariableSynchronization.ON_READ, aggregation=aggregation
+    )
 
 
 def _creation_scope(strategy: Any) -> Any:
     """Inside a replica the strategy is at work already, and must not be entered again."""
-    return strategy.scope() if tf.distribute.in_cross_replica_context() or not tf.distribute.has_strategy() else nullcontext()
+    return (
+        strategy.scope()
+        if tf.distribute.in_cross_replica_context() or not tf.distribute.has_strategy()
+        else nullcontext()
+    )
 
 
 def _graph() -> Any:

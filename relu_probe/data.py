@@ -37,11 +37,15 @@ def _from_arrays(data: Any, batch_size: int, max_samples: int | None) -> Batches
     if not 1 <= len(parts) <= 3:
         raise ValueError(f"data is a tuple of {len(parts)}; {_EXPECTED}.")
     if len(parts) > 1 and parts[1] is None:
-        raise ValueError("data has no labels (y is None), so no gradients; pass (x, y), or x alone for activations only.")
+        raise ValueError(
+            "data has no labels (y is None), so no gradients; pass (x, y), or x alone for activations only."
+        )
     arrays = tuple(_to_arrays(part) for part in (parts[:2] if len(parts) == 3 and parts[2] is None else parts))
     sizes = {int(a.shape[0]) for a in tf.nest.flatten(arrays)}
     if len(sizes) != 1:
-        raise ValueError(f"the arrays of data have {sorted(sizes)} samples; expected as many in each. Cut them to one length.")
+        raise ValueError(
+            f"the arrays of data have {sorted(sizes)} samples; expected as many in each. Cut them to one length."
+        )
     samples = min(sizes.pop(), max_samples or 2**62)
     if not samples:
         raise ValueError("data is empty (0 samples); expected at least 1. Check the split or filter that made it.")
@@ -81,7 +85,10 @@ def _trimmed(dataset: Any, limit: int) -> Any:
 
 def _from_pydataset(data: Any) -> Any:
     first = _as_tuple(data[0])
-    spec = tuple(tf.TensorSpec((None, *np.shape(leaf)[1:]), tf.as_dtype(np.asarray(leaf).dtype)) for leaf in tf.nest.flatten(first))
+    spec = tuple(
+        tf.TensorSpec((None, *np.shape(leaf)[1:]), tf.as_dtype(np.asarray(leaf).dtype))
+        for leaf in tf.nest.flatten(first)
+    )
 
     def batches() -> Any:
         for index in range(getattr(data, "num_batches", None) or len(data)):

@@ -148,7 +148,9 @@ def _sources(place: _Place) -> list[Any]:
 
 def inbound(layer: Any) -> list[list[Any]]:
     """For each call of the layer in a functional graph, the layers or operations that its inputs come from."""
-    return [[_producer(t) for t in _tensors(node)] for node in getattr(layer, "_inbound_nodes", []) if not node.is_input]
+    return [
+        [_producer(t) for t in _tensors(node)] for node in getattr(layer, "_inbound_nodes", []) if not node.is_input
+    ]
 
 
 def _tensors(node: Any) -> list[Any]:
@@ -185,7 +187,9 @@ def is_frozen(layer: Any, model: Any = None) -> bool:
             continue
         seen.add(id(current))
         sources = [source for node in inbound(current) for source in node]
-        if getattr(current, "trainable_weights", []) or (model is not None and not sources and not _enters(current, entries)):
+        if getattr(current, "trainable_weights", []) or (
+            model is not None and not sources and not _enters(current, entries)
+        ):
             return False
         todo += sources
     return True
@@ -195,6 +199,22 @@ def _enters(layer: Any, entries: set[int]) -> bool:
     """Whether it is an input layer of the outermost model."""
     outputs = tf.nest.flatten(getattr(layer, "output", [])) if isinstance(layer, tf.keras.layers.InputLayer) else []
     return any(id(tensor) in entries for tensor in outputs)
+
+
+def nan_weights(layer: Any, neurons: int) -> Any:
+    """`(neurons,)` bool: a NaN among the neuron's own weights, the last axis or, depthwise, the last two."""
+    mask = np.zeros(neurons, bool)
+    for weight in getattr(layer, "weights", []):
+        value = tf.convert_to_tensor(weight)
+        ends = [
+            k
+            for k in (1, 2)
+            if value.dtype.is_floating and np.prod(value.shape[-k:]) == neurons and value.shape.rank >= k
+        ]
+        if ends:
+            found = tf.reduce_any(tf.math.is_nan(value), list(range(value.shape.rank - ends[0])))
+            mask |= np.reshape(found, -1)
+    return mask
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -207,8 +227,11 @@ def _keys(paths: list[tuple[str, ...]]) -> list[str]:
     taken: set[str] = set()
     keys = []
     for key in wanted:
-        free = (name for i in range(len(paths) + 1) if (name := f"{key}_{i}" if i else key) not in taken
-                and (not i or name not in wanted))
+        free = (
+            name
+            for i in range(len(paths) + 1)
+            if (name := f"{key}_{i}" if i else key) not in taken and (not i or name not in wanted)
+        )
         keys.append(next(free, f"{key}_{len(taken)}"))
         taken.add(keys[-1])
     return keys
@@ -296,8 +319,9 @@ def _neuron_axis(place: _Place) -> int:
 
 
 def _no_relu(model: Any) -> str:
-    looked = [f"{'/'.join(p.path)} ({type(p.layer).__name__}{_named_activation(p.layer)})" for p in _walk(model)]
-    soft = {name for p in _walk(model) if (name := _named_activation(p.layer).strip(", ")) in ("sigmoid", "tanh")}
+    places = [place for place in _walk(model) if not isinstance(place.layer, tf.keras.layers.InputLayer)]
+    looked = [f"{'/'.join(p.path)} ({type(p.layer).__name__}{_named_activation(p.layer)})" for p in places]
+    soft = {name for p in places if (name := _named_activation(p.layer).strip(", ")) in ("sigmoid", "tanh")}
     hint = f" {' and '.join(sorted(soft))} units can saturate but not die." if soft else ""
     return (
         f"no ReLU found in model {model.name!r}; looked at {', '.join(looked) or 'no layers'}.{hint} Expected a layer that "

@@ -76,9 +76,9 @@ class Measurer:
     """A counted inference step of one model. It does not keep the model alive."""
 
     def __init__(self, model: Any) -> None:
-        self.model = weakref.ref(model)
+        self.model: Any = weakref.ref(model)
         self.state = _identity(model)
-        self.counters = Counters(model, find_relus(model), activation_sum=True, all_gradients=True)
+        self.counters = Counters(model, find_relus(model), activation_sum=True, measuring=True)
         self._steps: dict[bool, Any] = {}
 
     def fits(self, model: Any) -> bool:
@@ -102,8 +102,11 @@ class Measurer:
     def _pass_over(self, batches: data_module.Batches, gradients: bool, progress: Any) -> None:
         dataset = batches.dataset.prefetch(tf.data.AUTOTUNE)
         strategy = self.counters.strategy
-        iterator = iter(strategy.experimental_distribute_dataset(dataset) if tf.distribute.has_strategy() or
-                        strategy.num_replicas_in_sync > 1 else dataset)
+        iterator = iter(
+            strategy.experimental_distribute_dataset(dataset)
+            if tf.distribute.has_strategy() or strategy.num_replicas_in_sync > 1
+            else dataset
+        )
         step, done = self._step(gradients), 0
         while True:
             try:
@@ -146,7 +149,9 @@ class Measurer:
                 with tf.GradientTape() as tape, counters.sources(tape) as sources:
                     loss = _loss(model, *batch)
                 inner = any(source is None for source in sources)  # inside a loop: no source of its own
-                tape.gradient(loss, [s for s in sources if s is not None] + (model.trainable_variables if inner else []))
+                tape.gradient(
+                    loss, [s for s in sources if s is not None] + (model.trainable_variables if inner else [])
+                )
 
         return count
 
@@ -167,7 +172,9 @@ def _is_subclassed(model: Any) -> bool:
 
 def _loss(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
     """The loss as `fit` computes it, with the optimizer's loss scale, without which float16 gradients underflow."""
-    more = {"training": False} if "training" in inspect.signature(model.compute_loss).parameters else {}  # not in Keras 3.3
+    more = (
+        {"training": False} if "training" in inspect.signature(model.compute_loss).parameters else {}
+    )  # not in Keras 3.3
     loss = model.compute_loss(x=x, y=y, y_pred=_forward(model, x), sample_weight=sample_weight, **more)
     optimizer = model.optimizer
     scale = getattr(optimizer, "scale_loss", None) or getattr(optimizer, "get_scaled_loss", None)

@@ -19,7 +19,7 @@ _lock = threading.RLock()
 
 
 class Probe:
-    """The probe sub-model of one ReLU layer: called with its output `(batch, ..., neurons)`, it returns it unchanged."""
+    """The probe sub-model of one ReLU layer: called with its output `(batch, ..., neurons)`, returns it unchanged."""
 
     def __init__(self, relu: ReluLayer, counters: Counters) -> None:
         self.relu = relu
@@ -37,10 +37,12 @@ class Probe:
             return output
 
     def _identity(self, output: tf.Tensor) -> tf.Tensor:
+        source = _before_relu(output) if self.counters.measuring else output
+
         @tf.custom_gradient
         def identity(a: tf.Tensor) -> Any:
             with tf.name_scope("relu_probe"):
-                self.counters.record(self._forward(a))
+                self.counters.record(self._forward(a, a if source is output else source))
             call: list[tf.Tensor] = []  # of this call, the positions already counted with a gradient
 
             def backward(gradient: Any) -> Any:
@@ -52,14 +54,13 @@ class Probe:
 
         return identity(output)
 
-    def _forward(self, a: tf.Tensor) -> Forward:
+    def _forward(self, a: tf.Tensor, source: tf.Tensor) -> Forward:
         neurons = a.shape[self.relu.axis]
         known = a.shape.is_fully_defined()
-        total = self._reduce(a) if a.dtype != tf.float16 else self._reduce(tf.cast(a, tf.float32))
         return Forward(
             self.relu.key,
             active=self._count(a > 0),
-            nan=tf.math.is_nan(total),  # outputs are >= 0: the sum is NaN only where one of them is
+            nan=self._any_nan(a) if source is a else tf.reduce_any(tf.math.is_nan(source), self._axes(a)),
             positions=a.shape.num_elements() // neurons if known else tf.size(a, tf.int64) // neurons,
             samples=int(a.shape[0]) if known else tf.shape(a, tf.int64)[0],
             activation_sum=self._reduce(tf.cast(a, tf.float64)) if self.counters.activation_sum else None,
@@ -81,9 +82,16 @@ class Probe:
     def _count(self, mask: tf.Tensor) -> tf.Tensor:
         return self._reduce(tf.cast(mask, tf.int32))
 
+    def _any_nan(self, a: tf.Tensor) -> tf.Tensor:
+        """Outputs are >= 0: their sum is NaN only where one of them is, for one pass less."""
+        return tf.math.is_nan(self._reduce(a))
+
     def _reduce(self, values: tf.Tensor) -> tf.Tensor:
-        axes = [axis for axis in range(values.shape.rank) if axis != self.relu.axis % values.shape.rank]
-        return tf.reduce_sum(values, axes)
+        return tf.reduce_sum(values, self._axes(values))
+
+    def _axes(self, values: tf.Tensor) -> list[int]:
+        rank = values.shape.rank
+        return [axis for axis in range(rank) if axis != self.relu.axis % rank]
 
 
 @tf.autograph.experimental.do_not_convert
@@ -125,3 +133,12 @@ def _attach(relu: ReluLayer, counters: Counters) -> Callable[[], None]:
 
     return restore
 
+
+def _before_relu(output: tf.Tensor) -> tf.Tensor:
+    """The pre-activation, where the graph shows it: oneDNN's fused MatMul + bias + ReLU turns NaN into 0.
+
+    Reading it undoes that fusion, so a training step, which must keep its bits, leaves it alone; there NaN show in the
+    weights after one update.
+    """
+    shown = not tf.executing_eagerly() and output.op.type in ("Relu", "Relu6")
+    return output.op.inputs[0] if shown else output

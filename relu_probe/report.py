@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import reduce
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -27,7 +28,7 @@ _ARRAYS = {"active": np.int64, "nan": np.bool_, **_OPTIONAL}
 
 
 @dataclass(frozen=True, eq=False)
-class LayerReport:
+class LayerReport:  # noqa: PLW1641  # arrays have no hash
     """Counts of one layer, per neuron; immutable. `+` joins the counts of disjoint positions.
 
     Args:
@@ -73,10 +74,11 @@ class LayerReport:
 
     def _check(self) -> None:
         """0 <= with_gradient <= active <= positions."""
-        chain = [("0", np.int64(0)), ("with_gradient", self.with_gradient), ("active", self.active)]
-        chain = [(name, value) for name, value in chain if value is not None]
-        for (low_name, low), (name, high) in zip(chain, [*chain[1:], ("positions", np.int64(self.positions))]):
-            if wrong := np.flatnonzero(np.atleast_1d(low > high)).tolist():
+        chain = [("0", np.zeros_like(self.active))]
+        chain += [] if self.with_gradient is None else [("with_gradient", self.with_gradient)]
+        chain += [("active", self.active), ("positions", np.full_like(self.active, self.positions))]
+        for (low_name, low), (name, high) in pairwise(chain):
+            if wrong := np.flatnonzero(low > high).tolist():
                 raise ValueError(
                     f"{low_name} > {name} at neuron {wrong[0]}; expected 0 <= with_gradient <= active <= positions "
                     f"(positions is {self.positions:,}). Build reports from counts of the same positions."
@@ -104,7 +106,8 @@ class LayerReport:
     @property
     def dead(self) -> Mask:
         """`(neurons,)`: measured, never active, no NaN seen."""
-        return (self.active == 0) & ~self.nan & (self.positions > 0)
+        dead: Mask = (self.active == 0) & ~self.nan & (self.positions > 0)
+        return dead
 
     @property
     def blocked(self) -> Mask | None:
@@ -143,7 +146,8 @@ class LayerReport:
         if not self.measured:
             return np.zeros(self.neurons, bool)
         # sum_i <= tau * mean of the sums, multiplied out so that an all-zero layer needs no 0 / 0
-        return self.activation_sum <= tau * self.activation_sum.mean()
+        dormant: Mask = self.activation_sum <= tau * self.activation_sum.mean()
+        return dormant
 
     def __add__(self, other: LayerReport) -> LayerReport:
         if not isinstance(other, LayerReport):
@@ -214,7 +218,9 @@ class Report:
         try:
             return self.layers[name]
         except KeyError:
-            raise KeyError(f"no layer {name!r} in this report; its layers are {', '.join(self.layers) or 'none'}.") from None
+            raise KeyError(
+                f"no layer {name!r} in this report; its layers are {', '.join(self.layers) or 'none'}."
+            ) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layers)

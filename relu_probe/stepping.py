@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import tensorflow as tf
-
 from relu_probe.counters import Counters
 from relu_probe.layers import find_relus
 from relu_probe.probe import attached
@@ -21,7 +19,7 @@ def training_counters(model: Any, *, activation_sum: bool = False) -> Counters:
     with _lock:
         relus, counters = find_relus(model), _kept.get(model)
         same = counters is not None and list(counters.relus.values()) == relus
-        if not same or (activation_sum and not counters.activation_sum):
+        if counters is None or not same or (activation_sum and not counters.activation_sum):
             counters = _kept[model] = Counters(model, relus, activation_sum=activation_sum, steps=True)
         return counters
 
@@ -46,7 +44,9 @@ class _OneShot:
             counters.failure = error
             return self.original(iterator)
         with _as_train_step(self.model, step):
-            return function(iterator)
+            logs = function(iterator)
+        _lend_trace(function, self.original)
+        return logs
 
 
 def _counted(model: Any, original: Any, counters: Counters) -> tuple[Any, Any]:
@@ -66,7 +66,14 @@ def _counted(model: Any, original: Any, counters: Counters) -> tuple[Any, Any]:
         finally:
             model.__dict__.update(before)
         original._relu_probe = kept
-    return kept[1:]
+    return kept[1], kept[2]
+
+
+def _lend_trace(function: Any, original: Any) -> None:
+    """Keras's TensorBoard callback shows the graph of `model.train_function`, and fails where that was never traced."""
+    name = "_concrete_variable_creation_fn"  # TensorFlow overwrites it when it traces the original
+    if hasattr(function, name) and not hasattr(original, name):
+        setattr(original, name, getattr(function, name))
 
 
 def _counted_step(train_step: Callable[..., Any], counters: Counters) -> Callable[..., Any]:

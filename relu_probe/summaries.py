@@ -1,6 +1,6 @@
 """How does TensorBoard show it? A report in, event files out."""
 
-import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class Summaries:
 
     def how_to_open(self) -> str:
         link = "http://localhost:6006/?tagFilter=dead_fraction&smoothing=0#timeseries"
-        return f"relu_probe: tensorboard --logdir {json.dumps(self.log_dir) if ' ' in self.log_dir else self.log_dir}  then open {link}"
+        return f"relu_probe: tensorboard --logdir {shlex.quote(self.log_dir)}  then open {link}"
 
 
 def histogram(rates: Floats) -> Floats:

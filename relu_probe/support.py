@@ -14,7 +14,8 @@ def check_model(model: Any) -> None:
     backend = tf.keras.backend.backend()
     if backend != "tensorflow":
         raise ValueError(
-            f"Keras runs on the {backend!r} backend; expected 'tensorflow'. Set KERAS_BACKEND=tensorflow before Keras is imported."
+            f"Keras runs on the {backend!r} backend; expected 'tensorflow'. Set KERAS_BACKEND=tensorflow before Keras is "
+            "imported."
         )
     names = {c.__name__.rstrip("V12") for c in type(model.distribute_strategy).__mro__}
     for name in _STRATEGIES:
@@ -34,7 +35,7 @@ def _not_a_model(model: Any) -> str:
         )
     if any(c.__module__.startswith("keras.") for c in type(model).__mro__):
         return (
-            f"{type(model).__name__} is a Keras 3 model, and tf.keras is tf_keras in this process; unset the environment "
-            "variable TF_USE_LEGACY_KERAS, or build the model with tf.keras."
+            f"{type(model).__name__} is a Keras 3 model, and tf.keras is tf_keras in this process; unset the "
+            "environment variable TF_USE_LEGACY_KERAS, or build the model with tf.keras."
         )
     return f"found {model!r:.60} ({type(model).__name__}); expected a Keras model, tf.keras.Model."

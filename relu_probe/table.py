@@ -21,7 +21,9 @@ _RULES = Box("    \n    \n -- \n    \n -- \n -- \n    \n    \n", ascii=True)
 def report_table(report: Report) -> str:
     """A row a layer, a total row, and notes on what the numbers alone would not say."""
     rates = "activation rate\nmin median max"
-    table = plain_table(_title(report), "layer", "neurons", "dead", "zero\ngradient", rates, "N\nsamples", "N\npositions")
+    table = plain_table(
+        _title(report), "layer", "neurons", "dead", "zero\ngradient", rates, "N\nsamples", "N\npositions"
+    )
     for name, layer in report.layers.items():
         table.add_row(Text(name), *_cells(layer))
     table.add_section()
@@ -31,7 +33,15 @@ def report_table(report: Report) -> str:
 
 def plain_table(title: str, first: str, *others: str) -> Table:
     """An empty table in the project's style: `first` on the left, numbers on the right."""
-    table = Table(title=Text(title), title_justify="left", title_style="", box=_RULES, header_style="", padding=(0, 1, 0, 0), show_edge=False)
+    table = Table(
+        title=Text(title),
+        title_justify="left",
+        title_style="",
+        box=_RULES,
+        header_style="",
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
     table.add_column(first, overflow="fold", vertical="bottom", min_width=8)
     for header in others:
         table.add_column(header, justify="right", no_wrap=True, vertical="bottom")
@@ -83,8 +93,11 @@ def _share(mask: Mask) -> str:
 
 
 def _notes(report: Report) -> list[str]:
-    notes = [f"NaN seen at {np.count_nonzero(layer.nan):,} neurons of {name}: neither active nor dead."
-             for name, layer in report.layers.items() if np.any(layer.nan)]
+    notes = [
+        f"NaN seen at {np.count_nonzero(layer.nan):,} neurons of {name}: neither active nor dead."
+        for name, layer in report.layers.items()
+        if np.any(layer.nan)
+    ]
     if report.incomplete:
         notes.append(f"Incomplete: {report.incomplete}")
     return notes

@@ -45,7 +45,7 @@ class Watch:
 def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
     """Counts every call of the model in the block: for a custom training loop, or `train_on_batch`.
 
-    A `tf.function` that calls the model must be traced inside a `watch`; later ones of the same model then count it too.
+    A `tf.function` that calls the model must be traced inside a `watch`; later ones of that model count it too.
 
     Args:
         model: a Keras model.

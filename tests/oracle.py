@@ -82,7 +82,8 @@ def measure(model: Any, batches: list[tuple[Any, Any]], training: bool = False) 
 def batches(x: Any, y: Any, size: int) -> list[tuple[Any, Any]]:
     """Arrays cut into eager batches, the last one partial."""
     total = len(tf.nest.flatten(x)[0])
-    return [tf.nest.map_structure(lambda a: tf.constant(a[i : i + size]), (x, y)) for i in range(0, total, size)]
+    parts = [slice(i, i + size) for i in range(0, total, size)]
+    return [tf.nest.map_structure(lambda a, part=part: tf.constant(a[part]), (x, y)) for part in parts]
 
 
 def assert_counts(layer: Any, expected: dict[str, Any]) -> None:

@@ -15,7 +15,9 @@ PLAIN = [name for name in zoo.rows() if name not in OWN_STEP]
 def attributes(model):
     """What stands on the model and on every layer of it."""
     layers = [model, *model._flatten_layers(include_self=False)]
-    return [{k: id(v) for k, v in vars(layer).items() if k in ("call", "train_step", "train_function")} for layer in layers]
+    return [
+        {k: id(v) for k, v in vars(layer).items() if k in ("call", "train_step", "train_function")} for layer in layers
+    ]
 
 
 def fitted(row, model, **more):
@@ -70,7 +72,9 @@ def test_nothing_is_left_behind(name, tmp_path):
     clone = tf.keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
     for other in (loaded, clone):
-        flat = zip(tf.nest.flatten(other.predict(row.x(), verbose=0)), tf.nest.flatten(model.predict(row.x(), verbose=0)))
+        flat = zip(
+            tf.nest.flatten(other.predict(row.x(), verbose=0)), tf.nest.flatten(model.predict(row.x(), verbose=0))
+        )
         assert all(np.array_equal(a, b) for a, b in flat)
 
 

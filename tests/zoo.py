@@ -35,7 +35,9 @@ def inputs(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((SAMPLES, *shape)).astype("float32")
 
 
-def row(keys: str, shape: tuple[int, ...] = (6,), x: Any = None, y: Any = None, saves: bool = True, **places: int) -> Any:
+def row(
+    keys: str, shape: tuple[int, ...] = (6,), x: Any = None, y: Any = None, saves: bool = True, **places: int
+) -> Any:
     def add(build: Callable[[], Any]) -> Callable[[], Any]:
         _ROWS[build.__name__] = Row(
             title=(build.__doc__ or "").strip().rstrip("."),
@@ -171,20 +173,29 @@ def dense_on_sequences() -> Any:
 @row("conv", (6, 2), conv=4)
 def conv1d() -> Any:
     """`Conv1D`"""
-    return compiled(K.Sequential([K.Input((6, 2)), L.Conv1D(3, 3, activation="relu", name="conv"), L.Flatten(), L.Dense(1)]))
+    return compiled(
+        K.Sequential([K.Input((6, 2)), L.Conv1D(3, 3, activation="relu", name="conv"), L.Flatten(), L.Dense(1)])
+    )
 
 
 @row("conv act", (6, 6, 2), conv=16, act=16)
 def conv2d() -> Any:
     """`Conv2D`, BatchNormalization, `Activation`"""
-    layers = [L.Conv2D(3, 3, activation="relu", name="conv"), L.Conv2D(4, 1), L.BatchNormalization(), L.Activation("relu", name="act")]
+    layers = [
+        L.Conv2D(3, 3, activation="relu", name="conv"),
+        L.Conv2D(4, 1),
+        L.BatchNormalization(),
+        L.Activation("relu", name="act"),
+    ]
     return compiled(K.Sequential([K.Input((6, 6, 2)), *layers, L.Flatten(), L.Dense(1)]))
 
 
 @row("conv", (4, 4, 4, 1), conv=27)
 def conv3d() -> Any:
     """`Conv3D`"""
-    return compiled(K.Sequential([K.Input((4, 4, 4, 1)), L.Conv3D(3, 2, activation="relu", name="conv"), L.Flatten(), L.Dense(1)]))
+    return compiled(
+        K.Sequential([K.Input((4, 4, 4, 1)), L.Conv3D(3, 2, activation="relu", name="conv"), L.Flatten(), L.Dense(1)])
+    )
 
 
 @row("deep", (6, 6, 2), deep=16)
@@ -299,7 +310,10 @@ class GAN(K.Model):
             judged, real = self.discriminator(fake), self.discriminator(x)
             d_loss = tf.reduce_mean(tf.nn.softplus(judged)) + tf.reduce_mean(tf.nn.softplus(-real))
             g_loss = tf.reduce_mean(tf.nn.softplus(-judged))
-        for net, loss, optimizer in ((self.discriminator, d_loss, self.optimizer), (self.generator, g_loss, self.second)):
+        for net, loss, optimizer in (
+            (self.discriminator, d_loss, self.optimizer),
+            (self.generator, g_loss, self.second),
+        ):
             weights = net.trainable_weights
             optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
         return {"d_loss": d_loss, "g_loss": g_loss}

@@ -1,0 +1,177 @@
+"""Counts against a NumPy network with loops, written by hand forwards and backwards: exactly equal."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from relu_probe import ReluProbe, measure
+
+K, L = tf.keras, tf.keras.layers
+N = 37
+
+
+def small_integers(rng, *shape):
+    """Values whose sums are exact in float32: no pre-activation lies within rounding of zero but on it."""
+    return rng.integers(-3, 4, shape).astype("float32")
+
+
+def network(seed, **compile_args):
+    """6-5-4-1, with neuron 0 dead by its bias, 1 blocked (its outgoing weights are zero), in the first hidden layer."""
+    rng = np.random.default_rng(seed)
+    weights = [small_integers(rng, 6, 5), small_integers(rng, 5), small_integers(rng, 5, 4), small_integers(rng, 4)]
+    weights += [small_integers(rng, 4, 1), small_integers(rng, 1)]
+    weights[0][:, 1], weights[1][:2], weights[2][1] = 1, (-100, 1), 0
+    model = K.Sequential([K.Input((6,)), L.Dense(5, "relu", name="a"), L.Dense(4, "relu", name="b"), L.Dense(1)])
+    model.set_weights(weights)
+    model.compile(K.optimizers.SGD(0.0), "mse", **compile_args)
+    return model, weights, (small_integers(rng, N, 6), small_integers(rng, N, 1))
+
+
+def by_hand(weights, data):
+    """Forwards and backwards with loops, sample by sample, neuron by neuron."""
+    w1, b1, w2, b2, w3, b3 = (w.astype(float) for w in weights)
+    active = {"a": np.zeros(5, int), "b": np.zeros(4, int)}
+    with_gradient = {"a": np.zeros(5, int), "b": np.zeros(4, int)}
+    for x, y in zip(*data):
+        z1 = [sum(x[i] * w1[i, j] for i in range(6)) + b1[j] for j in range(5)]
+        a1 = [max(z, 0) for z in z1]
+        z2 = [sum(a1[i] * w2[i, j] for i in range(5)) + b2[j] for j in range(4)]
+        a2 = [max(z, 0) for z in z2]
+        out = sum(a2[i] * w3[i, 0] for i in range(4)) + b3[0]
+        d_out = 2 * (out - y[0]) / N
+        d_z2 = [d_out * w3[j, 0] * (z2[j] > 0) for j in range(4)]
+        d_z1 = [sum(d_z2[k] * w2[j, k] for k in range(4)) * (z1[j] > 0) for j in range(5)]
+        for name, z, d in (("a", z1, d_z1), ("b", z2, d_z2)):
+            active[name] += np.array(z) > 0
+            with_gradient[name] += np.array(d) != 0
+    return active, with_gradient
+
+
+def assert_equal(report, expected):
+    for name in ("a", "b"):
+        np.testing.assert_array_equal(report[name].active, expected[0][name])
+        np.testing.assert_array_equal(report[name].with_gradient, expected[1][name])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_measure_counts_what_the_loops_count(seed):
+    model, weights, data = network(seed)
+    report, expected = measure(model, data), by_hand(weights, data)
+    assert_equal(report, expected)
+    assert report["a"].dead[0]
+    assert report["a"].blocked[1]
+    assert report.samples == report["a"].positions == N
+    assert report.source == "measure"
+    assert report.epoch is None
+    for size in (1, 5, N, 1000):
+        assert measure(model, data, batch_size=size) == report
+    order = np.random.default_rng(0).permutation(N)
+    assert measure(model, (data[0][order], data[1][order])) == report
+
+
+@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 3}])
+def test_fit_counts_what_the_loops_count(options):
+    model, weights, data = network(0, **options)
+    probe, expected = ReluProbe(strict=True), by_hand(weights, data)
+    for _ in range(2):  # a second fit reuses Keras's traced function
+        batch = 13 if "steps_per_execution" in options else 10  # the last batch is a partial one
+        model.fit(*data, batch_size=batch, epochs=2, verbose=0, callbacks=[probe], validation_data=data)
+        assert [report.epoch for report in probe.reports] == [0, 1]
+        for report in probe.reports:
+            assert_equal(report, expected)
+            assert report.samples == N
+            assert report.source == "train"
+
+
+def test_a_probe_with_data_measures_at_the_epochs_end():
+    model, weights, data = network(1)
+    probe = ReluProbe(data=data, strict=True)
+    model.fit(np.zeros((8, 6)), np.zeros((8, 1)), epochs=2, verbose=0, callbacks=[probe])
+    for report in probe.reports:
+        assert_equal(report, by_hand(weights, data))
+        assert report.source == "data"
+
+
+@pytest.mark.parametrize("mistake", ["dL/da for dL/dz", "a dropped last batch", "counting >= 0", "only the last batch"])
+def test_the_comparison_rejects(mistake):
+    model, weights, data = network(0)
+    report = measure(model, data)
+    active, with_gradient = by_hand(weights, data)
+    if mistake == "dL/da for dL/dz":
+        with_gradient["a"] = np.where(active["a"] < N, N, with_gradient["a"])
+    elif mistake == "counting >= 0":
+        active["a"] = np.full(5, N)
+    else:
+        part = slice(0, 32) if mistake == "a dropped last batch" else slice(32, None)
+        active, with_gradient = by_hand(weights, (data[0][part], data[1][part]))
+    with pytest.raises(AssertionError):
+        assert_equal(report, (active, with_gradient))
+
+
+def test_the_gradient_at_the_output_is_the_wrong_one():
+    """A dead neuron receives a gradient at its output on all 64 samples; at its pre-activation never."""
+    model = K.Sequential(
+        [K.Input((3,)), L.Dense(2, "relu", name="a", bias_initializer=K.initializers.Constant(-100.0)), L.Dense(1)]
+    )
+    model.compile("sgd", "mse")
+    x, y = np.random.default_rng(0).random((64, 3), np.float32), np.ones((64, 1), np.float32)
+    with tf.GradientTape() as tape:
+        output = model.layers[0](x)
+        tape.watch(output)
+        loss = tf.reduce_mean((model.layers[1](output) - y) ** 2)
+    assert np.count_nonzero(tape.gradient(loss, output), axis=0).tolist() == [64, 64]
+    assert measure(model, (x, y))["a"].with_gradient.tolist() == [0, 0]
+
+
+def test_nan_is_seen_and_not_called_dead():
+    model, weights, (x, y) = network(0)
+    x = x.copy()
+    x[3, 0] = np.nan
+    report = measure(model, (x, y))
+    assert report["a"].nan.all()
+    assert not report["a"].dead.any()
+    clean = by_hand(weights, (np.delete(x, 3, 0), np.delete(y, 3, 0)))
+    np.testing.assert_array_equal(report["a"].active, clean[0]["a"])
+
+
+def test_a_bounded_relu_is_blocked_at_its_ceiling():
+    model = K.Sequential([K.Input((1,)), L.Dense(3, use_bias=True, name="z"), L.ReLU(6.0, name="six"), L.Dense(1)])
+    model.set_weights([np.ones((1, 3), "f"), np.array([100.0, 0, -100], "f"), np.ones((3, 1), "f"), np.zeros(1, "f")])
+    model.compile("sgd", "mse")
+    report = measure(model, (np.array([[1.0], [2.0]], "f"), np.array([[0.5], [0.5]], "f")))
+    assert report["six"].active.tolist() == [2, 2, 0]
+    assert report["six"].with_gradient.tolist() == [0, 2, 0]
+    assert report["six"].blocked.tolist() == [True, False, False]
+
+
+def test_x_alone_gives_activations_only():
+    model, weights, (x, y) = network(2)
+    for data in (x, (x,)):
+        report = measure(model, data)
+        np.testing.assert_array_equal(report["a"].active, by_hand(weights, (x, y))[0]["a"])
+        assert report["a"].with_gradient is None
+        assert np.isnan(report.zero_gradient_fraction)
+
+
+def test_activation_sums_are_the_sums():
+    model, weights, (x, _) = network(3)
+    sums = np.maximum(x @ weights[0] + weights[1], 0).astype(float).sum(axis=0)
+    np.testing.assert_allclose(measure(model, x)["a"].activation_sum, sums, rtol=1e-6)
+    for wanted in (True, False):
+        probe = ReluProbe(activation_sum=wanted, strict=True)
+        model.fit(x, np.zeros((N, 1)), batch_size=10, verbose=0, callbacks=[probe])
+        found = probe.report["a"].activation_sum
+        assert (found is not None) == wanted
+        if wanted:
+            np.testing.assert_allclose(found, sums, rtol=1e-6)
+
+
+def test_a_training_that_turns_nan_is_not_called_dead():
+    """oneDNN's fused layer turns NaN into 0, so that a naive count finds every neuron dead."""
+    model, _, (x, y) = network(0)
+    model.compile(K.optimizers.SGD(0.1), "mse")
+    probe = ReluProbe(strict=True)
+    model.fit(np.where(x == 3, np.nan, x), y, epochs=2, verbose=0, callbacks=[probe])
+    assert np.isnan(model.get_weights()[0]).any()
+    assert probe.report["a"].nan.all()
+    assert not probe.report["a"].dead.any()
