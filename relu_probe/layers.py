@@ -42,6 +42,13 @@ class ReluLayer:
     def layer(self) -> Any:
         return self.ref()
 
+    def width(self) -> int:
+        """The neurons of a layer that was never called, 0 where they are not known."""
+        try:
+            return int(self.layer.output.shape[self.axis])
+        except Exception:
+            return int(getattr(self.layer, "units", None) or getattr(self.layer, "filters", None) or 0)
+
 
 def find_relus(model: Any) -> list[ReluLayer]:
     """The counted layers of `model`, in its order.

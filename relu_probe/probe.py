@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from relu_probe.counters import Backward, Counters, Forward
+from relu_probe.counters import Counters
 from relu_probe.layers import ReluLayer
+from relu_probe.tallies import Backward, Forward
 
 _MARK = "_relu_probe_original"  # on our own wrapper function: the call that it wraps
 _lock = threading.RLock()
@@ -55,15 +57,15 @@ class Probe:
         return identity(output)
 
     def _forward(self, a: tf.Tensor, source: tf.Tensor) -> Forward:
-        neurons = a.shape[self.relu.axis]
         known = a.shape.is_fully_defined()
         return Forward(
             self.relu.key,
             active=self._count(a > 0),
-            nan=self._any_nan(a) if source is a else tf.reduce_any(tf.math.is_nan(source), self._axes(a)),
-            positions=a.shape.num_elements() // neurons if known else tf.size(a, tf.int64) // neurons,
+            # Outputs are >= 0: their sum is NaN only where one of them is, for one pass less.
+            nan=self._sum(a) if source is a else self._sum(tf.where(tf.math.is_nan(source), np.nan, 0.0)),
+            size=a.shape.num_elements() if known else tf.size(a, tf.int64),
             samples=int(a.shape[0]) if known else tf.shape(a, tf.int64)[0],
-            activation_sum=self._reduce(tf.cast(a, tf.float64)) if self.counters.activation_sum else None,
+            activation_sum=self._sum(tf.cast(a, tf.float64)) if self.counters.activation_sum else None,
         )
 
     def _backward(self, a: tf.Tensor, gradient: tf.Tensor, call: list[tf.Tensor]) -> None:
@@ -80,18 +82,15 @@ class Probe:
             self.counters.failure = error
 
     def _count(self, mask: tf.Tensor) -> tf.Tensor:
-        return self._reduce(tf.cast(mask, tf.int32))
+        return self._sum(tf.cast(mask, tf.int32))
 
-    def _any_nan(self, a: tf.Tensor) -> tf.Tensor:
-        """Outputs are >= 0: their sum is NaN only where one of them is, for one pass less."""
-        return tf.math.is_nan(self._reduce(a))
-
-    def _reduce(self, values: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(values, self._axes(values))
-
-    def _axes(self, values: tf.Tensor) -> list[int]:
-        rank = values.shape.rank
-        return [axis for axis in range(rank) if axis != self.relu.axis % rank]
+    def _sum(self, values: tf.Tensor) -> tf.Tensor:
+        """`(neurons,)`. In two stages where there are places: one sum over all axes is up to 10 times as slow in XLA."""
+        if self.relu.axis == 1:
+            return tf.reduce_sum(values, [0, *range(2, values.shape.rank)])
+        if values.shape.rank > 2:
+            values = tf.reshape(tf.reduce_sum(values, -2), [-1, values.shape[-1]])
+        return tf.reduce_sum(values, 0)
 
 
 @tf.autograph.experimental.do_not_convert
