@@ -88,8 +88,7 @@ class Counted(NamedTuple):
     sums: Any
 
     def __add__(self, other: "Counted") -> "Counted":  # type: ignore[override]  # no tuple is wanted
-        added = Counted(*(a + b for a, b in zip(self, other)))
-        return added._replace(last=np.maximum(self.last, other.last))
+        return Counted._make(a + b for a, b in zip(self, other))._replace(last=np.maximum(self.last, other.last))
 
 
 def variable(value: Any, aggregation: Any = tf.VariableAggregation.SUM) -> tf.Variable:
