@@ -116,12 +116,12 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._jumps.begin_epoch()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self._batch = batch
+        self._batch = int(batch)  # tf_keras passes tensors
         if self._measuring and self.data is None:
             count_next_step(self.model)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._guarded("dating", lambda: self._date(batch, logs or {}))
+        self._guarded("dating", lambda: self._date(int(batch), logs or {}))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self._measuring:

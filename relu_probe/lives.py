@@ -93,8 +93,8 @@ class Life:
         """
         if layer.neurons != len(self.state):
             raise ValueError(
-                f"one report has {len(self.state)} neurons in a layer and a later one {layer.neurons}; expected reports "
-                "of one model, oldest first. Pass the reports of one fit: probe.reports."
+                f"one report has {len(self.state)} neurons in a layer and a later one {layer.neurons}; expected "
+                "reports of one model, oldest first. Pass the reports of one fit: probe.reports."
             )
         active, dead = layer.active > 0, layer.dead
         change = Change(died=dead & (self.state > 0), revived=active & (self.state < 0))
@@ -140,4 +140,3 @@ def _layer(layers: list[LayerReport | None], epochs: Counts) -> LayerHistory:
         dead_since=np.where(unsure, -1, life.since),
         last_active=None if newest is None else newest.last_active,
     )
-
