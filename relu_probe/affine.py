@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from relu_probe.flow import Call, Flow, over_neurons
 from relu_probe.layers import ReluLayer, keras_class
-from relu_probe.report import Floats
+from relu_probe.report import Floats, Mask
 
 LINEAR = (
     *("Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
@@ -36,10 +36,13 @@ class Affine:
     shift: Any
     offset_words: str  # what the constant part consists of
 
-    def evaluate(self, twins: "Twins") -> tuple[Floats, Floats, Floats]:
-        """Of each position w.x and z, scaled, and whether an input that is not zero reaches the neuron at all."""
+    def evaluate(self, twins: "Twins") -> tuple[Floats, Floats, Mask]:
+        """Of each position w.x and z, scaled, and whether anything but zeros reaches the neuron there."""
         x = tf.cast(self.x, tf.float64)
-        product, reach = (np.asarray(twin(x_)) for twin, x_ in zip(twins.of(self.linear, self.x), (x, tf.abs(x))))
+        own, mask = twins.of(self.linear, self.x)
+        product, paths = np.asarray(own(x)), np.asarray(mask(tf.ones_like(x)))
+        # An input with a weight of zero does not reach the neuron. One without any weights is not short of inputs.
+        reach = np.where(paths == 0, np.any(x != 0), np.asarray(mask(tf.abs(x))) != 0)
         scale, shift, bias = (
             _aligned(v, self.axis, product.ndim) for v in (self.scale, self.shift, _bias(self.linear))
         )
@@ -97,16 +100,19 @@ def batch_norm(layer: Any, axis: int, rank: int) -> tuple[Floats, Floats] | None
 
 
 class Twins:
-    """Of each linear layer two copies in float64, without bias and activation: its own weights, and all ones."""
+    """Of each linear layer two copies in float64, without bias and activation.
+
+    One has its own weights, the other ones where these are not zero.
+    """
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[Any, Any]] = {}
 
     def of(self, layer: Any, x: tf.Tensor) -> tuple[Any, Any]:
         if id(layer) not in self._kept:
-            self._kept[id(layer)] = (own, ones) = (_twin(layer, x), _twin(layer, x))
+            self._kept[id(layer)] = (own, mask) = (_twin(layer, x), _twin(layer, x))
             own.set_weights(layer.get_weights()[: len(own.weights)])
-            ones.set_weights([np.ones(w.shape) for w in own.weights])
+            mask.set_weights([w != 0 for w in own.get_weights()])
         return self._kept[id(layer)]
 
 

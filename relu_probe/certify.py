@@ -14,6 +14,7 @@ from relu_probe.intervals import Arithmetic, Box, as_evaluated, read_box, throug
 from relu_probe.layers import ReluLayer, ending, keras_class, relu_ceiling, relu_threshold
 from relu_probe.report import Mask
 
+_RELUS = ("ReLU", "Relu", "Relu6")  # the last two are operations of a functional graph
 _DTYPES = (tf.float32, tf.float64)
 
 
@@ -74,7 +75,7 @@ class Certifier:
         box = self._before(call)
         if keras_class(call.layer) == "Flatten":
             box = Box(*(bound.reshape(-1) for bound in box))
-        elif keras_class(call.layer) not in IDENTITY and not is_linear_ending(call.layer):
+        elif _is_relu(call.layer):
             function = ending(call.layer)
             box = through_relu(box, relu_threshold(function), relu_ceiling(function))
         self._boxes[id(tensor)] = box
@@ -93,7 +94,14 @@ def _is_known(layer: Any) -> bool:
         return is_linear_ending(layer) or _is_plain_relu(layer.activation)
     if name == "ReLU":
         return not getattr(layer, "negative_slope", 0)
-    return name in (*IDENTITY, "Relu", "Relu6")
+    return name in (*IDENTITY, *_RELUS)
+
+
+def _is_relu(layer: Any) -> bool:
+    """Of a known layer."""
+    return keras_class(layer) in _RELUS or (
+        keras_class(layer) in ("Dense", "Activation") and not is_linear_ending(layer)
+    )
 
 
 def _is_plain_relu(function: Any) -> bool:

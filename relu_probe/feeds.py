@@ -48,6 +48,21 @@ def fork_of(flow: Flow, relu: ReluLayer, relus: list[ReluLayer]) -> Fork | None:
     return fork
 
 
+def leads_to(flow: Flow, relu: ReluLayer) -> set[int] | None:
+    """The model's outputs that the ReLU has any part in (their indices); None where the structure does not show it."""
+    calls = flow.of(relu.layer)
+    if not calls or not flow.whole or not all(call.visible for call in calls):
+        return None
+    todo, seen, outputs = [call.output for call in calls], set(), set()
+    while todo:
+        tensor = todo.pop()
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            outputs |= {i for i, output in enumerate(flow.outputs) if output is tensor}
+            todo += [call.output for call in flow.consumers(tensor)]
+    return outputs
+
+
 class _Follower:
     def __init__(self, flow: Flow, axis: int, relus: list[ReluLayer], fork: Fork) -> None:
         self.flow, self.axis, self.fork = flow, axis, fork

@@ -74,8 +74,8 @@ def through_affine(box: Box, kernel: NDArray[Any], bias: NDArray[Any] | None, ar
     """Bounds `(..., units)` of x @ kernel + bias over the box `(..., inputs)`; None where they are not finite.
 
     max z = w+.u - w-.l + b, and a bound on the rounding of n products and n sums in any order, fused or not:
-    gamma(n + 2) times sum |w||x| + |b| (Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1), and an
-    underflow in each. A box that could overflow gives None.
+    gamma(n + 2) times sum |w||x| + |b| (Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1), and
+    an underflow in each. A box that could overflow gives None.
 
     >>> box = Box(np.zeros(2), np.ones(2))
     >>> float(through_affine(box, np.array([[1.0], [-2.0]]), None, Arithmetic.of(np.float32)).high[0].round(5))

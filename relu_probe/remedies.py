@@ -54,7 +54,7 @@ class Finding:
     def of_cause(self, cause: str) -> Mask:
         """The neurons with this cause, without those that one step killed: their weights were well before it."""
         mask = self.layer.cause == cause
-        return mask & ~killed[0] if (killed := self.killed()) else mask
+        return np.asarray(mask & ~killed[0] if (killed := self.killed()) else mask)
 
 
 class Remedy(NamedTuple):
@@ -72,7 +72,8 @@ def _killed_at_one_step(finding: Finding) -> str | None:
     at = f"step {jump.step:,}" if jump.steps == 1 else f"steps {jump.step:,} to {jump.step + jump.steps - 1:,}"
     return (
         f"{_count(mask)} of the {_count(finding.layer.report.dead)} dead neurons were last active at training step "
-        f"{step:,}, and at {at} the loss was {jump.after:.3g}, against {jump.before:.3g} before: one update killed them."
+        f"{step:,}, and at {at} the loss was {jump.after:.3g}, against {jump.before:.3g} before: one update killed "
+        "them."
     )
 
 

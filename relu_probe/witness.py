@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from relu_probe.affine import Affine, Twins, affine_of, largest
 from relu_probe.causes import Evidence
-from relu_probe.feeds import Fork, fork_of
+from relu_probe.feeds import Fork, fork_of, leads_to
 from relu_probe.flow import Call, Flow, over_neurons
 from relu_probe.layers import ReluLayer
 from relu_probe.report import Floats, Mask, Report
@@ -65,7 +65,7 @@ class Witness:
         axis = self.relu.axis
         self.margin = np.maximum(self.margin, largest(z, axis))
         self.pushed = np.maximum(self.pushed, largest(product, axis))
-        self.reached |= over_neurons(np.any, reach != 0, axis)
+        self.reached |= over_neurons(np.any, reach, axis)
         self.lowest_input = min(self.lowest_input, float(np.min(affine.x, initial=np.inf)))
         self.offset_words = affine.offset_words
         return True
@@ -82,7 +82,7 @@ class Witness:
             pushed=self.pushed if known else unknown,
             reached=self.reached if known else None,
             below_ceiling=self.below_ceiling,
-            no_loss_gradient=None if loss is None else loss.missing(fork, layer.neurons),
+            no_loss_gradient=None if loss is None else loss.missing(fork, leads_to(flow, self.relu), layer.neurons),
             no_outgoing=_no_outgoing(fork),
             no_downstream=_no_downstream(fork, report),
             fired=self.fired,
@@ -101,9 +101,10 @@ class LossGradient:
             left = over_neurons(np.any, np.asarray(gradient) != 0, -1)
             self._left[index] = left | self._left.get(index, np.zeros_like(left))
 
-    def missing(self, fork: Fork | None, neurons: int) -> Mask:
-        """`(neurons,)`: none left the loss at all, or none for the neuron, where that is an output itself."""
-        if not any(left.any() for left in self._left.values()):
+    def missing(self, fork: Fork | None, leads_to: set[int] | None, neurons: int) -> Mask:
+        """`(neurons,)`: none left the loss for the outputs that it leads to, or is itself."""
+        outputs = self._left if leads_to is None else leads_to
+        if not any(np.any(self._left.get(index, False)) for index in outputs):
             return np.ones(neurons, bool)
         if fork is None or fork.fed or not fork.outputs:
             return np.zeros(neurons, bool)
