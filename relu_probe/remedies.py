@@ -111,7 +111,7 @@ def _one_sided_inputs(finding: Finding) -> str | None:
 
 def _born_dead_and_narrow(finding: Finding) -> str | None:
     life, dead = finding.life, finding.layer.report.dead
-    if life is None or not dead.all() or not life.born_dead.all():
+    if life is None or not dead.all() or not life.born_dead.all() or np.any(finding.layer.cause == "bias"):
         return None
     chance = 1 - prod(1 - 2.0**-width for width in finding.widths)
     if chance < NARROW:

@@ -20,7 +20,7 @@ def weights(layer, kernel, bias):
     layer.set_weights([kernel, np.broadcast_to(np.asarray(bias, np.float32), layer.bias.shape)])
 
 
-def dense(x, kernel, bias=0.0, units=2, activation="relu", name=None):
+def dense(x, kernel, bias=0.0, *, units=2, activation="relu", name=None):
     layer = L.Dense(units, activation, name=name)
     y = layer(x)
     weights(layer, kernel, bias)
@@ -310,7 +310,7 @@ def random_net(seed):
 
 
 def oracle(net, mistake=""):
-    """`(causes of layer 1, causes of layer 2)`, neuron by neuron, sample by sample; the loss is the sum of the outputs."""
+    """`(causes of layer 1, causes of layer 2)`, neuron by neuron; the loss is the sum of the outputs."""
     x, (w1, b1), (w2, b2), w3 = net
     a1 = np.maximum(x @ w1 + b1, 0)
     a2 = np.maximum(a1 @ w2 + b2, 0)
