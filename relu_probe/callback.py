@@ -141,8 +141,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
         return training_counters(self.model, activation_sum=self.activation_sum)
 
     def _date(self, batch: int, logs: Any) -> None:
-        # Of the steps of one execution Keras 3.3 names the first, later ones the last, whether or not there was data for it.
-        done = batch + (getattr(self.model, "steps_per_execution", 1) if batch == self._batch else 1)
+        # Of the steps of one execution Keras 3.3 names the first, later ones the last, even if the data ended before.
+        done = batch + (int(getattr(self.model, "steps_per_execution", 1)) if batch == self._batch else 1)
         limit = self.params.get("steps")
         done = done if limit is None else min(done, int(limit))
         self._jumps.see(done, logs.get("loss") if has_running_loss(self.model) else None)

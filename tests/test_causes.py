@@ -112,7 +112,8 @@ def model_with(names):
     x = tf.keras.Input((3,))
     outputs = [BRANCHES[name][1](BRANCHES[name][0](x, name.replace("+", "_"))) for name in names]
     model = tf.keras.Model(x, outputs)
-    model.compile("sgd", ["mse"] * len(names), loss_weights=[float(BRANCHES[name][2]) for name in names])
+    factors = [float(BRANCHES[name][2]) for name in names]
+    model.compile("sgd", ["mse"] * len(names), loss_weights=factors if len(names) > 1 else factors[0])
     return model
 
 
