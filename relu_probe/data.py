@@ -74,7 +74,7 @@ def _from_dataset(dataset: Any, max_samples: int | None, steps: int | None = Non
 def _trimmed(dataset: Any, limit: int) -> Any:
     """The first `limit` samples: whole batches, and what is missing of the last one."""
 
-    def cut(seen: tf.Tensor, *batch: Any) -> tuple[Any, Any]:
+    def cut(seen: tf.Tensor, batch: Any) -> tuple[Any, Any]:
         size = tf.shape(tf.nest.flatten(batch)[0], tf.int64)[0]
         keep = tf.minimum(size, limit - seen)
         return seen + keep, (keep, tf.nest.map_structure(lambda t: t[:keep], batch))
