@@ -115,5 +115,5 @@ def _row(values: list[Any]) -> Any:
     if all(isinstance(value, (int, np.integer)) for value in values):
         return tf.constant(values, tf.int64)
     if all(value is values[0] for value in values):
-        return tf.repeat(values[0], len(values)) if len(values) > 1 else values[0][None]
+        return values[0] * np.ones(len(values), np.int64)
     return tf.stack([tf.cast(value, tf.int64) for value in values])

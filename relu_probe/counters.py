@@ -120,6 +120,10 @@ class Counters:
 
     # --- between the steps --------------------------------------------------------------------------------------------
 
+    def variables(self) -> list[tf.Variable]:
+        """All state kept for the model: at most 40 bytes a neuron."""
+        return [v for block in self._blocks.values() for v in (block.counts, block.meta, block.last, block.sums)]
+
     def reset(self) -> None:
         """Starts counting anew; the step number and the last active steps belong to the whole fit and stay."""
         with self.strategy.scope():

@@ -56,7 +56,7 @@ def _counted(model: Any, original: Any, counters: Counters) -> tuple[Any, Any]:
     """
     kept = original.__dict__.get("_relu_probe")
     if kept is None or kept[0] is not counters:
-        step = _counted_step(model.train_step, counters)
+        step = counted_step(model.train_step, counters)
         names = ("train_function", "train_tf_function")  # the second is tf_keras'
         before = {name: model.__dict__[name] for name in names if name in model.__dict__}
         try:
@@ -76,7 +76,7 @@ def _lend_trace(function: Any, original: Any) -> None:
         setattr(original, name, getattr(function, name))
 
 
-def _counted_step(train_step: Callable[..., Any], counters: Counters) -> Callable[..., Any]:
+def counted_step(train_step: Callable[..., Any], counters: Counters) -> Callable[..., Any]:
     def step(data: Any) -> Any:
         with attached(counters), counters.step(data):
             return train_step(data)
