@@ -12,7 +12,7 @@ from relu_probe import data as data_module
 from relu_probe.layers import find_relus, select
 from relu_probe.measuring import has_loss, measurer_of
 from relu_probe.report import Report
-from relu_probe.stepping import count_next_step, training_counters
+from relu_probe.stepping import count_next_step, kept_counters, training_counters
 from relu_probe.summaries import Summaries
 from relu_probe.support import check_model
 
@@ -88,14 +88,14 @@ class ReluProbe(tf.keras.callbacks.Callback):
         if self.data is not None:
             self._batches = data_module.read(self.data)
         else:
-            self._counters().restart()
+            training_counters(self.model, activation_sum=self.activation_sum).restart()
         if self.log_dir is not None and _is_chief(self.model.distribute_strategy):
             self._summaries = Summaries(self.log_dir, self.name)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._measuring = epoch % self.freq == 0
         if self._measuring and self.data is None:
-            self._guarded("measuring", lambda: self._counters().reset())
+            self._guarded("measuring", lambda: kept_counters(self.model).reset())
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         if self._measuring and self.data is None:
@@ -114,12 +114,9 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     # --- its parts ----------------------------------------------------------------------------------------------------
 
-    def _counters(self) -> Any:
-        return training_counters(self.model, activation_sum=self.activation_sum)
-
     def _measure(self, epoch: int) -> None:
         if self.data is None:
-            counters = self._counters()
+            counters = kept_counters(self.model)
             report = Report(counters.read(self._keys, self.activation_sum), epoch, "train")
             if counters.failure is not None:
                 raise counters.failure
