@@ -5,6 +5,7 @@ ones and positive for large ones is a hard ReLU.
 """
 
 import fnmatch
+import warnings
 import weakref
 from collections import Counter
 from dataclasses import dataclass
@@ -295,7 +296,8 @@ def relu_ceiling(function: Any) -> float | None:
 def _value(function: Any, point: float) -> float:
     """f(point), evaluated alone as a `(1, 1)` tensor (softmax over several looks like a ReLU); nan if it cannot be."""
     try:
-        with tf.init_scope():
+        with tf.init_scope(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras warns of a softmax over one value
             value = np.asarray(function(tf.constant([[point]], tf.float32)))
         return float(value[0, 0]) if value.shape == (1, 1) else float("nan")
     except Exception:
