@@ -42,6 +42,7 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
         last_active: `(neurons,)`, the training step (0-based, of this fit) at which the neuron was last active, -1 for
             never; None outside the training batches.
         frozen: the layer and all before it are frozen, so that no gradient flows through it.
+        died, revived: neurons that did so since the probe's report before; None in a sum, and outside a probe.
 
     Raises:
         ValueError: the counts contradict each other.
@@ -61,6 +62,8 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
     activation_sum: Floats | None = None
     last_active: Counts | None = None
     frozen: bool = False
+    died: int | None = field(default=None, compare=False)
+    revived: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         nan = np.zeros(np.shape(self.active), bool) if self.nan is None else self.nan
@@ -171,7 +174,7 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, LayerReport):
             return NotImplemented
-        return all(_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return all(_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
 
     def to_dict(self) -> dict[str, Any]:
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
@@ -265,9 +268,17 @@ class Report:
         return replace(self, layers={name: self[name] for name in names})
 
     def __str__(self) -> str:
+        return self.table()
+
+    def table(self, *, tau: float | None = None) -> str:
+        """What `str()` shows. With `tau` the dormant neurons (`LayerReport.dormant`) take the activation rates' place.
+
+        Raises:
+            ValueError: the report has no sums of the activations, or tau is negative.
+        """
         from relu_probe.table import report_table
 
-        return report_table(self)
+        return report_table(self, tau)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: numbers, strings, lists, None."""
