@@ -63,6 +63,9 @@ class Limits:
     def __bool__(self) -> bool:
         return self != Limits()
 
+    def __str__(self) -> str:
+        return " and ".join(f"{name}={most:g}" for name, most in asdict(self).items() if most is not None)
+
     def exceeded_by(self, report: Report) -> list[Excess]:
         """What is known to be above a limit, the worst first. Of a layer that was not measured nothing is known."""
         found = [
