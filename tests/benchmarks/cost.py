@@ -159,7 +159,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 def importing() -> list[Row]:
     code = "import time; start = time.perf_counter(); import relu_probe; print(time.perf_counter() - start)"
-    runs = [float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout) for _ in range(7)]
+    runs = [float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout) for _ in range(7)]
     return [("import relu_probe", f"{np.median(runs) * 1e3:.0f} ms", "<= 50 ms")]
 
 
