@@ -31,6 +31,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
         layers: names, globs or layer objects; None for every ReLU layer.
         strict: an error of measuring or logging stops the training; otherwise it is a warning, and the report says so.
         activation_sum: keep the sums of the activations of the training batches too, for `LayerReport.dormant`.
+        images: TensorBoard gets the picture of each layer's life, in reports 1, 2, 4, 8, ... and at the end of the fit.
+        text: TensorBoard gets each report as a table.
 
     Raises:
         ValueError, TypeError: on a wrong argument at once; on a wrong model or wrong data before the first step.
@@ -57,12 +59,15 @@ class ReluProbe(tf.keras.callbacks.Callback):
         layers: Any = None,
         strict: bool = False,
         activation_sum: bool = False,
+        images: bool = True,
+        text: bool = True,
     ) -> None:
         super().__init__()
         _check_arguments(log_dir, freq, name)
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
         self.data, self.freq, self.name, self.layers = data, int(freq), name, layers
         self.strict, self.activation_sum = strict, activation_sum
+        self.images, self.text = images, text
         self.reports: list[Report] = []
         self._disabled: dict[str, str] = {}  # "measuring" or "logging" -> why
         self._summaries: Summaries | None = None
@@ -90,7 +95,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         else:
             self._counters().restart()
         if self.log_dir is not None and _is_chief(self.model.distribute_strategy):
-            self._summaries = Summaries(self.log_dir, self.name)
+            self._summaries = Summaries(self.log_dir, self.name, images=self.images, text=self.text)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._measuring = epoch % self.freq == 0
@@ -108,6 +113,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._tell(logs)
 
     def on_train_end(self, logs: Any = None) -> None:
+        if self._summaries is not None:
+            self._guarded("logging", self._summaries.finish)
         if self._summaries is not None and self.reports and "logging" not in self._disabled:
             print(self._summaries.how_to_open())
         self._close()

@@ -269,6 +269,11 @@ class Report:
 
         return report_table(self)
 
+    def _repr_html_(self) -> str:
+        from relu_probe.cards import report_html
+
+        return report_html(self)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: numbers, strings, lists, None."""
         layers = {name: layer.to_dict() for name, layer in self.layers.items()}

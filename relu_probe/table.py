@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from rich.box import Box
@@ -20,15 +20,34 @@ _RULES = Box("    \n    \n -- \n    \n -- \n -- \n    \n    \n", ascii=True)
 
 def report_table(report: Report) -> str:
     """A row a layer, a total row, and notes on what the numbers alone would not say."""
-    rates = "activation rate\nmin median max"
-    table = plain_table(
-        _title(report), "layer", "neurons", "dead", "zero\ngradient", rates, "N\nsamples", "N\npositions"
-    )
-    for name, layer in report.layers.items():
-        table.add_row(Text(name), *_cells(layer))
+    cells = report_cells(report)
+    table = plain_table(cells.title, *cells.headers)
+    for name, *row in cells.rows:
+        table.add_row(Text(name), *row)
     table.add_section()
-    table.add_row(Text("total"), *_total(report))
-    return render(table) + "".join(f"\n{line}" for line in _notes(report))
+    table.add_row(*cells.total)
+    return render(table) + "".join(f"\n{line}" for line in cells.notes)
+
+
+class ReportCells(NamedTuple):
+    """What every table of a report says, in whatever format: texts, not yet escaped; "\\n" breaks a line."""
+
+    title: str
+    headers: list[str]
+    rows: list[list[str]]
+    total: list[str]
+    notes: list[str]
+
+
+def report_cells(report: Report) -> ReportCells:
+    rates = "activation rate\nmin median max"
+    return ReportCells(
+        title=_title(report),
+        headers=["layer", "neurons", "dead", "zero\ngradient", rates, "N\nsamples", "N\npositions"],
+        rows=[[name, *_cells(layer)] for name, layer in report.layers.items()],
+        total=["total", *_total(report)],
+        notes=_notes(report),
+    )
 
 
 def plain_table(title: str, first: str, *others: str) -> Table:
