@@ -19,7 +19,7 @@ def report_markdown(report: Report) -> str:
     cells = report_cells(report)
     rules = [":--"] + ["--:"] * (len(cells.headers) - 1)
     total = [f"**{text}**" if text else "" for text in map(plain_text, cells.total)]
-    rows = [[plain_text(_shortened(text)) for text in row] for row in (cells.headers, *cells.rows)]
+    rows = [[plain_text(shortened(text)) for text in row] for row in (cells.headers, *cells.rows)]
     table = "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rules, *rows[1:], total))
     return "\n\n".join([f"**{plain_text(cells.title)}**", table, *map(plain_text, cells.notes)])
 
@@ -33,7 +33,7 @@ def plain_text(text: str) -> str:
     return re.sub(r"[^\w ,.%-]|_", lambda sign: f"&#{ord(sign[0])};", " ".join(text.split()))
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
     """A name of hundreds of characters would squeeze the numbers beside it, a letter to a line."""
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 21]}...{text[-18:]}"
 
