@@ -98,7 +98,8 @@ def _paint(told: Life) -> Picture:
     filled = np.ceil(dead / total * height)
     filled = np.where(dead < total, np.minimum(filled, height - 1), filled)
     is_dead = np.arange(height)[None, :, None] >= height - filled[:, None, :]
-    cells = np.where(is_dead[..., None], DEAD, ground[:, None]).astype(np.uint8)
+    cells = np.repeat(ground[:, None], height, axis=1)
+    cells[is_dead] = DEAD
     return cells.reshape(rows * height, columns, 3).repeat(max(1, WIDTH // columns), axis=1)
 
 
