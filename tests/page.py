@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from urllib.parse import urlencode
 from urllib.request import urlopen
@@ -59,3 +60,36 @@ def chromium(width=1200, height=900):
             yield driver
         finally:
             driver.quit()
+
+
+def wait_for(found, seconds=60):
+    """What `found()` gives, as soon as it is truthy: the page draws when its data arrives."""
+    end = time.monotonic() + seconds
+    while not (value := found()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"nothing after {seconds} s, at {found}")
+        time.sleep(0.2)
+    return value
+
+
+def show(driver, address, place):
+    driver.get("about:blank")  # a change of the fragment alone would not load the page anew
+    driver.get(address + place)
+
+
+def elements(driver, selector):
+    """All that match, in shadow trees too: half of the page is made of Polymer's elements."""
+    return driver.execute_script(_DEEP, selector)
+
+
+_DEEP = """
+const found = [];
+const walk = (root) => {
+  for (const element of root.querySelectorAll("*")) {
+    if (element.matches(arguments[0])) found.push(element);
+    if (element.shadowRoot) walk(element.shadowRoot);
+  }
+};
+walk(document);
+return found;
+"""
