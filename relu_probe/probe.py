@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from relu_probe.counters import Backward, Counters, Forward
+from relu_probe.counters import Counters
 from relu_probe.layers import ReluLayer
+from relu_probe.tallies import Backward, Forward
 
 _MARK = "_relu_probe_original"  # on our own wrapper function: the call that it wraps
 _lock = threading.RLock()
@@ -42,37 +44,38 @@ class Probe:
         @tf.custom_gradient
         def identity(a: tf.Tensor) -> Any:
             with tf.name_scope("relu_probe"):
-                self.counters.record(self._forward(a, a if source is output else source))
+                fires = a > 0
+                self.counters.record(self._forward(a, fires, a if source is output else source))
             call: list[tf.Tensor] = []  # of this call, the positions already counted with a gradient
 
             def backward(gradient: Any) -> Any:
                 passed = tf.identity(gradient)  # its consumers tell whether anybody wants it
-                self._backward(a, passed, call)
+                self._backward(a, fires, passed, call)
                 return passed
 
             return tf.identity(a), backward
 
         return identity(output)
 
-    def _forward(self, a: tf.Tensor, source: tf.Tensor) -> Forward:
-        neurons = a.shape[self.relu.axis]
+    def _forward(self, a: tf.Tensor, fires: tf.Tensor, source: tf.Tensor) -> Forward:
         known = a.shape.is_fully_defined()
         return Forward(
             self.relu.key,
-            active=self._count(a > 0),
-            nan=self._any_nan(a) if source is a else tf.reduce_any(tf.math.is_nan(source), self._axes(a)),
-            positions=a.shape.num_elements() // neurons if known else tf.size(a, tf.int64) // neurons,
+            active=self._count(fires),
+            # Outputs are >= 0: their sum is NaN only where one of them is, for one pass less.
+            nan=self._sum(a) if source is a else self._sum(tf.where(tf.math.is_nan(source), np.nan, 0.0)),
+            size=a.shape.num_elements() if known else tf.size(a, tf.int64),
             samples=int(a.shape[0]) if known else tf.shape(a, tf.int64)[0],
-            activation_sum=self._reduce(tf.cast(a, tf.float64)) if self.counters.activation_sum else None,
+            activation_sum=self._sum(tf.cast(a, tf.float64)) if self.counters.activation_sum else None,
         )
 
-    def _backward(self, a: tf.Tensor, gradient: tf.Tensor, call: list[tf.Tensor]) -> None:
+    def _backward(self, a: tf.Tensor, fires: tf.Tensor, gradient: tf.Tensor, call: list[tf.Tensor]) -> None:
         """dL/dz = dL/da * relu'(z): zero where the neuron is off, or at the ceiling of a bounded ReLU."""
         if self.counters.is_frozen(self.relu):
             return
         try:
             with tf.name_scope("relu_probe"):
-                passes = (gradient != 0) & (a > 0)
+                passes = (gradient != 0) & fires
                 if self.relu.ceiling is not None:
                     passes &= a != tf.cast(self.relu.ceiling, a.dtype)
                 self.counters.record(Backward(self.relu.key, passes, gradient, call, self._count))
@@ -80,18 +83,15 @@ class Probe:
             self.counters.failure = error
 
     def _count(self, mask: tf.Tensor) -> tf.Tensor:
-        return self._reduce(tf.cast(mask, tf.int32))
+        return self._sum(tf.cast(mask, tf.int32))
 
-    def _any_nan(self, a: tf.Tensor) -> tf.Tensor:
-        """Outputs are >= 0: their sum is NaN only where one of them is, for one pass less."""
-        return tf.math.is_nan(self._reduce(a))
-
-    def _reduce(self, values: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(values, self._axes(values))
-
-    def _axes(self, values: tf.Tensor) -> list[int]:
-        rank = values.shape.rank
-        return [axis for axis in range(rank) if axis != self.relu.axis % rank]
+    def _sum(self, values: tf.Tensor) -> tf.Tensor:
+        """`(neurons,)`. In two stages where there are places: one sum over all axes is up to 10 times as slow in XLA."""
+        if self.relu.axis == 1:
+            return tf.reduce_sum(values, [0, *range(2, values.shape.rank)])
+        if values.shape.rank > 2:
+            values = tf.reshape(tf.reduce_sum(values, -2), [-1, values.shape[-1]])
+        return tf.reduce_sum(values, 0)
 
 
 @tf.autograph.experimental.do_not_convert

@@ -26,6 +26,10 @@ _SCALARS = {
     "zero_gradient_fraction": "Share of the ReLU neurons through which no gradient flowed: dead, or active and blocked. "
     "0 is healthy.",
 }
+_CHANGES = {
+    "died": "Neurons that were active in the report before and are dead in this one.",
+    "revived": "Neurons that were dead in the report before and are active in this one.",
+}
 _HISTOGRAMS = {
     "activation_rate": "For each neuron, the share of positions at which it was active. The first bar holds exactly the "
     "neurons that never were.",
@@ -90,18 +94,16 @@ class Summaries:
         if self.text:
             legend = f"\n\nThe pictures, life/: {LEGEND}" if self.images else ""
             tf.summary.text("report", report_markdown(report) + legend, description=_CARD)
+        about = {name: f"Layer {plain_text(name)}, {layer.neurons:,} neurons." for name, layer in report.layers.items()}
         for tag, description in _SCALARS.items():
-            _scalar(tag, getattr(report, tag), f"{description} All {len(report.layers)} layers pooled.")
+            _scalar(tag, getattr(report, tag), f"{description} All {len(about)} layers pooled.")
+        for tag, description in (_SCALARS | _CHANGES).items():
             for name, layer in report.layers.items():
-                _scalar(
-                    f"{tag}/{name}",
-                    getattr(layer, tag),
-                    f"{description} Layer {plain_text(name)}, {layer.neurons:,} neurons.",
-                )
+                _scalar(f"{tag}/{name}", getattr(layer, tag), f"{description} {about[name]}")
         for tag, description in _HISTOGRAMS.items():
             for name, layer in report.layers.items():
                 if layer.measured and (rates := getattr(layer, tag)) is not None:
-                    _histogram(f"{tag}/{name}", rates, f"{description} Layer {plain_text(name)}.")
+                    _histogram(f"{tag}/{name}", rates, f"{description} {about[name]}")
 
     def close(self) -> None:
         if self._writer is not None:
@@ -135,8 +137,8 @@ def _layout(report: Report) -> None:
     tf.summary.experimental.write_raw_pb(custom_scalar.pb(layout).SerializeToString())
 
 
-def _scalar(tag: str, value: float, description: str) -> None:
-    if not np.isnan(value):  # not measured: no point in the chart
+def _scalar(tag: str, value: float | None, description: str) -> None:
+    if value is not None and not np.isnan(value):  # not measured: no point in the chart
         tf.summary.scalar(tag, value, description=description)
 
 

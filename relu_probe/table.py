@@ -18,9 +18,9 @@ WIDTH = 80
 _RULES = Box("    \n    \n -- \n    \n -- \n -- \n    \n    \n", ascii=True)
 
 
-def report_table(report: Report) -> str:
+def report_table(report: Report, tau: float | None = None) -> str:
     """A row a layer, a total row, and notes on what the numbers alone would not say."""
-    cells = report_cells(report)
+    cells = report_cells(report, tau)
     table = plain_table(cells.title, *cells.headers)
     for name, *row in cells.rows:
         table.add_row(Text(name), *row)
@@ -39,12 +39,12 @@ class ReportCells(NamedTuple):
     notes: list[str]
 
 
-def report_cells(report: Report) -> ReportCells:
-    rates = "activation rate\nmin median max"
+def report_cells(report: Report, tau: float | None = None) -> ReportCells:
+    rates = "activation rate\nmin median max" if tau is None else f"dormant\ntau = {tau:g}"
     return ReportCells(
         title=_title(report),
         headers=["layer", "neurons", "dead", "zero\ngradient", rates, "N\nsamples", "N\npositions"],
-        rows=[[name, *_cells(layer)] for name, layer in report.layers.items()],
+        rows=[[name, *_cells(layer, tau)] for name, layer in report.layers.items()],
         total=["total", *_total(report)],
         notes=_notes(report),
     )
@@ -78,7 +78,7 @@ def _title(report: Report) -> str:
     return f'ReLU report ({report.source or "empty"}{epoch}): "dead" is never active on the N samples'
 
 
-def _cells(layer: LayerReport) -> list[str]:
+def _cells(layer: LayerReport, tau: float | None) -> list[str]:
     if not layer.measured:
         return [f"{layer.neurons:,}", "-", "-", "not measured", "0", "0"]
     rate = layer.activation_rate
@@ -86,7 +86,7 @@ def _cells(layer: LayerReport) -> list[str]:
         f"{layer.neurons:,}",
         _share(layer.dead),
         _gradient_cell(layer),
-        f"{rate.min():.3f} {np.median(rate):.3f} {rate.max():.3f}",
+        f"{rate.min():.3f} {np.median(rate):.3f} {rate.max():.3f}" if tau is None else _share(layer.dormant(tau)),
         f"{layer.samples:,}",
         f"{layer.positions:,}",
     ]
@@ -116,6 +116,11 @@ def _notes(report: Report) -> list[str]:
         f"NaN seen at {np.count_nonzero(layer.nan):,} neurons of {name}: neither active nor dead."
         for name, layer in report.layers.items()
         if np.any(layer.nan)
+    ]
+    notes += [
+        f"{name}: {layer.died or 0:,} died and {layer.revived or 0:,} revived since the report before."
+        for name, layer in report.layers.items()
+        if layer.died or layer.revived
     ]
     if report.incomplete:
         notes.append(f"Incomplete: {report.incomplete}")

@@ -1,0 +1,119 @@
+"""Where do the counts live? In non-trainable int64 variables, the layers of one step side by side, added to at once.
+
+Per neuron 32 bytes: active, with gradient, nan, and the step of the last activity.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from relu_probe.tallies import Sums
+
+
+class Block:
+    """The counts of layers that are added to together.
+
+    Args:
+        strategy: of the model; the variables are made in its scope.
+        neurons: of each layer.
+        step: the number of the training step from 1, or None where neurons are not dated.
+        activation_sum: keep the sums of the activations too.
+    """
+
+    def __init__(self, strategy: Any, neurons: list[int], step: tf.Variable | None, activation_sum: bool) -> None:
+        self.neurons, self.ends = np.array(neurons), np.cumsum(neurons)
+        self.replicas = strategy.num_replicas_in_sync
+        self.step = step
+        total = self.ends[-1]
+        replicas = 0 if step is None else self.replicas
+        self.counts, self.meta, self.last, self.sums = variables(
+            strategy,
+            np.zeros((3, total), np.int64),  # active, with gradient, nan
+            np.zeros((3, len(neurons)), np.int64),  # positions, samples, backward passes
+            # The step of the last activity, 0 for never. Variables aggregate by SUM, not by MAX: a row a replica.
+            np.zeros((replicas, total), np.int64),
+            np.zeros(total if activation_sum else 0, np.float64),
+        )
+
+    def add(self, layers: list[Sums]) -> None:
+        """Few large operations rather than many small ones: on small models it is their number that costs."""
+        active, with_gradient, nan = (
+            tf.concat([getattr(layer, name) for layer in layers], 0) for name in ("active", "with_gradient", "nan")
+        )
+        counts = tf.stack([active, with_gradient, tf.cast(tf.math.is_nan(nan), tf.int32)])
+        self.counts.assign_add(tf.cast(counts, tf.int64))
+        positions = _row([layer.size for layer in layers]) // self.neurons
+        samples = _row([layer.samples for layer in layers])
+        self.meta.assign_add(tf.stack([positions, samples, _row([layer.backwards for layer in layers])]))
+        if self.step is not None:
+            self._date(active > 0, self.step)
+        if self.sums.shape[0]:
+            self.sums.assign_add(tf.concat([layer.activation_sum for layer in layers], 0))
+
+    def _date(self, fired: tf.Tensor, step: tf.Variable) -> None:
+        if self.replicas > 1:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            fired = fired[None] & (tf.range(self.replicas) == replica)[:, None]
+        self.last.assign(tf.where(fired, step, self.last))
+
+    def reset(self) -> None:
+        for counted in (self.counts, self.meta, self.sums):
+            counted.assign(tf.zeros_like(counted))
+
+    def forget(self) -> None:
+        """When the neurons were last active, too."""
+        self.last.assign(tf.zeros_like(self.last))
+
+    def read(self) -> list["Counted"]:
+        """The global counts, layer by layer."""
+        counts, meta, last, sums = (
+            tf.convert_to_tensor(v).numpy() for v in (self.counts, self.meta, self.last, self.sums)
+        )
+        starts = self.ends - self.neurons
+        return [
+            Counted._make([*counts[:, a:b], *meta[:, i], last[:, a:b].max(axis=0, initial=0), sums[a:b]])
+            for i, (a, b) in enumerate(zip(starts, self.ends))
+        ]
+
+
+class Counted(NamedTuple):
+    """What the variables hold of one layer."""
+
+    active: Any
+    with_gradient: Any
+    nan: Any
+    positions: Any
+    samples: Any
+    backwards: Any
+    last: Any
+    sums: Any
+
+    def __add__(self, other: "Counted") -> "Counted":  # type: ignore[override]  # no tuple is wanted
+        return Counted._make(a + b for a, b in zip(self, other))._replace(last=np.maximum(self.last, other.last))
+
+
+def variables(strategy: Any, *values: Any, aggregation: Any = tf.VariableAggregation.SUM) -> list[tf.Variable]:
+    """Counters of these values. (Keras variables are wrong under a strategy, and float32 counters stop at 2**24.)
+
+    They are made in a thread of their own, where no function is being traced and no replica is at work: a
+    `tf.function` in whose first trace a variable is made is traced twice, `tf.init_scope` or not.
+    """
+    on_read = tf.VariableSynchronization.ON_READ
+
+    def make() -> list[tf.Variable]:
+        with strategy.scope():
+            return [tf.Variable(v, trainable=False, synchronization=on_read, aggregation=aggregation) for v in values]
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(make).result()
+
+
+def _row(values: list[Any]) -> Any:
+    """int64, a constant where all values are known when the step is traced."""
+    if all(isinstance(value, (int, np.integer)) for value in values):
+        return tf.constant(values, tf.int64)
+    if all(value is values[0] for value in values):
+        return values[0] * np.ones(len(values), np.int64)
+    return tf.stack([tf.cast(value, tf.int64) for value in values])

@@ -1,0 +1,88 @@
+"""The models whose training step is timed, and the timing: interleaved step by step in one process."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from relu_probe import ReluProbe
+
+K, L = tf.keras, tf.keras.layers
+
+
+def _conv() -> list[Any]:
+    """The convolutional base of Keras's own tutorials."""
+    return [
+        *(L.Conv2D(32, 3, activation="relu"), L.MaxPooling2D()),
+        *(L.Conv2D(64, 3, activation="relu"), L.MaxPooling2D()),
+        *(L.Conv2D(64, 3, activation="relu"), L.Flatten()),
+    ]
+
+
+SIZES = {  # name -> (input shape, hidden layers, batch)
+    "MLP 3 x 512, 784 inputs, batch 128": ((784,), lambda: [L.Dense(512, "relu") for _ in range(3)], 128),
+    "MLP 3 x 64, 64 inputs, batch 32": ((64,), lambda: [L.Dense(64, "relu") for _ in range(3)], 32),
+    "MLP 3 x 1024, 1024 inputs, batch 1024": ((1024,), lambda: [L.Dense(1024, "relu") for _ in range(3)], 1024),
+    "CNN 3 conv layers, 32 x 32 x 3, batch 64": ((32, 32, 3), _conv, 64),
+}
+
+
+def model(name: str, jit: bool) -> Any:
+    shape, hidden, _ = SIZES[name]
+    K.utils.set_random_seed(0)
+    net = K.Sequential([K.Input(shape), *hidden(), L.Dense(10)])
+    loss = K.losses.SparseCategoricalCrossentropy(from_logits=True)
+    net.compile("adam", loss, jit_compile=jit)
+    return net
+
+
+def batches(name: str) -> Any:
+    shape, _, batch = SIZES[name]
+    rng = np.random.default_rng(0)
+    data = rng.random((batch, *shape), np.float32), rng.integers(0, 10, batch)
+    return tf.data.Dataset.from_tensors(data).repeat()
+
+
+def training_step(net: Any, data: Any, probe: ReluProbe | None = None) -> Callable[[], None]:
+    """One step as `fit` takes it: the callback's hook, then the train function."""
+    iterator = iter(data)
+    if probe is not None:
+        probe.set_model(net)
+        probe.on_train_begin()
+        probe.on_epoch_begin(0)
+    net.make_train_function()
+
+    def step() -> None:
+        if probe is not None:
+            probe.on_train_batch_begin(0)
+        logs = net.train_function(iterator)
+        float(tf.nest.flatten(logs)[0])
+
+    return step
+
+
+def interleaved(works: dict[str, Callable[[], None]], seconds: float, warm_up: int = 5) -> dict[str, np.ndarray]:
+    """Seconds of each work, A B A B: what disturbs one disturbs its neighbour too."""
+    for work in works.values():
+        for _ in range(warm_up):
+            work()
+    times: dict[str, list[float]] = {name: [] for name in works}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(next(iter(times.values()))) < 15:
+        for name, work in works.items():
+            start = time.perf_counter()
+            work()
+            times[name].append(time.perf_counter() - start)
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def ratio(times: dict[str, np.ndarray], name: str, base: str) -> tuple[float, float]:
+    """The ratio of medians, and the half width of its 95 % interval (bootstrap over pairs)."""
+    pairs = np.stack([times[name], times[base]])
+    rng = np.random.default_rng(0)
+    picks = rng.integers(0, pairs.shape[1], (400, pairs.shape[1]))
+    medians = np.median(pairs[:, picks], axis=2)
+    low, high = np.quantile(medians[0] / medians[1], [0.025, 0.975])
+    return float(np.median(pairs[0]) / np.median(pairs[1])), float(high - low) / 2
