@@ -319,6 +319,11 @@ class Report:
 
         return to_frame(self)
 
+    def _repr_html_(self) -> str:
+        from relu_probe.cards import report_html
+
+        return report_html(self)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: numbers, strings, lists, None."""
         return report_to_dict(self)
