@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from stacks import KERAS, LEGACY
 
 K = tf.keras
 L = tf.keras.layers
-KERAS = tuple(int(number) for number in K.__version__.split(".")[:2])
 SAMPLES, BATCH = 23, 8  # the last batch is a partial one
 
 _ROWS: dict[str, "Row"] = {}
@@ -271,7 +271,7 @@ def time_distributed_model() -> Any:
     return compiled(K.Sequential([K.Input((4, 6)), L.TimeDistributed(inner), L.Flatten(), L.Dense(1)]))
 
 
-if hasattr(K, "ops"):  # tf_keras calls such a model twice, once for its mask: see test_recognition.py
+if not LEGACY:  # tf_keras calls such a model twice, once for its mask: see test_keras_names.py
     row("hidden", (4, 6), hidden=4, saves=KERAS > (3, 3))(time_distributed_model)  # Keras 3.3 cannot clone it
 
 
