@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from relu_probe.callback import ReluProbe as ReluProbe
+    from relu_probe.diagnosis import Diagnosis as Diagnosis
+    from relu_probe.diagnosis import diagnose as diagnose
+    from relu_probe.lives import history as history
     from relu_probe.measuring import measure as measure
     from relu_probe.report import LayerReport as LayerReport
     from relu_probe.report import Report as Report
@@ -21,10 +24,13 @@ _HOME = {
     "ReluProbe": "callback",
     "measure": "measuring",
     "watch": "watching",
+    "diagnose": "diagnosis",
+    "Diagnosis": "diagnosis",
+    "history": "lives",
     "Report": "report",
     "LayerReport": "report",
 }
-__all__ = ["LayerReport", "ReluProbe", "Report", "measure", "watch"]
+__all__ = ["Diagnosis", "LayerReport", "ReluProbe", "Report", "diagnose", "history", "measure", "watch"]
 
 
 def __getattr__(name: str) -> Any:

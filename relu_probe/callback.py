@@ -9,10 +9,14 @@ from typing import Any
 import tensorflow as tf
 
 from relu_probe import data as data_module
+from relu_probe.guard import Guard
+from relu_probe.jumps import Jump, Jumps, has_running_loss
 from relu_probe.layers import find_relus, select
+from relu_probe.limits import Limits
+from relu_probe.lives import Lives
 from relu_probe.measuring import has_loss, measurer_of
 from relu_probe.report import Report
-from relu_probe.stepping import count_next_step, training_counters
+from relu_probe.stepping import count_next_step, kept_counters, training_counters
 from relu_probe.summaries import Summaries
 from relu_probe.support import check_model
 
@@ -31,6 +35,10 @@ class ReluProbe(tf.keras.callbacks.Callback):
         layers: names, globs or layer objects; None for every ReLU layer.
         strict: an error of measuring or logging stops the training; otherwise it is a warning, and the report says so.
         activation_sum: keep the sums of the activations of the training batches too, for `LayerReport.dormant`.
+        at_start: measure `data` before the first step too, as a report with epoch -1: born dead, or killed?
+        max_dead, max_zero_gradient: limits on the dead and zero-gradient fraction of each layer, None for none.
+        patience: the number of reports in a row in which a layer may be above its limit.
+        on_limit: what happens then: "stop" ends the training after the epoch, "raise" fails it.
 
     Raises:
         ValueError, TypeError: on a wrong argument at once; on a wrong model or wrong data before the first step.
@@ -57,18 +65,33 @@ class ReluProbe(tf.keras.callbacks.Callback):
         layers: Any = None,
         strict: bool = False,
         activation_sum: bool = False,
+        at_start: bool = False,
+        max_dead: float | None = None,
+        max_zero_gradient: float | None = None,
+        patience: int = 0,
+        on_limit: str = "stop",
     ) -> None:
         super().__init__()
         _check_arguments(log_dir, freq, name)
+        _check_at_start(at_start, data)
+        self._guard = Guard(Limits(max_dead, max_zero_gradient), patience, on_limit)
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
         self.data, self.freq, self.name, self.layers = data, int(freq), name, layers
-        self.strict, self.activation_sum = strict, activation_sum
+        self.strict, self.activation_sum, self.at_start = strict, activation_sum, at_start
         self.reports: list[Report] = []
         self._disabled: dict[str, str] = {}  # "measuring" or "logging" -> why
         self._summaries: Summaries | None = None
         self._keys: list[str] = []
         self._batches: Any = None
         self._measuring = False  # in this epoch
+        self._batch = 0  # of this epoch, the step it began with
+        self._lives, self._jumps = Lives(), Jumps()
+        self._uncounted = 0  # training steps since the last measured epoch
+
+    @property
+    def jumps(self) -> list[Jump]:
+        """Of each epoch the training step whose loss rose most above the loss so far."""
+        return self._jumps.found
 
     @property
     def report(self) -> Report | None:
@@ -83,29 +106,41 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.reports, self._disabled, self._measuring = [], {}, False
+        self._lives, self._jumps, self._uncounted = Lives(), Jumps(), 0
         self._close()
         self._keys = select(find_relus(self.model), self.layers, self.model)
         if self.data is not None:
             self._batches = data_module.read(self.data)
         else:
-            self._counters().restart()
+            training_counters(self.model, activation_sum=self.activation_sum).restart()
+        self._guard.restart(gradients=self._expects_gradients())
         if self.log_dir is not None and _is_chief(self.model.distribute_strategy):
             self._summaries = Summaries(self.log_dir, self.name)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch == 0 and self.at_start:
+            self._report_on(-1)
         self._measuring = epoch % self.freq == 0
         if self._measuring and self.data is None:
-            self._guarded("measuring", lambda: self._counters().reset())
+            self._guarded("measuring", lambda: kept_counters(self.model).reset(self._uncounted))
+            self._uncounted = 0
+        self._jumps.begin_epoch()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self._batch = int(batch)  # tf_keras passes tensors
         if self._measuring and self.data is None:
             count_next_step(self.model)
 
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._guarded("dating", lambda: self._date(int(batch), logs or {}))
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self._measuring:
-            self._guarded("measuring", lambda: self._measure(epoch))
-            self._guarded("logging", lambda: self._log(epoch))
+            self._report_on(epoch)
+        else:
+            self._uncounted += self._jumps.epoch_steps
         self._tell(logs)
+        self._enforce(epoch)
 
     def on_train_end(self, logs: Any = None) -> None:
         if self._summaries is not None and self.reports and "logging" not in self._disabled:
@@ -114,19 +149,27 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     # --- its parts ----------------------------------------------------------------------------------------------------
 
-    def _counters(self) -> Any:
-        return training_counters(self.model, activation_sum=self.activation_sum)
+    def _date(self, batch: int, logs: Any) -> None:
+        # Of the steps of one execution Keras 3.3 names the first, later ones the last, even if the data ended before.
+        done = batch + (int(getattr(self.model, "steps_per_execution", 1)) if batch == self._batch else 1)
+        limit = self.params.get("steps")
+        done = done if limit is None else min(done, int(limit))
+        self._jumps.see(done, logs.get("loss") if has_running_loss(self.model) else None)
+
+    def _report_on(self, epoch: int) -> None:
+        self._guarded("measuring", lambda: self._measure(epoch))
+        self._guarded("logging", lambda: self._log(epoch))
 
     def _measure(self, epoch: int) -> None:
         if self.data is None:
-            counters = self._counters()
+            counters = kept_counters(self.model)
             report = Report(counters.read(self._keys, self.activation_sum), epoch, "train")
             if counters.failure is not None:
                 raise counters.failure
         else:
             found = measurer_of(self.model).run(self._batches)
             report = replace(found.select(self._keys), epoch=epoch, source="data")
-        self.reports.append(report)
+        self.reports.append(self._lives.follow(report))
 
     def _log(self, epoch: int) -> None:
         if self._summaries is not None and self.report is not None and self.report.epoch == epoch:
@@ -141,6 +184,15 @@ class ReluProbe(tf.keras.callbacks.Callback):
         logs[f"{prefix}dead_fraction"] = float(report.dead_fraction)
         if report.has_gradients if self.reports else self._expects_gradients():
             logs[f"{prefix}zero_gradient_fraction"] = float(report.zero_gradient_fraction)
+
+    def _enforce(self, epoch: int) -> None:
+        if self.report is None or self.report.epoch != epoch or not (why := self._guard.follow(self.report)):
+            return
+        self.model.stop_training = True
+        if self._guard.on_limit == "raise":
+            self._close()  # Keras skips on_train_end
+            raise RuntimeError(f"relu_probe: training failed in epoch {epoch}: {why}")
+        print(f"\nrelu_probe: training stopped after epoch {epoch}: {why}")
 
     def _expects_gradients(self) -> bool:
         return self.data is None or (self._batches.labelled and has_loss(self.model))
@@ -167,6 +219,14 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
 def _is_chief(strategy: Any) -> bool:
     return bool(strategy.extended.should_save_summary)
+
+
+def _check_at_start(at_start: Any, data: Any) -> None:
+    if at_start and data is None:
+        raise ValueError(
+            "at_start=True and data=None: before the first step there is no training batch to count; expected data to "
+            "measure on. Pass data=(x, y)."
+        )
 
 
 def _check_arguments(log_dir: Any, freq: Any, name: Any) -> None:

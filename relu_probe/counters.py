@@ -124,9 +124,15 @@ class Counters:
         """All state kept for the model: at most 40 bytes a neuron."""
         return [v for block in self._blocks.values() for v in (block.counts, block.meta, block.last, block.sums)]
 
-    def reset(self) -> None:
-        """Starts counting anew; the step number and the last active steps belong to the whole fit and stay."""
+    def reset(self, uncounted: int = 0) -> None:
+        """Starts counting anew; the last active steps belong to the whole fit and stay.
+
+        Args:
+            uncounted: training steps since the last reset that were taken without counting.
+        """
         with self.strategy.scope():
+            if self._step_number is not None and uncounted:
+                self._step_number.assign(tf.convert_to_tensor(self._step_number) + uncounted)
             for block in self._blocks.values():
                 block.reset()
 

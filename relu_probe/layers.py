@@ -4,14 +4,16 @@ A ReLU is recognised by what it does, not by its name: the activation is evaluat
 ones and positive for large ones is a hard ReLU.
 """
 
-import fnmatch
+import warnings
 import weakref
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
+from relu_probe.names import matching
 
 _NEGATIVE = (-1.0, -1e-3, -1e4, -0.1, -1e-6, -1e-20, -0.5, -3.0, -100.0)  # most functions fail at the first
 _POSITIVE = (1e-3, 0.1, 0.5, 1.0, 3.0, 100.0)
@@ -31,12 +33,14 @@ class ReluLayer:
         ref: weak, so that what is kept for a model does not keep the model alive.
         axis: of the neurons in the output, -1, or 1 where the channels come first.
         ceiling: the value at which the activation is bounded, None where it is not.
+        threshold: the largest pre-activation at which it is zero.
     """
 
     key: str
     ref: Any
     axis: int
     ceiling: float | None
+    threshold: float = 0.0
 
     @property
     def layer(self) -> Any:
@@ -61,8 +65,9 @@ def find_relus(model: Any) -> list[ReluLayer]:
         raise ValueError(_no_relu(model))
     keys = _keys([place.path for place in placed])
     return [
-        ReluLayer(key, weakref.ref(p.layer), _neuron_axis(p), relu_ceiling(_activation(p.layer)))
+        ReluLayer(key, weakref.ref(p.layer), _neuron_axis(p), relu_ceiling(function), relu_threshold(function))
         for key, p in zip(keys, placed)
+        if (function := _activation(p.layer)) is not None
     ]
 
 
@@ -83,7 +88,8 @@ def select(found: list[ReluLayer], wanted: Any, model: Any) -> list[str]:
 
 def _matching(found: list[ReluLayer], item: Any, model: Any) -> list[ReluLayer]:
     if isinstance(item, str):
-        hits = [r for r in found if r.key == item] or [r for r in found if fnmatch.fnmatchcase(r.key, item)]
+        keys = matching([r.key for r in found], item)
+        hits = [r for r in found if r.key in keys]
     else:
         hits = [r for r in found if r.layer is item]
     if not hits:
@@ -179,6 +185,36 @@ def _last(layer: Any, index: int = 0) -> Any:
         if getattr(layer, "operations", None) or hasattr(layer, "_nested_outputs"):
             return _producer(tf.nest.flatten(layer.outputs)[index])
     return layer
+
+
+class Part(NamedTuple):
+    """A layer or operation, and whether everything around it is seen: only functional and Sequential models hold it."""
+
+    layer: Any
+    visible: bool
+
+
+def parts(model: Any, visible: bool = True) -> list[Part]:
+    """All that is called below `model`, apart from functional and Sequential models, which only pass on."""
+    visible = visible and _only_passes_on(model)
+    found: dict[int, Part] = {}
+    for child in _children(model):
+        own = [] if _only_passes_on(child) else [Part(child, visible)]
+        inner = isinstance(child, tf.keras.layers.Layer) and not isinstance(child, tf.keras.layers.RNN)
+        for part in own + (parts(child, visible) if inner else []):
+            seen = found.get(id(part.layer), part).visible and part.visible  # a layer can be shared
+            found[id(part.layer)] = Part(part.layer, seen)
+    return list(found.values())
+
+
+def _only_passes_on(layer: Any) -> bool:
+    module = getattr(type(layer).call, "__module__", "") if isinstance(layer, tf.keras.Model) else ""
+    return module.startswith(("keras.", "tf_keras.")) and module.endswith((".functional", ".sequential"))
+
+
+def keras_class(layer: Any) -> str:
+    """The name of the layer's class where it is Keras's own, "" where it is anybody else's or a subclass."""
+    return type(layer).__name__ if type(layer).__module__.startswith(("keras.", "tf_keras.")) else ""
 
 
 def is_frozen(layer: Any, model: Any = None) -> bool:
@@ -300,10 +336,21 @@ def relu_ceiling(function: Any) -> float | None:
     return low if low == high and np.isfinite(low) else None
 
 
+def relu_threshold(function: Any) -> float:
+    """The largest float32 at which the ReLU is zero: 0, or the `threshold` of a ReLU that has one."""
+    low, high = np.float32(0), np.float32(_LARGE[0])
+    if _value(function, 1e-6) > 0:
+        return 0.0
+    while (middle := np.float32((low + high) / 2)) not in (low, high):
+        low, high = (low, middle) if _value(function, float(middle)) > 0 else (middle, high)
+    return float(low)
+
+
 def _value(function: Any, point: float) -> float:
     """f(point), evaluated alone as a `(1, 1)` tensor (softmax over several looks like a ReLU); nan if it cannot be."""
     try:
-        with tf.init_scope():
+        with tf.init_scope(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras warns of a softmax over one value
             value = np.asarray(function(tf.constant([[point]], tf.float32)))
         return float(value[0, 0]) if value.shape == (1, 1) else float("nan")
     except Exception:

@@ -3,7 +3,7 @@
 import inspect
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import tensorflow as tf
@@ -99,6 +99,10 @@ class Measurer:
             raise ValueError("data is empty (0 samples); expected at least 1. Check the split or filter that made it.")
         return report
 
+    def _observing(self, model: Any) -> AbstractContextManager[None]:
+        """For who wants to see more of a step than is counted."""
+        return nullcontext()
+
     def _pass_over(self, batches: data_module.Batches, gradients: bool, progress: Any) -> None:
         dataset = batches.dataset.prefetch(tf.data.AUTOTUNE)
         strategy = self.counters.strategy
@@ -142,7 +146,7 @@ class Measurer:
         @tf.autograph.experimental.do_not_convert
         def count(batch: tuple[Any, ...]) -> None:
             model = reference()
-            with attached(counters), counters.step(batch):
+            with attached(counters), counters.step(batch), self._observing(model):
                 if not gradients:
                     _forward(model, batch[0])
                     return

@@ -20,6 +20,10 @@ _SCALARS = {
     "zero_gradient_fraction": "Share of the ReLU neurons through which no gradient flowed: dead, or active and blocked. "
     "0 is healthy.",
 }
+_CHANGES = {
+    "died": "Neurons that were active in the report before and are dead in this one.",
+    "revived": "Neurons that were dead in the report before and are active in this one.",
+}
 _HISTOGRAMS = {
     "activation_rate": "For each neuron, the share of positions at which it was active. The first bar holds exactly the "
     "neurons that never were.",
@@ -49,6 +53,10 @@ class Summaries:
             _scalar(tag, getattr(report, tag), f"{description} All {len(report.layers)} layers pooled.")
             for name, layer in report.layers.items():
                 _scalar(f"{tag}/{name}", getattr(layer, tag), f"{description} Layer {name}, {layer.neurons:,} neurons.")
+        for tag, description in _CHANGES.items():
+            for name, layer in report.layers.items():
+                if (count := getattr(layer, tag)) is not None:
+                    _scalar(f"{tag}/{name}", count, f"{description} Layer {name}, {layer.neurons:,} neurons.")
         for tag, description in _HISTOGRAMS.items():
             for name, layer in report.layers.items():
                 if layer.measured and (rates := getattr(layer, tag)) is not None:

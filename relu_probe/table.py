@@ -18,14 +18,14 @@ WIDTH = 80
 _RULES = Box("    \n    \n -- \n    \n -- \n -- \n    \n    \n", ascii=True)
 
 
-def report_table(report: Report) -> str:
+def report_table(report: Report, tau: float | None = None) -> str:
     """A row a layer, a total row, and notes on what the numbers alone would not say."""
-    rates = "activation rate\nmin median max"
+    rates = "activation rate\nmin median max" if tau is None else f"dormant\ntau = {tau:g}"
     table = plain_table(
         _title(report), "layer", "neurons", "dead", "zero\ngradient", rates, "N\nsamples", "N\npositions"
     )
     for name, layer in report.layers.items():
-        table.add_row(Text(name), *_cells(layer))
+        table.add_row(Text(name), *_cells(layer, tau))
     table.add_section()
     table.add_row(Text("total"), *_total(report))
     return render(table) + "".join(f"\n{line}" for line in _notes(report))
@@ -59,7 +59,7 @@ def _title(report: Report) -> str:
     return f'ReLU report ({report.source or "empty"}{epoch}): "dead" is never active on the N samples'
 
 
-def _cells(layer: LayerReport) -> list[str]:
+def _cells(layer: LayerReport, tau: float | None) -> list[str]:
     if not layer.measured:
         return [f"{layer.neurons:,}", "-", "-", "not measured", "0", "0"]
     rate = layer.activation_rate
@@ -67,7 +67,7 @@ def _cells(layer: LayerReport) -> list[str]:
         f"{layer.neurons:,}",
         _share(layer.dead),
         _gradient_cell(layer),
-        f"{rate.min():.3f} {np.median(rate):.3f} {rate.max():.3f}",
+        f"{rate.min():.3f} {np.median(rate):.3f} {rate.max():.3f}" if tau is None else _share(layer.dormant(tau)),
         f"{layer.samples:,}",
         f"{layer.positions:,}",
     ]
@@ -97,6 +97,11 @@ def _notes(report: Report) -> list[str]:
         f"NaN seen at {np.count_nonzero(layer.nan):,} neurons of {name}: neither active nor dead."
         for name, layer in report.layers.items()
         if np.any(layer.nan)
+    ]
+    notes += [
+        f"{name}: {layer.died or 0:,} died and {layer.revived or 0:,} revived since the report before."
+        for name, layer in report.layers.items()
+        if layer.died or layer.revived
     ]
     if report.incomplete:
         notes.append(f"Incomplete: {report.incomplete}")

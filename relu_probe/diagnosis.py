@@ -1,0 +1,185 @@
+"""Why did it die, how sure is that, and what follows? One pass over the data, weights frozen, inference mode."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from relu_probe import data as data_module
+from relu_probe.affine import Twins
+from relu_probe.causes import Causes, causes
+from relu_probe.certainty import check_confidence, joint_rate_limit, rate_limit
+from relu_probe.certify import Certificate, Certifier
+from relu_probe.flow import Flow, recorded
+from relu_probe.jumps import Jump
+from relu_probe.lives import History, history
+from relu_probe.measuring import Measurer, measurer_of
+from relu_probe.report import Floats, LayerReport, Mask, Report
+from relu_probe.support import check_model
+from relu_probe.witness import LossGradient, Witness
+
+
+@dataclass(frozen=True, eq=False)
+class LayerDiagnosis:
+    """Of one layer, an entry a neuron.
+
+    Args:
+        report: its counts.
+        cause: `(neurons,)` of str, "" for a healthy neuron. Dead: "input", "bias", "weights". Blocked: "loss",
+            "saturated", "outgoing", "downstream". "unknown" where the structure is not visible.
+        margin: `(neurons,)`, the largest z over the data: how far from firing; nan where not visible.
+        certified: `(neurons,)` bool, no input within the bounds makes it fire, in inference mode; None without bounds.
+        rate_limit: `(neurons,)`, the upper confidence limit of the rate at which it fires on such samples.
+        joint_rate_limit: `(neurons,)`, limits that hold for all neurons of the layer at once.
+        offset_words: what keeps z down where the cause is "bias": the bias, BatchNormalization's beta, a threshold.
+        first: no layer with weights stands between it and the model's inputs.
+        lowest_input: the smallest of its inputs on the data.
+        stopped_at: the layer at which the bounds could not be carried further, "" where they could.
+    """
+
+    report: LayerReport
+    cause: Causes
+    margin: Floats
+    certified: Mask | None
+    rate_limit: Floats
+    joint_rate_limit: Floats
+    offset_words: str
+    first: bool
+    lowest_input: float
+    stopped_at: str
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """What `diagnose` found; `str()` says it in words, with what follows from it.
+
+    Args:
+        layers: name -> `LayerDiagnosis`, in the model's order.
+        report: the `Report` it rests on.
+        confidence: of the rate limits.
+        lives: of the probe's reports; None without a probe.
+        jumps: of the loss, from the probe.
+    """
+
+    layers: Mapping[str, LayerDiagnosis]
+    report: Report
+    confidence: float
+    lives: History | None = None
+    jumps: tuple[Jump, ...] = ()
+
+    @property
+    def first_sick_layer(self) -> str | None:
+        """The first with dead neurons; where there is none, the first with blocked ones; None in a healthy model."""
+        sick = {name: np.any(layer.cause != "") for name, layer in self.layers.items()}
+        dying = {name: np.any(layer.report.dead) for name, layer in self.layers.items()}
+        return next((name for found in (dying, sick) for name, is_so in found.items() if is_so), None)
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame, a row a neuron.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError(
+                "to_frame() needs pandas, which is not installed. Install it: pip install pandas"
+            ) from error
+        columns = ("cause", "margin", "certified", "rate_limit", "joint_rate_limit")
+        frames = [
+            pd.DataFrame(
+                {"layer": name, "neuron": np.arange(layer.report.neurons)} | {c: getattr(layer, c) for c in columns}
+            )
+            for name, layer in self.layers.items()
+        ]
+        return pd.concat(frames, ignore_index=True)
+
+    def __str__(self) -> str:
+        from relu_probe.verdict import verdict
+
+        return verdict(self)
+
+
+def diagnose(model: Any, data: Any, *, bounds: Any = None, confidence: float = 0.95, probe: Any = None) -> Diagnosis:
+    """Why each dead or blocked neuron of `model` is so on `data`, how sure that is, and what to do.
+
+    Args:
+        model: a built Keras model. Blocked neurons need a compiled loss.
+        data: as `measure` takes it. x alone: dead neurons only.
+        bounds: `(low, high)` of the inputs, scalars or arrays of the input's shape: neurons that cannot fire anywhere
+            in that box are certified dead, where the way to them leads through Dense, ReLU, Flatten and Dropout only.
+        confidence: of the limits on the rates at which neurons fire, for independent, identically distributed samples.
+        probe: the `ReluProbe` of the training, for when they died.
+
+    Raises:
+        ValueError: as `measure` does; bounds that are not finite or have low > high; a confidence outside (0, 1).
+
+    >>> import tensorflow as tf
+    >>> bias = tf.keras.initializers.Constant([-100.0, 100.0])
+    >>> model = tf.keras.Sequential([tf.keras.Input((3,)), tf.keras.layers.Dense(
+    ...     2, "relu", kernel_initializer="ones", bias_initializer=bias, name="hidden")])
+    >>> found = diagnose(model, tf.ones((8, 3)), bounds=(0, 1))
+    >>> found.layers["hidden"].cause.tolist(), found.layers["hidden"].margin.tolist()
+    (['bias', ''], [-97.0, 103.0])
+    >>> found.layers["hidden"].certified
+    array([ True, False])
+    """
+    check_model(model)
+    confidence = check_confidence(confidence)
+    measurer_of(model)  # its errors first: unbuilt, no ReLU
+    observer = _Observer(model)
+    report = observer.run(data_module.read(data, batch_size=256))
+    certifier = None if bounds is None else Certifier(observer.flow, bounds)
+    layers = {key: observer.layer(key, report, certifier, confidence) for key in report}
+    lives = None if probe is None else history(probe.reports)
+    return Diagnosis(MappingProxyType(layers), report, confidence, lives, () if probe is None else tuple(probe.jumps))
+
+
+class _Observer(Measurer):
+    """An eager measurer that looks at what flowed in each batch."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.flow = Flow()  # of the last batch
+        self.loss: LossGradient | None = None
+        self.witnesses: dict[str, Witness] = {}
+        self._twins = Twins()
+
+    def _step(self, gradients: bool) -> Any:
+        count = self._counted(gradients)
+        self.loss = LossGradient() if gradients else None
+        return lambda iterator: count(next(iterator))
+
+    @contextmanager
+    def _observing(self, model: Any) -> Iterator[None]:
+        with recorded(model) as self.flow:
+            yield
+        for key, relu in self.counters.relus.items():
+            if key not in self.witnesses and (calls := self.flow.of(relu.layer)):
+                self.witnesses[key] = Witness(relu, int(calls[0].output.shape[relu.axis]))
+            if key in self.witnesses:
+                self.witnesses[key].see(self.flow, self._twins)
+        if self.loss is not None:
+            self.loss.see(self.flow)
+
+    def layer(self, key: str, report: Report, certifier: Certifier | None, confidence: float) -> LayerDiagnosis:
+        counts, relu = report[key], self.counters.relus[key]
+        witness = self.witnesses.get(key) or Witness(relu, counts.neurons)
+        evidence = witness.evidence(self.flow, list(self.counters.relus.values()), report, self.loss)
+        certificate = certifier.certify(relu, counts.neurons) if certifier else Certificate(None)
+        return LayerDiagnosis(
+            report=counts,
+            cause=causes(counts, evidence),
+            margin=evidence.margin,
+            certified=certificate.certified,
+            rate_limit=rate_limit(evidence.fired, evidence.samples, confidence),
+            joint_rate_limit=joint_rate_limit(evidence.fired, evidence.samples, confidence),
+            offset_words=witness.offset_words,
+            first=witness.first,
+            lowest_input=witness.lowest_input,
+            stopped_at=certificate.stopped_at,
+        )

@@ -1,0 +1,65 @@
+"""At which training step did the loss jump? Read off the running mean that Keras logs after each step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+
+class Jump(NamedTuple):
+    """The loss rose from `before`, the mean of the epoch so far, to `after`, at one of `steps` steps from `step` on."""
+
+    step: int
+    before: float
+    after: float
+    steps: int = 1
+
+    @property
+    def ratio(self) -> float:
+        """`after / before`; infinite where the loss is no longer a number."""
+        if not math.isfinite(self.after):
+            return math.inf
+        return self.after / self.before if self.before > 0 else 0.0
+
+
+class Jumps:
+    """Follows the loss of one fit, and keeps of each epoch the largest jump. `steps` counts the training steps."""
+
+    def __init__(self) -> None:
+        self.found: list[Jump] = []
+        self.steps = 0
+        self._first, self._mean = 0, math.nan  # the step the epoch began with, the mean loss of the epoch so far
+        self._best: Jump | None = None  # of this epoch
+
+    @property
+    def epoch_steps(self) -> int:
+        """Training steps of the epoch so far."""
+        return self.steps - self._first
+
+    def begin_epoch(self) -> None:
+        self._first, self._best = self.steps, None
+
+    def see(self, done: int, mean: float | None) -> None:
+        """After `done` steps of the epoch, their mean loss is `mean`; None where it is not known."""
+        before, seen = self._mean, self.epoch_steps
+        new, self.steps = done - seen, self._first + done
+        if mean is None or new < 1:
+            return
+        self._mean = float(mean)
+        after = (done * self._mean - seen * before) / new if seen else self._mean
+        if math.isfinite(before):
+            self._keep(Jump(self.steps - new, before, after, new))
+
+    def _keep(self, jump: Jump) -> None:
+        if self._best is None:
+            self.found.append(jump)
+        elif jump.ratio > self._best.ratio:
+            self.found[-1] = jump
+        else:
+            return
+        self._best = jump
+
+
+def has_running_loss(model: Any) -> bool:
+    """Whether `logs["loss"]` is the mean of the epoch so far: in Keras's own training step it is."""
+    return str(type(model).train_step.__module__).startswith(("keras.", "tf_keras."))

@@ -1,0 +1,247 @@
+"""What a diagnosis says: every remedy with the finding that triggers it, and without it not a word."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from relu_probe import ReluProbe, diagnose
+
+L = tf.keras.layers
+SOURCES = {
+    "killed": "Pascanu et al. 2013, arXiv:1211.5063",
+    "bias": "Goodfellow et al. 2016, Deep Learning, section 6.3.1",
+    "beta": "Ioffe and Szegedy 2015, arXiv:1502.03167",
+    "threshold": "by definition: the threshold is subtracted from the bias",
+    "one-sided": "LeCun et al. 1998, Efficient BackProp, section 4.3",
+    "narrow": "Lu et al. 2019, arXiv:1903.06733",
+    "upstream": "by definition: z = b wherever the input is zero",
+    "loss": "measured: dL/dy = 0",
+    "saturated": "by definition: relu'(z) = 0 at the ceiling",
+    "outgoing": "Goodfellow et al. 2016, Deep Learning, section 8.4",
+    "downstream": "by definition: dL/da is a sum over what a feeds",
+}
+
+
+def said(found):
+    """The text on one line, and the remedies in it."""
+    text = " ".join(str(found).split())
+    return text, [name for name, source in SOURCES.items() if f"[{source}]" in text]
+
+
+def net(*layers, inputs=2):
+    model = tf.keras.Sequential([tf.keras.Input((inputs,)), *layers])
+    model.compile(tf.keras.optimizers.SGD(0.0), "mse")
+    return model
+
+
+def put(layer, kernel, bias):
+    layer.set_weights(
+        [np.broadcast_to(np.asarray(v, np.float32), w.shape) for v, w in zip((kernel, bias), layer.weights)]
+    )
+
+
+X, Y = np.array([[1, 2], [3, 4]], np.float32), np.full((2, 1), 0.5, np.float32)
+
+
+def test_healthy():
+    model = net(L.Dense(3, "relu", kernel_initializer="ones"), L.Dense(1))
+    assert str(diagnose(model, (X, Y))) == "Healthy: none of the 3 ReLU neurons is dead or blocked on N = 2 samples."
+    assert str(diagnose(model, X)).splitlines() == [
+        "Healthy: none of the 3 ReLU neurons is dead on N = 2 samples.",
+        "",
+        "Blocked neurons were not looked for: the data has no labels, or the model no",
+        "compiled loss.",
+    ]
+
+
+def test_nan_is_not_healthy():
+    model = net(L.Dense(3, "relu", kernel_initializer="ones", name="hidden"), L.Dense(1))
+    text, _ = said(diagnose(model, (X * np.nan, Y)))
+    assert text.startswith("No neuron found dead or blocked on N = 2 samples, but not all could be judged.")
+    assert "hidden: NaN seen at 3 neurons: neither active nor dead." in text
+
+
+def test_the_whole_text():
+    model = net(L.Dense(3, "relu", name="hidden"), L.Dense(1))
+    put(model.layers[0], [[1, 1, -1], [1, 1, -1]], [0, -8, 0])
+    put(model.layers[1], 1, 0)
+    assert str(diagnose(model, (X, Y), bounds=(0, 4))) == (
+        """\
+1 of 1 ReLU layers sick on N = 2 samples; the first sick layer is hidden.
+
+hidden: 2 of 3 neurons dead, 0 blocked.
+  bias (1): some sample has w.x > 0, and the bias keeps z <= 0; largest z from
+    -1 to -1.
+  weights (1): w.x <= 0 on every sample; largest z from -3 to -3.
+  At 0.95 confidence such a dead neuron fires on less than 0.7764 of samples
+    like these, each; on less than 0.8709, all together [Clopper and Pearson
+    1934].
+  Certified: 0 cannot fire for any input within the bounds [Gowal et al. 2018,
+    arXiv:1810.12715].
+  -> The bias holds down 1 neuron, which some sample would make fire. Initialise
+    the bias at zero or at a small positive value, such as 0.1. [Goodfellow et
+    al. 2016, Deep Learning, section 6.3.1]
+  -> No input of this first layer is negative (the smallest is 1), and in 1
+    neuron w.x <= 0 on all samples. Centre the inputs: subtract from each its
+    mean over the training data. [LeCun et al. 1998, Efficient BackProp, section
+    4.3]"""
+    )
+
+
+def bias():
+    model = net(L.Dense(2, "relu", name="hidden"), L.Dense(1))
+    put(model.layers[0], 1, -100)
+    return model, ["bias"]
+
+
+def beta():
+    model = net(
+        L.Dense(2), L.BatchNormalization(beta_initializer=tf.keras.initializers.Constant(-99)), L.ReLU(), L.Dense(1)
+    )
+    put(model.layers[0], 1, 0)
+    return model, ["beta"]
+
+
+def threshold():
+    model = net(L.Dense(2), L.ReLU(threshold=50.0), L.Dense(1))
+    put(model.layers[0], 1, 0)
+    return model, ["threshold"]
+
+
+def one_sided():
+    model = net(L.Dense(2, "relu"), L.Dense(1))
+    put(model.layers[0], -1, 0)
+    return model, ["one-sided"]
+
+
+def weights_behind_a_layer():
+    """`weights`, but not in the first layer: nothing follows."""
+    model = net(L.Dense(2), L.Dense(2, "relu"), L.Dense(1))
+    put(model.layers[0], 1, 0)
+    put(model.layers[1], -1, 0)
+    return model, []
+
+
+def upstream():
+    model = net(L.Dense(2, "relu", name="low"), L.Dense(2, "relu", name="high"), L.Dense(1))
+    put(model.layers[0], 1, -100)
+    put(model.layers[1], 1, -1)
+    return model, ["bias", "upstream"]
+
+
+def saturated():
+    model = net(L.Dense(2), L.ReLU(1.0), L.Dense(1))
+    put(model.layers[0], 1, 0)
+    put(model.layers[2], 1, 0)
+    return model, ["saturated"]
+
+
+def outgoing():
+    model = net(L.Dense(2, "relu", kernel_initializer="ones"), L.Dense(1, kernel_initializer="zeros"))
+    return model, ["outgoing"]
+
+
+def downstream():
+    model = net(*[L.Dense(2, "relu", kernel_initializer="ones") for _ in range(2)], L.Dense(1))
+    put(model.layers[1], -1, 0)
+    return model, ["downstream"]
+
+
+def loss():
+    model = net(
+        L.Dense(1, "relu", kernel_initializer="zeros", bias_initializer="ones"), L.Dense(1, kernel_initializer="ones")
+    )
+    model.compile("sgd", lambda y, p: 0.0 * tf.reduce_sum(p, -1))
+    return model, ["loss"]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [bias, beta, threshold, one_sided, weights_behind_a_layer, upstream, saturated, outgoing, downstream, loss],
+)
+def test_a_remedy_follows_from_its_finding_and_from_nothing_else(case):
+    model, expected = case()
+    text, remedies = said(diagnose(model, (X, Y)))
+    assert remedies == expected, text
+    assert text.count("->") == len(expected)
+
+
+def test_negative_inputs_need_no_centring():
+    model, _ = one_sided()
+    put(model.layers[0], [[-1, -1], [0, 0]], 0)
+    assert said(diagnose(model, (X * [1, -1], Y)))[1] == []
+
+
+def test_what_follows_points_to_the_first_sick_layer():
+    text, _ = said(diagnose(upstream()[0], (X, Y)))
+    assert "the first sick layer is low." in text
+    assert "Nothing but zeros reaches 2 neurons. The first sick layer is low. Look there first" in text
+
+
+# --- with the probe of the training -----------------------------------------------------------------------------------
+
+
+class Shock(tf.keras.callbacks.Callback):
+    """One step of a rate far too high."""
+
+    def __init__(self, step, rate):
+        super().__init__()
+        self.step, self.rate, self.done = step, rate, 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.model.optimizer.learning_rate.assign(self.rate if self.done == self.step else 0.001)
+        self.done += 1
+
+
+def shocked(step, rate, probe):
+    rng = np.random.default_rng(0)
+    x = rng.random((80, 4), np.float32)
+    y = x.sum(axis=1, keepdims=True)
+    model = net(L.Dense(16, "relu", name="hidden"), L.Dense(1), inputs=4)
+    model.fit(x, y, batch_size=8, epochs=2, verbose=0, shuffle=False, callbacks=[probe, Shock(step, rate)])
+    return diagnose(model, (x, y), probe=probe)
+
+
+def test_deaths_at_one_step_beside_a_jump_of_the_loss_call_for_a_lower_rate():
+    found = shocked(13, 100.0, ReluProbe())
+    text, remedies = said(found)
+    assert "killed" in remedies, text
+    assert "bias" not in remedies, text  # the biases were well before
+    killed = found.lives["hidden"].last_active[found.layers["hidden"].report.dead]
+    assert np.bincount(killed[killed >= 0]).argmax() in (13, 14)
+    assert "were last active at training step 1" in text
+    assert "one update killed them." in text
+
+
+def test_without_a_jump_or_without_a_probe_nothing_is_said_of_the_rate():
+    assert "killed" not in said(shocked(13, 0.001, ReluProbe()))[1]
+    model, _ = bias()
+    probe = ReluProbe()
+    model.fit(X, Y, epochs=3, verbose=0, callbacks=[probe])
+    text, remedies = said(diagnose(model, (X, Y), probe=probe))
+    assert remedies == ["bias"]
+    assert "When: 2 born dead." in text
+    assert "When:" not in said(diagnose(model, (X, Y)))[0]
+
+
+@pytest.mark.parametrize(("width", "expected"), [(2, ["one-sided", "narrow"]), (12, ["one-sided"])])
+def test_a_narrow_net_that_was_born_dead_should_be_wider(width, expected):
+    model = net(L.Dense(width, "relu", name="hidden"), L.Dense(1))
+    put(model.layers[0], -1, 0)
+    probe = ReluProbe(data=(X, Y), at_start=True)
+    model.fit(X, Y, verbose=0, callbacks=[probe])
+    text, remedies = said(diagnose(model, (X, Y), probe=probe))
+    assert remedies == expected
+    if width == 2:
+        assert "layers of 2 ReLUs: at initialisation one of these layers is all dead with probability 0.25." in text
+
+
+def test_a_frame_has_a_row_a_neuron():
+    pytest.importorskip("pandas")
+    frame = diagnose(upstream()[0], (X, Y)).to_frame()
+    assert frame[["layer", "neuron", "cause", "margin"]].values.tolist() == [
+        ["low", 0, "bias", -93.0],
+        ["low", 1, "bias", -93.0],
+        ["high", 0, "input", -1.0],
+        ["high", 1, "input", -1.0],
+    ]
