@@ -222,7 +222,7 @@ def is_frozen(layer: Any, model: Any = None) -> bool:
 
     With `model`, the outermost one, only what is certain: what comes before the input of a nested model is not visible.
     """
-    entries = {id(t) for t in tf.nest.flatten(getattr(model, "inputs", None) or [])}
+    entries = {id(t) for t in _entries(model)}
     seen, todo = set(), [layer]
     while todo:
         current = todo.pop()
@@ -236,6 +236,14 @@ def is_frozen(layer: Any, model: Any = None) -> bool:
             return False
         todo += sources
     return True
+
+
+def _entries(model: Any) -> list[Any]:
+    """The symbolic inputs of a model; of a `Sequential` that has none Keras 3.3 raises."""
+    try:
+        return list(tf.nest.flatten(model.inputs or []))
+    except (AttributeError, ValueError):
+        return []
 
 
 def _enters(layer: Any, entries: set[int]) -> bool:
