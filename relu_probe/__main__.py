@@ -3,6 +3,7 @@
 import argparse
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 COMMANDS = {
     "demo": "ask scikit-learn's digits whether a zero bias kills ReLUs",
@@ -10,9 +11,15 @@ COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, where argparse would show the usage too."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs one command: a module with `add_arguments(parser)` and `run(args)`. Returns its exit code."""
-    parser = argparse.ArgumentParser(prog="relu-probe", description="Are the ReLUs of a Keras model dead?")
+    parser = _Parser(prog="relu-probe", description="Are the ReLUs of a Keras model dead?")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in COMMANDS.items():
         sub = commands.add_parser(

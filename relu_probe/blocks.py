@@ -3,7 +3,7 @@
 Per neuron 32 bytes: active, with gradient, nan, and the step of the last activity.
 """
 
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,12 +27,15 @@ class Block:
         self.replicas = strategy.num_replicas_in_sync
         self.step = step
         total = self.ends[-1]
-        with tf.init_scope(), _creation_scope(strategy):
-            self.counts = variable(np.zeros((3, total), np.int64))  # active, with gradient, nan
-            self.meta = variable(np.zeros((3, len(neurons)), np.int64))  # positions, samples, backward passes
+        replicas = 0 if step is None else self.replicas
+        self.counts, self.meta, self.last, self.sums = variables(
+            strategy,
+            np.zeros((3, total), np.int64),  # active, with gradient, nan
+            np.zeros((3, len(neurons)), np.int64),  # positions, samples, backward passes
             # The step of the last activity, 0 for never. Variables aggregate by SUM, not by MAX: a row a replica.
-            self.last = variable(np.zeros((0 if step is None else self.replicas, total), np.int64))
-            self.sums = variable(np.zeros(total if activation_sum else 0, np.float64))
+            np.zeros((replicas, total), np.int64),
+            np.zeros(total if activation_sum else 0, np.float64),
+        )
 
     def add(self, layers: list[Sums]) -> None:
         """Few large operations rather than many small ones: on small models it is their number that costs."""
@@ -70,7 +73,7 @@ class Block:
         )
         starts = self.ends - self.neurons
         return [
-            Counted(*counts[:, a:b], *meta[:, i], last[:, a:b].max(axis=0, initial=0), sums[a:b])
+            Counted._make([*counts[:, a:b], *meta[:, i], last[:, a:b].max(axis=0, initial=0), sums[a:b]])
             for i, (a, b) in enumerate(zip(starts, self.ends))
         ]
 
@@ -91,16 +94,20 @@ class Counted(NamedTuple):
         return Counted._make(a + b for a, b in zip(self, other))._replace(last=np.maximum(self.last, other.last))
 
 
-def variable(value: Any, aggregation: Any = tf.VariableAggregation.SUM) -> tf.Variable:
-    """Keras variables are wrong under a strategy, and float32 counters stop at 2**24."""
+def variables(strategy: Any, *values: Any, aggregation: Any = tf.VariableAggregation.SUM) -> list[tf.Variable]:
+    """Counters of these values. (Keras variables are wrong under a strategy, and float32 counters stop at 2**24.)
+
+    They are made in a thread of their own, where no function is being traced and no replica is at work: a
+    `tf.function` in whose first trace a variable is made is traced twice, `tf.init_scope` or not.
+    """
     on_read = tf.VariableSynchronization.ON_READ
-    return tf.Variable(value, trainable=False, synchronization=on_read, aggregation=aggregation)
 
+    def make() -> list[tf.Variable]:
+        with strategy.scope():
+            return [tf.Variable(v, trainable=False, synchronization=on_read, aggregation=aggregation) for v in values]
 
-def _creation_scope(strategy: Any) -> Any:
-    """Inside a replica the strategy is at work already, and must not be entered again."""
-    outside = tf.distribute.in_cross_replica_context() or not tf.distribute.has_strategy()
-    return strategy.scope() if outside else nullcontext()
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(make).result()
 
 
 def _row(values: list[Any]) -> Any:
@@ -108,5 +115,5 @@ def _row(values: list[Any]) -> Any:
     if all(isinstance(value, (int, np.integer)) for value in values):
         return tf.constant(values, tf.int64)
     if all(value is values[0] for value in values):
-        return tf.repeat(values[0], len(values)) if len(values) > 1 else values[0][None]
+        return values[0] * np.ones(len(values), np.int64)
     return tf.stack([tf.cast(value, tf.int64) for value in values])

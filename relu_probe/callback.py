@@ -9,12 +9,14 @@ from typing import Any
 import tensorflow as tf
 
 from relu_probe import data as data_module
+from relu_probe.guard import Guard
 from relu_probe.jumps import Jump, Jumps, has_running_loss
 from relu_probe.layers import find_relus, select
+from relu_probe.limits import Limits
 from relu_probe.lives import Lives
 from relu_probe.measuring import has_loss, measurer_of
 from relu_probe.report import Report
-from relu_probe.stepping import count_next_step, training_counters
+from relu_probe.stepping import count_next_step, kept_counters, training_counters
 from relu_probe.summaries import Summaries
 from relu_probe.support import check_model
 
@@ -33,7 +35,12 @@ class ReluProbe(tf.keras.callbacks.Callback):
         layers: names, globs or layer objects; None for every ReLU layer.
         strict: an error of measuring or logging stops the training; otherwise it is a warning, and the report says so.
         activation_sum: keep the sums of the activations of the training batches too, for `LayerReport.dormant`.
+        images: TensorBoard gets the picture of each layer's life, in reports 1, 2, 4, 8, ... and at the end of the fit.
+        text: TensorBoard gets each report as a table.
         at_start: measure `data` before the first step too, as a report with epoch -1: born dead, or killed?
+        max_dead, max_zero_gradient: limits on the dead and zero-gradient fraction of each layer, None for none.
+        patience: the number of reports in a row in which a layer may be above its limit.
+        on_limit: what happens then: "stop" ends the training after the epoch, "raise" fails it.
 
     Raises:
         ValueError, TypeError: on a wrong argument at once; on a wrong model or wrong data before the first step.
@@ -60,14 +67,22 @@ class ReluProbe(tf.keras.callbacks.Callback):
         layers: Any = None,
         strict: bool = False,
         activation_sum: bool = False,
+        images: bool = True,
+        text: bool = True,
         at_start: bool = False,
+        max_dead: float | None = None,
+        max_zero_gradient: float | None = None,
+        patience: int = 0,
+        on_limit: str = "stop",
     ) -> None:
         super().__init__()
         _check_arguments(log_dir, freq, name)
         _check_at_start(at_start, data)
+        self._guard = Guard(Limits(max_dead, max_zero_gradient), patience, on_limit)
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
         self.data, self.freq, self.name, self.layers = data, int(freq), name, layers
         self.strict, self.activation_sum, self.at_start = strict, activation_sum, at_start
+        self.images, self.text = images, text
         self.reports: list[Report] = []
         self._disabled: dict[str, str] = {}  # "measuring" or "logging" -> why
         self._summaries: Summaries | None = None
@@ -102,16 +117,17 @@ class ReluProbe(tf.keras.callbacks.Callback):
         if self.data is not None:
             self._batches = data_module.read(self.data)
         else:
-            self._counters().restart()
+            training_counters(self.model, activation_sum=self.activation_sum).restart()
+        self._guard.restart(gradients=self._expects_gradients())
         if self.log_dir is not None and _is_chief(self.model.distribute_strategy):
-            self._summaries = Summaries(self.log_dir, self.name)
+            self._summaries = Summaries(self.log_dir, self.name, images=self.images, text=self.text)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if epoch == 0 and self.at_start:
             self._report_on(-1)
         self._measuring = epoch % self.freq == 0
         if self._measuring and self.data is None:
-            self._guarded("measuring", lambda: self._counters().reset(self._uncounted))
+            self._guarded("measuring", lambda: kept_counters(self.model).reset(self._uncounted))
             self._uncounted = 0
         self._jumps.begin_epoch()
 
@@ -129,16 +145,16 @@ class ReluProbe(tf.keras.callbacks.Callback):
         else:
             self._uncounted += self._jumps.epoch_steps
         self._tell(logs)
+        self._enforce(epoch)
 
     def on_train_end(self, logs: Any = None) -> None:
+        if self._summaries is not None:
+            self._guarded("logging", self._summaries.finish)
         if self._summaries is not None and self.reports and "logging" not in self._disabled:
             print(self._summaries.how_to_open())
         self._close()
 
     # --- its parts ----------------------------------------------------------------------------------------------------
-
-    def _counters(self) -> Any:
-        return training_counters(self.model, activation_sum=self.activation_sum)
 
     def _date(self, batch: int, logs: Any) -> None:
         # Of the steps of one execution Keras 3.3 names the first, later ones the last, even if the data ended before.
@@ -153,7 +169,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def _measure(self, epoch: int) -> None:
         if self.data is None:
-            counters = self._counters()
+            counters = kept_counters(self.model)
             report = Report(counters.read(self._keys, self.activation_sum), epoch, "train")
             if counters.failure is not None:
                 raise counters.failure
@@ -175,6 +191,15 @@ class ReluProbe(tf.keras.callbacks.Callback):
         logs[f"{prefix}dead_fraction"] = float(report.dead_fraction)
         if report.has_gradients if self.reports else self._expects_gradients():
             logs[f"{prefix}zero_gradient_fraction"] = float(report.zero_gradient_fraction)
+
+    def _enforce(self, epoch: int) -> None:
+        if self.report is None or self.report.epoch != epoch or not (why := self._guard.follow(self.report)):
+            return
+        self.model.stop_training = True
+        if self._guard.on_limit == "raise":
+            self._close()  # Keras skips on_train_end
+            raise RuntimeError(f"relu_probe: training failed in epoch {epoch}: {why}")
+        print(f"\nrelu_probe: training stopped after epoch {epoch}: {why}")
 
     def _expects_gradients(self) -> bool:
         return self.data is None or (self._batches.labelled and has_loss(self.model))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.blocks import Block, Counted, variable
+from relu_probe.blocks import Block, Counted, variables
 from relu_probe.layers import ReluLayer, is_frozen, nan_weights
 from relu_probe.report import LayerReport
 from relu_probe.tallies import Backward, Forward, Sums, batch_size, wanted
@@ -54,8 +54,8 @@ class Counters:
         self._lock = threading.RLock()
         self._step_number: tf.Variable | None = None
         if steps:
-            with tf.init_scope(), self.strategy.scope():
-                self._step_number = variable(np.ones((), np.int64), tf.VariableAggregation.ONLY_FIRST_REPLICA)
+            first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+            (self._step_number,) = variables(self.strategy, np.ones((), np.int64), aggregation=first)
 
     # --- while a step is traced or run --------------------------------------------------------------------------------
 
@@ -119,6 +119,10 @@ class Counters:
         self._blocks[keys].add(layers)
 
     # --- between the steps --------------------------------------------------------------------------------------------
+
+    def variables(self) -> list[tf.Variable]:
+        """All state kept for the model: at most 40 bytes a neuron."""
+        return [v for block in self._blocks.values() for v in (block.counts, block.meta, block.last, block.sums)]
 
     def reset(self, uncounted: int = 0) -> None:
         """Starts counting anew; the last active steps belong to the whole fit and stay.

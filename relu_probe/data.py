@@ -51,7 +51,9 @@ def _from_arrays(data: Any, batch_size: int, max_samples: int | None) -> Batches
         raise ValueError("data is empty (0 samples); expected at least 1. Check the split or filter that made it.")
     starts = tf.data.Dataset.range(0, samples, batch_size)
     # Slices, not from_tensor_slices: the arrays are not taken apart and put together again sample by sample.
-    dataset = starts.map(lambda i: tf.nest.map_structure(lambda a: a[i : tf.minimum(i + batch_size, samples)], arrays))
+    dataset = starts.map(
+        lambda i: tf.nest.map_structure(lambda a: _rows(a, i, tf.minimum(i + batch_size, samples)), arrays)
+    )
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return Batches(dataset.with_options(options), -(-samples // batch_size), len(arrays) > 1)
@@ -74,7 +76,7 @@ def _from_dataset(dataset: Any, max_samples: int | None, steps: int | None = Non
 def _trimmed(dataset: Any, limit: int) -> Any:
     """The first `limit` samples: whole batches, and what is missing of the last one."""
 
-    def cut(seen: tf.Tensor, *batch: Any) -> tuple[Any, Any]:
+    def cut(seen: tf.Tensor, batch: Any) -> tuple[Any, Any]:
         size = tf.shape(tf.nest.flatten(batch)[0], tf.int64)[0]
         keep = tf.minimum(size, limit - seen)
         return seen + keep, (keep, tf.nest.map_structure(lambda t: t[:keep], batch))
@@ -112,12 +114,24 @@ def _to_arrays(value: Any) -> Any:
         return value
     if hasattr(value, "__next__") or callable(value):
         raise ValueError(f"data is a {type(value).__name__}, which can be read once or not at all; {_EXPECTED}.")
+    if isinstance(value, np.memmap):
+        return value  # read batch by batch: it may be larger than memory
     array = value if tf.is_tensor(value) else np.asarray(value)
     if not len(array.shape) or array.dtype == object:
         raise ValueError(f"data is {value!r:.60} ({type(value).__name__}); {_EXPECTED}.")
-    if not tf.is_tensor(array) and array.dtype.kind == "f":
-        array = array.astype(tf.keras.backend.floatx(), copy=False)
-    return tf.convert_to_tensor(array)
+    return array if tf.is_tensor(array) else tf.convert_to_tensor(array.astype(_dtype(array), copy=False))
+
+
+def _dtype(array: Any) -> np.dtype[Any]:
+    return np.dtype(tf.keras.backend.floatx()) if array.dtype.kind == "f" else array.dtype.newbyteorder("=")
+
+
+def _rows(array: Any, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
+    if tf.is_tensor(array):
+        return array[start:end]
+    dtype = _dtype(array)
+    rows = tf.numpy_function(lambda i, j: np.array(array[i:j], dtype), (start, end), tf.as_dtype(dtype))
+    return tf.ensure_shape(rows, (None, *array.shape[1:]))
 
 
 def _tuples(value: Any) -> Any:

@@ -4,7 +4,6 @@ A ReLU is recognised by what it does, not by its name: the activation is evaluat
 ones and positive for large ones is a hard ReLU.
 """
 
-import fnmatch
 import warnings
 import weakref
 from collections import Counter
@@ -13,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
+from relu_probe.names import matching
 
 _NEGATIVE = (-1.0, -1e-3, -1e4, -0.1, -1e-6, -1e-20, -0.5, -3.0, -100.0)  # most functions fail at the first
 _POSITIVE = (1e-3, 0.1, 0.5, 1.0, 3.0, 100.0)
@@ -87,7 +88,8 @@ def select(found: list[ReluLayer], wanted: Any, model: Any) -> list[str]:
 
 def _matching(found: list[ReluLayer], item: Any, model: Any) -> list[ReluLayer]:
     if isinstance(item, str):
-        hits = [r for r in found if r.key == item] or [r for r in found if fnmatch.fnmatchcase(r.key, item)]
+        keys = matching([r.key for r in found], item)
+        hits = [r for r in found if r.key in keys]
     else:
         hits = [r for r in found if r.layer is item]
     if not hits:
@@ -220,7 +222,7 @@ def is_frozen(layer: Any, model: Any = None) -> bool:
 
     With `model`, the outermost one, only what is certain: what comes before the input of a nested model is not visible.
     """
-    entries = {id(t) for t in tf.nest.flatten(getattr(model, "inputs", None) or [])}
+    entries = {id(t) for t in _entries(model)}
     seen, todo = set(), [layer]
     while todo:
         current = todo.pop()
@@ -234,6 +236,14 @@ def is_frozen(layer: Any, model: Any = None) -> bool:
             return False
         todo += sources
     return True
+
+
+def _entries(model: Any) -> list[Any]:
+    """The symbolic inputs of a model; of a `Sequential` that has none Keras 3.3 raises."""
+    try:
+        return list(tf.nest.flatten(model.inputs or []))
+    except (AttributeError, ValueError):
+        return []
 
 
 def _enters(layer: Any, entries: set[int]) -> bool:

@@ -32,11 +32,22 @@ class Probe:
         if not isinstance(output, tf.Tensor) or output.shape.rank is None or output.shape[self.relu.axis] is None:
             return output  # symbolic, ragged or of unknown width: nothing to count
         try:
+            self._check_context()
             self.counters.watch(output)
             return self._identity(output)
         except Exception as error:  # a probe never stops a training; who reads the counters is told
             self.counters.failure = error
             return output
+
+    def _check_context(self) -> None:
+        """Of a vectorized body only what its result depends on is run for every step: a count would be of one."""
+        scope = "" if tf.executing_eagerly() else tf.compat.v1.get_default_graph().get_name_scope()
+        if any(part.startswith("loop_body") for part in scope.split("/")):
+            raise ValueError(
+                f"layer {self.relu.key!r} is called inside tf.vectorized_map, as Keras 3's TimeDistributed does where the "
+                "number of time steps is unknown; its counts would be wrong. Give the time axis a fixed length, or call "
+                "the layer without TimeDistributed: a Dense acts on the last axis anyway."
+            )
 
     def _identity(self, output: tf.Tensor) -> tf.Tensor:
         source = _before_relu(output) if self.counters.measuring else output
@@ -44,23 +55,24 @@ class Probe:
         @tf.custom_gradient
         def identity(a: tf.Tensor) -> Any:
             with tf.name_scope("relu_probe"):
-                self.counters.record(self._forward(a, a if source is output else source))
+                fires = a > 0
+                self.counters.record(self._forward(a, fires, a if source is output else source))
             call: list[tf.Tensor] = []  # of this call, the positions already counted with a gradient
 
             def backward(gradient: Any) -> Any:
                 passed = tf.identity(gradient)  # its consumers tell whether anybody wants it
-                self._backward(a, passed, call)
+                self._backward(a, fires, passed, call)
                 return passed
 
             return tf.identity(a), backward
 
         return identity(output)
 
-    def _forward(self, a: tf.Tensor, source: tf.Tensor) -> Forward:
+    def _forward(self, a: tf.Tensor, fires: tf.Tensor, source: tf.Tensor) -> Forward:
         known = a.shape.is_fully_defined()
         return Forward(
             self.relu.key,
-            active=self._count(a > 0),
+            active=self._count(fires),
             # Outputs are >= 0: their sum is NaN only where one of them is, for one pass less.
             nan=self._sum(a) if source is a else self._sum(tf.where(tf.math.is_nan(source), np.nan, 0.0)),
             size=a.shape.num_elements() if known else tf.size(a, tf.int64),
@@ -68,13 +80,13 @@ class Probe:
             activation_sum=self._sum(tf.cast(a, tf.float64)) if self.counters.activation_sum else None,
         )
 
-    def _backward(self, a: tf.Tensor, gradient: tf.Tensor, call: list[tf.Tensor]) -> None:
+    def _backward(self, a: tf.Tensor, fires: tf.Tensor, gradient: tf.Tensor, call: list[tf.Tensor]) -> None:
         """dL/dz = dL/da * relu'(z): zero where the neuron is off, or at the ceiling of a bounded ReLU."""
-        if self.counters.is_frozen(self.relu):
-            return
         try:
+            if self.counters.is_frozen(self.relu):
+                return
             with tf.name_scope("relu_probe"):
-                passes = (gradient != 0) & (a > 0)
+                passes = (gradient != 0) & fires
                 if self.relu.ceiling is not None:
                     passes &= a != tf.cast(self.relu.ceiling, a.dtype)
                 self.counters.record(Backward(self.relu.key, passes, gradient, call, self._count))

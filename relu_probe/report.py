@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from relu_probe.records import layer_from_dict, layer_to_dict, report_from_dict, report_to_dict
+
 Counts = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
-SCHEMA = 1  # of `Report.to_dict`; raise it when a field changes its meaning
-
-_OPTIONAL = {"with_gradient": np.int64, "activation_sum": np.float64, "last_active": np.int64}
-_ARRAYS = {"active": np.int64, "nan": np.bool_, **_OPTIONAL}
+_ARRAYS = {"nan": np.bool_, "with_gradient": np.int64, "activation_sum": np.float64, "last_active": np.int64}
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,13 +65,13 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
     revived: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        nan = np.zeros(np.shape(self.active), bool) if self.nan is None else self.nan
-        object.__setattr__(self, "nan", nan)
+        object.__setattr__(self, "active", _frozen("active", self.active, np.int64))
+        object.__setattr__(self, "nan", np.zeros_like(self.active, bool) if self.nan is None else self.nan)
         for name, dtype in _ARRAYS.items():
             if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, _frozen(name, value, dtype, np.shape(self.active)))
+                object.__setattr__(self, name, _frozen(name, value, dtype, self.active.shape))
         for name in ("samples", "positions"):
-            object.__setattr__(self, name, int(getattr(self, name)))
+            object.__setattr__(self, name, _count(name, getattr(self, name)))
         self._check()
 
     def _check(self) -> None:
@@ -177,11 +176,11 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
         return all(_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
 
     def to_dict(self) -> dict[str, Any]:
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        return layer_to_dict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LayerReport:
-        return cls(**data)
+        return layer_from_dict(data, cls)
 
 
 @dataclass(frozen=True)
@@ -280,36 +279,79 @@ class Report:
 
         return report_table(self, tau)
 
+    def assert_alive(
+        self, max_dead: float | None = 0.0, max_zero_gradient: float | None = None, layers: Any = None
+    ) -> Report:
+        """Passes where no layer has a larger fraction of dead neurons, or of neurons without gradient.
+
+        The limits hold for each layer. A neuron at which nothing was seen but NaN is not shown to be alive, and counts
+        against both.
+
+        Args:
+            max_dead: the largest dead fraction of a layer, from 0 to 1; None for no limit.
+            max_zero_gradient: the largest zero-gradient fraction of a layer; None for no limit. Frozen layers, through
+                which no gradient can flow, are left out.
+            layers: names or globs of the report's layers; None for all.
+
+        Returns:
+            The report itself.
+
+        Raises:
+            AssertionError: a layer is above a limit, or saw no sample. The text shows limit, layers, neurons and N.
+            ValueError: a limit is no fraction, `layers` matches none, or a limit on gradients meets a report without.
+
+        >>> report = Report({"hidden": LayerReport(samples=8, positions=8, active=[0, 3, 8, 8])})
+        >>> report.assert_alive(max_dead=0.25) is report
+        True
+        >>> report.assert_alive()  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        AssertionError: 1 of 1 layers above a limit. hidden: 1 of 4 neurons dead (25.0%, max_dead=0) on 8 samples; ...
+        """
+        __tracebackhide__ = True
+        from relu_probe.limits import Limits, assert_alive
+
+        return assert_alive(self, Limits(max_dead, max_zero_gradient), layers)
+
+    def to_frame(self) -> Any:
+        """A pandas data frame with one row a neuron; it needs the extra `relu_probe[pandas]`."""
+        from relu_probe.export import to_frame
+
+        return to_frame(self)
+
+    def _repr_html_(self) -> str:
+        from relu_probe.cards import report_html
+
+        return report_html(self)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: numbers, strings, lists, None."""
-        layers = {name: layer.to_dict() for name, layer in self.layers.items()}
-        return {
-            "schema": SCHEMA,
-            "epoch": self.epoch,
-            "source": self.source,
-            "incomplete": self.incomplete,
-            "layers": layers,
-        }
+        return report_to_dict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Report:
         """The inverse of `to_dict`.
 
         Raises:
-            ValueError: another schema, or no report at all.
+            ValueError: another schema, no report at all, or a damaged one.
         """
-        if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
-            found = data.get("schema", "no schema") if isinstance(data, Mapping) else type(data).__name__
-            raise ValueError(
-                f"found {found!r}; expected what Report.to_dict() gives, with schema {SCHEMA}. "
-                "Write the report again with this version of relu_probe."
-            )
-        layers = {name: LayerReport.from_dict(layer) for name, layer in data["layers"].items()}
-        return cls(layers, data["epoch"], data["source"], data["incomplete"])
+        return report_from_dict(data, cls, LayerReport)
 
 
-def _frozen(name: str, value: Any, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-    array = np.array(value, dtype)  # a copy: nobody else can change it
+def _count(name: str, value: Any) -> int:
+    if not isinstance(value, (int, float, np.number)) or value % 1 or not value >= 0:
+        raise ValueError(f"{name} is {value!r:.60}; expected a whole number >= 0.")
+    return int(value)
+
+
+def _frozen(name: str, value: Any, dtype: Any, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
+    try:
+        array = np.array(value, dtype)  # a copy: nobody else can change it
+        same = dtype is np.float64 or np.array_equal(array, value)  # not so for 1.5, "1", or 2 as a bool
+    except (OverflowError, TypeError, ValueError):
+        same = False
+    if not same:
+        raise ValueError(f"{name} is {value!r:.60}; expected one value of type {np.dtype(dtype)} a neuron.")
+    shape = array.shape if shape is None else shape
     if array.ndim != 1 or array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; expected one value a neuron, as `active` has: {shape}.")
     array.flags.writeable = False
@@ -340,7 +382,3 @@ def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray) and a.dtype.kind == "f":  # sums of floats are equal only to rounding
         return a.shape == b.shape and np.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True)
     return np.array_equal(a, b)
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray) else value

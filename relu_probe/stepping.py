@@ -24,6 +24,11 @@ def training_counters(model: Any, *, activation_sum: bool = False) -> Counters:
         return counters
 
 
+def kept_counters(model: Any) -> Counters:
+    """Those of the fit that is under way: another probe of it may have asked for richer ones."""
+    return _kept[model]
+
+
 def count_next_step(model: Any) -> None:
     """Makes the next call of `model.train_function` a counted one. It takes itself off before it does anything else."""
     if not isinstance(model.train_function, _OneShot):  # another probe of this fit may have been here already
@@ -37,7 +42,7 @@ class _OneShot:
 
     def __call__(self, iterator: Any) -> Any:
         self.model.__dict__["train_function"] = self.original
-        counters = _kept[self.model]
+        counters = kept_counters(self.model)
         try:
             step, function = _counted(self.model, self.original, counters)
         except Exception as error:  # the training goes on, uncounted; who reads the counters is told
@@ -56,7 +61,7 @@ def _counted(model: Any, original: Any, counters: Counters) -> tuple[Any, Any]:
     """
     kept = original.__dict__.get("_relu_probe")
     if kept is None or kept[0] is not counters:
-        step = _counted_step(model.train_step, counters)
+        step = counted_step(model.train_step, counters)
         names = ("train_function", "train_tf_function")  # the second is tf_keras'
         before = {name: model.__dict__[name] for name in names if name in model.__dict__}
         try:
@@ -76,7 +81,7 @@ def _lend_trace(function: Any, original: Any) -> None:
         setattr(original, name, getattr(function, name))
 
 
-def _counted_step(train_step: Callable[..., Any], counters: Counters) -> Callable[..., Any]:
+def counted_step(train_step: Callable[..., Any], counters: Counters) -> Callable[..., Any]:
     def step(data: Any) -> Any:
         with attached(counters), counters.step(data):
             return train_step(data)

@@ -1,6 +1,8 @@
 """What does one call of a layer add to the counts? What the calls of one step found, layer by layer, as tensors."""
 
+import operator
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,7 +55,7 @@ class Sums(NamedTuple):
             with_gradient=_sum(with_gradient, neurons, np.int32),
             nan=_sum([tf.cast(t.nan, tf.float32) for t in forward], neurons, np.float32),
             activation_sum=_sum(sums, neurons, np.float64),
-            size=sum(t.size for t in forward),
+            size=reduce(operator.add, [t.size for t in forward]) if forward else 0,
             # A shared layer called twice sees its samples twice, not twice as many (positions do add), and
             # TimeDistributed may fold time into the batch: the samples are the step's, where there is a step.
             samples=samples if forward and samples is not None else _max([t.samples for t in forward]),

@@ -1,0 +1,71 @@
+"""How does a pytest test assert on a model? The fixture `assert_alive`; loading this file imports no TensorFlow."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+OPTION = "--relu-probe-json"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("relu_probe", "relu_probe: dead ReLUs")
+    group.addoption(
+        OPTION, metavar="DIR", default=None, help="write each report of the fixture assert_alive to DIR, as JSON"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if (name := config.getoption(OPTION)) is None:
+        return
+    directory = Path(config.invocation_params.dir, name)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise pytest.UsageError(
+            f"{OPTION} {name}: {error.strerror}; expected a directory, or a path for a new one."
+        ) from None
+    config.option.relu_probe_json = str(directory)  # absolute, for xdist's workers
+
+
+@pytest.fixture
+def assert_alive(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """`assert_alive(model, data, max_dead=0.0, max_zero_gradient=None, layers=None)` measures, asserts, and returns the `Report`.
+
+    It takes `batch_size` and `max_samples` of `relu_probe.measure` too. The report of a failing test is shown in a section
+    of its own.
+    """
+    written: list[Path] = []
+
+    def check(
+        model: Any,
+        data: Any,
+        *,
+        layers: Any = None,
+        batch_size: int = 32,
+        max_samples: int | None = None,
+        **limits: Any,
+    ) -> Any:
+        __tracebackhide__ = True
+        from relu_probe.measuring import measure
+
+        report = measure(model, data, layers=layers, batch_size=batch_size, max_samples=max_samples)
+        request.node.add_report_section("call", "relu_probe", f"{report}\n")
+        if directory := request.config.getoption(OPTION):
+            written.append(_write(report, Path(directory), request.node.nodeid, len(written)))
+        return report.assert_alive(**limits)
+
+    return check
+
+
+def _write(report: Any, directory: Path, test: str, number: int) -> Path:
+    from relu_probe.export import write_json
+
+    readable = re.sub(r"[^\w.-]+", "-", test)[-100:].strip("-")
+    digest = hashlib.sha256(test.encode()).hexdigest()[:8]  # two tests' names may read the same
+    path = directory / f"{readable}-{digest}-{number}.json"
+    write_json(report, path)
+    return path

@@ -1,0 +1,181 @@
+"""What watching costs, as ratios: `python tests/benchmarks/cost.py` prints the table (about 10 minutes, alone on the machine).
+
+Everything is timed in one process, interleaved A B A B; medians, with the half width of their 95 % bootstrap interval.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+from steps import SIZES, K, L, batches, interleaved, model, ratio, training_step
+
+from relu_probe import ReluProbe, measure
+from relu_probe.stepping import training_counters
+
+Row = tuple[str, str, str]  # what, found, goal
+GOALS = dict(zip(SIZES, ("1.03", "1.05", "1.03", "1.05")))
+
+
+def shown(times: dict[str, Any], name: str, base: str) -> str:
+    value, spread = ratio(times, name, base)
+    return f"{value:.3f} ± {spread:.3f}"
+
+
+def training(seconds: float) -> list[Row]:
+    rows = []
+    for name in SIZES:
+        for jit in (False, True):
+            nets = [model(name, jit) for _ in range(3)]
+            works = {
+                "without": training_step(nets[0], batches(name)),
+                "with": training_step(nets[1], batches(name), ReluProbe()),
+                "without again": training_step(nets[2], batches(name)),
+            }
+            times = interleaved(works, seconds)
+            null = shown(times, "without again", "without")
+            what = f"step, {name}{', jit' if jit else ''} ({np.median(times['without']) * 1e3:.1f} ms)"
+            rows.append((what, f"{shown(times, 'with', 'without')}  (null: {null})", f"<= {GOALS[name]}"))
+    return rows
+
+
+def measuring(seconds: float) -> list[Row]:
+    rows = []
+    for name in list(SIZES)[:3]:
+        shape, _, _ = SIZES[name]
+        rng, net = np.random.default_rng(0), model(name, False)
+        x, y = rng.random((2560, *shape), np.float32), rng.integers(0, 10, 2560)
+        works = {
+            "evaluate": lambda net=net, x=x, y=y: net.evaluate(x, y, batch_size=256, verbose=0),
+            "measure": lambda net=net, x=x, y=y: measure(net, (x, y), batch_size=256),
+        }
+        times = interleaved(works, seconds, warm_up=2)
+        rows.append((f"measure / evaluate, {name.split(',')[0]}, batch 256", shown(times, "measure", "evaluate"), "<= 2.5"))
+    return rows
+
+
+def others(seconds: float) -> list[Row]:
+    """An epoch of 20 batches with what people use today, against the same epoch without."""
+    name = next(iter(SIZES))
+    shape, _, batch = SIZES[name]
+    rng = np.random.default_rng(0)
+    x, y = rng.random((batch * 20, *shape), np.float32), rng.integers(0, 10, batch * 20)
+    kinds: dict[str, Callable[[str, Any], list[Any]]] = {
+        "without": lambda d, net: [],
+        "ReluProbe(log_dir)": lambda d, net: [ReluProbe(d)],
+        "keras.callbacks.TensorBoard(histogram_freq=1)": lambda d, net: [K.callbacks.TensorBoard(d, histogram_freq=1)],
+        "a sub-model a layer, predict over the training set": lambda d, net: [PredictEachLayer(x)],
+        "an eager model(x) a layer on one batch": lambda d, net: [EagerEachLayer(x[:batch])],
+    }
+    with tempfile.TemporaryDirectory() as directory:
+        works = {}
+        for kind, make in kinds.items():
+            net = model(name, False)
+            callbacks = make(f"{directory}/{len(works)}", net)
+            works[kind] = lambda net=net, callbacks=callbacks: net.fit(x, y, batch, verbose=0, callbacks=callbacks)
+        times = interleaved(works, seconds, warm_up=2)
+    return [(f"epoch of 20 batches, {kind}", shown(times, kind, "without"), "") for kind in list(kinds)[1:]]
+
+
+class PredictEachLayer(K.callbacks.Callback):
+    """What keras-contrib's DeadReluDetector did."""
+
+    def __init__(self, x: Any) -> None:
+        super().__init__()
+        self.x = x
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        for layer in self.model.layers[:-1]:
+            outputs = K.Model(self.model.inputs, layer.output).predict(self.x, verbose=0)
+            np.sum(outputs, axis=0) == 0  # noqa: B015
+
+
+class EagerEachLayer(PredictEachLayer):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        for layer in self.model.layers[:-1]:
+            np.count_nonzero(K.Model(self.model.inputs, layer.output)(self.x).numpy(), axis=0)
+
+
+def wide(layers: int, neurons: int) -> Any:
+    x = K.Input((2,))
+    outputs = [L.Dense(neurons, "relu")(x) for _ in range(layers)]
+    net = K.Model(x, L.Dense(1)(L.Concatenate()(outputs) if layers > 1 else outputs[0]))
+    net.compile("sgd", "mse")
+    return net
+
+
+def epoch_end(layers: int, neurons: int, repeats: int = 5) -> float:
+    """Seconds of an epoch's end: counters read, report made, event files written."""
+    net, times = wide(layers, neurons), []
+    with tempfile.TemporaryDirectory() as directory:
+        probe = ReluProbe(directory, images=False) if "images" in ReluProbe.__init__.__kwdefaults__ else ReluProbe(directory)
+        step = training_step(net, tf.data.Dataset.from_tensors((np.ones((8, 2)), np.ones((8, 1)))).repeat(), probe)
+        for epoch in range(repeats):
+            probe.on_epoch_begin(epoch)
+            step()
+            start = time.perf_counter()
+            probe.on_epoch_end(epoch, {})
+            times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def scaling() -> list[Row]:
+    rows = [("an epoch's end, 50 layers x 1,000 neurons", f"{epoch_end(50, 1000):.3f} s", "<= 0.3 s")]
+    rows += [(f"an epoch's end, {n} layers x 100 neurons", f"{epoch_end(n, 100):.3f} s", "linear") for n in (1, 10, 100, 200)]
+    rows += [(f"an epoch's end, 1 layer x {n:,} neurons", f"{epoch_end(1, n):.3f} s", "linear") for n in (10**2, 10**4, 10**6)]
+    return rows
+
+
+def memory() -> list[Row]:
+    net = wide(1, 1000)
+    net.fit(np.ones((8, 2)), np.ones((8, 1)), verbose=0, callbacks=[ReluProbe()])
+    per_neuron = sum(v.dtype.size * v.shape.num_elements() for v in training_counters(net).variables()) / 1000
+    return [
+        ("bytes a neuron", f"{per_neuron:.1f}", "<= 64"),
+        ("peak RSS, 1,000,000 neurons, above a fit without", f"{peak(True) - peak(False):.0f} MB", "<= 150 MB"),
+    ]
+
+
+def peak(probed: bool) -> float:
+    """MB at the peak of a fit in a process of its own."""
+    code = f"""
+import numpy as np, resource, tensorflow as tf
+from relu_probe import ReluProbe
+K, L = tf.keras, tf.keras.layers
+net = K.Sequential([K.Input((2,)), L.Dense(10**6, "relu"), L.Dense(1)])
+net.compile("sgd", "mse")
+net.fit(np.ones((64, 2)), np.ones((64, 1)), batch_size=8, epochs=2, verbose=0, callbacks=[ReluProbe()] if {probed} else [])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def importing() -> list[Row]:
+    code = "import time; start = time.perf_counter(); import relu_probe; print(time.perf_counter() - start)"
+    runs = [float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout) for _ in range(7)]
+    return [("import relu_probe", f"{np.median(runs) * 1e3:.0f} ms", "<= 50 ms")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=20, help="of timing for each row (default 20)")
+    seconds = parser.parse_args().seconds
+    table = Table(title=f"TensorFlow {tf.__version__}, {len(tf.config.list_physical_devices('GPU'))} GPUs", show_lines=False)
+    for header in ("what", "found", "goal"):
+        table.add_column(header)
+    for part in (importing, memory, scaling, lambda: training(seconds), lambda: measuring(seconds), lambda: others(seconds)):
+        for row in part():
+            table.add_row(*row)
+            print(*row, sep=" | ", file=sys.stderr, flush=True)
+    Console(width=150).print(table)
+
+
+if __name__ == "__main__":
+    main()

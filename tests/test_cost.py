@@ -1,0 +1,45 @@
+"""What watching costs, as far as no clock is needed: operations, bytes, traces."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from relu_probe import ReluProbe
+from relu_probe.stepping import counted_step, training_counters
+
+K, L = tf.keras, tf.keras.layers
+
+
+def net(depth, width=16):
+    model = K.Sequential([K.Input((8,)), *(L.Dense(width, "relu") for _ in range(depth)), L.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+def traced(depth):
+    """Operations in the scope `relu_probe` of one counted training step."""
+    model = net(depth)
+    counters = training_counters(model)
+    step = tf.function(counted_step(model.train_step, counters), autograph=False)
+    batch = tf.TensorSpec((None, 8)), tf.TensorSpec((None, 1))
+    model.optimizer.build(model.trainable_variables)
+    graph = step.get_concrete_function(batch).graph
+    return [
+        op.type for op in graph.get_operations() if "relu_probe" in op.name and op.type not in ("Const", "Placeholder")
+    ]
+
+
+def test_few_operations_a_layer():
+    one, three, five = (len(traced(depth)) for depth in (1, 3, 5))
+    assert (five - three) == (three - one)  # linear in the layers
+    assert (three - one) / 2 <= 13
+    assert one <= 45
+
+
+@pytest.mark.parametrize("width", [1, 1000])
+def test_bytes_a_neuron(width):
+    model = net(2, width)
+    model.fit(np.ones((16, 8)), np.ones((16, 1)), verbose=0, callbacks=[ReluProbe(activation_sum=True)])
+    counters = training_counters(model, activation_sum=True)
+    size = sum(v.dtype.size * v.shape.num_elements() for v in counters.variables())
+    assert size <= 64 * 2 * width + 100
