@@ -30,7 +30,7 @@ def test_unknown_names_are_named():
     import relu_probe
 
     with pytest.raises(
-        AttributeError, match="module 'relu_probe' has no attribute 'Probe'; it has .*LayerReport, ReluProbe"
+        AttributeError, match=r"module 'relu_probe' has no attribute 'Probe'; it has .*LayerReport, ReluProbe"
     ):
         relu_probe.Probe  # noqa: B018
     assert set(relu_probe.__all__) <= set(dir(relu_probe))
