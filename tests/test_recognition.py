@@ -82,7 +82,9 @@ def test_every_way_to_write_a_relu_is_found(name):
     assert keys(model_of(L.Dense(3), L.Lambda(function, name="lam", output_shape=(3,)))) == ["lam"]
 
 
-@pytest.mark.parametrize("layer", [L.ReLU, lambda name: L.ReLU(6.0, name=name), lambda name: L.ReLU(threshold=1, name=name)])
+@pytest.mark.parametrize(
+    "layer", [L.ReLU, lambda name: L.ReLU(6.0, name=name), lambda name: L.ReLU(threshold=1, name=name)]
+)
 def test_a_relu_layer_is_found(layer):
     assert keys(model_of(L.Dense(3), layer(name="act"))) == ["act"]
 
@@ -242,7 +244,10 @@ def test_select_by_key_glob_and_object():
         ("left", "layers='left' is a layer of the model but no ReLU that is counted; expected names, globs or layer "),
         ("*x", "layers='*x' matches no layer of the model; expected names, globs or layer "),
         (lambda model: model.layers[-1], "layers='out' is a layer of the model but no ReLU that is counted; expected "),
-        (lambda model: L.Dense(2, name="alien"), "layers='alien' matches no layer of the model; expected names, globs "),
+        (
+            lambda model: L.Dense(2, name="alien"),
+            "layers='alien' matches no layer of the model; expected names, globs ",
+        ),
         (["last", 3], "layers=3 matches no layer of the model; expected names, globs or layer "),
         ([], "layers=[] asks for no layer; expected names, globs or layer "),
     ],
