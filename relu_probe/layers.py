@@ -132,11 +132,11 @@ def _walk(model: Any, path: tuple[str, ...] = (), seen: set[int] | None = None) 
 
 def _children(layer: Any) -> list[Any]:
     """The sub-layers, and in a functional model the operations. What a layer carries as its activation is its own."""
-    own = getattr(layer, "activation", None)
+    own = {id(getattr(layer, name, None)) for name in ("activation", "function")}  # the second is a Lambda's
     operations = list(getattr(layer, "operations", []))  # Keras 3, functional: layers and operations in order
     tracked = list(layer._flatten_layers(recursive=False, include_self=False))
     known = {id(operation) for operation in operations}
-    return [child for child in operations + [t for t in tracked if id(t) not in known] if child is not own]
+    return [child for child in operations + [t for t in tracked if id(t) not in known] if id(child) not in own]
 
 
 def _without_repeats(places: list[_Place]) -> list[_Place]:

@@ -9,8 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 ROOT = Path(__file__).parent.parent
-KERAS = tuple(int(number) for number in tf.keras.__version__.split(".")[:2])
-LEGACY = KERAS < (3, 0)  # TF_USE_LEGACY_KERAS=1: tf.keras is tf_keras
+LEGACY = not hasattr(tf.keras, "ops")  # TF_USE_LEGACY_KERAS=1: tf.keras is tf_keras
+KERAS = (2,) if LEGACY else tuple(int(number) for number in tf.keras.__version__.split(".")[:2])
 
 
 def environment(**more: str) -> dict[str, str]:

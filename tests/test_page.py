@@ -7,6 +7,7 @@ from urllib.request import urlopen
 import numpy as np
 import page
 import pytest
+import screenshot
 import tensorflow as tf
 
 from relu_probe import ReluProbe
@@ -233,3 +234,18 @@ def test_the_newest_card_is_on_top(driver, server, fit):
     cells = page.wait_for(lambda: [cell.text for cell in page.elements(driver, "td")])
     assert cells[:2] == ["first", "48"]
     assert cells[14:17] == ["third", "32", f"{np.count_nonzero(fit[1][-1]['third'].dead)} 62.5%"]
+
+
+def test_the_readmes_picture_is_small():
+    assert screenshot.FILE.stat().st_size < 150_000
+
+
+@needs_chromium
+def test_the_readmes_picture_can_be_made_again(tmp_path, capfd):
+    """On the run of the demo. The page is not compared pixel by pixel: times are in it."""
+    screenshot.main(tmp_path / "again.png")
+    stored, again = (tf.io.decode_png(file.read_bytes()) for file in (screenshot.FILE, tmp_path / "again.png"))
+    assert stored.shape == again.shape
+    magenta = [(picture.numpy()[..., :3] == DEAD).all(axis=-1).mean() for picture in (stored, again)]
+    assert magenta[1] == pytest.approx(magenta[0], rel=0.1)
+    assert magenta[0] > 0.03
