@@ -158,7 +158,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def _date(self, batch: int, logs: Any) -> None:
         # Of the steps of one execution Keras 3.3 names the first, later ones the last, even if the data ended before.
-        done = batch + (int(getattr(self.model, "steps_per_execution", 1)) if batch == self._batch else 1)
+        steps = getattr(self.model, "steps_per_execution", 1)  # under tf_keras a variable, and the last step is named
+        done = batch + (steps if batch == self._batch and isinstance(steps, int) else 1)
         limit = self.params.get("steps")
         done = done if limit is None else min(done, int(limit))
         self._jumps.see(done, logs.get("loss") if has_running_loss(self.model) else None)

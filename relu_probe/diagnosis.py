@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from relu_probe import data as data_module
 from relu_probe.affine import Twins
@@ -125,6 +126,7 @@ def diagnose(model: Any, data: Any, *, bounds: Any = None, confidence: float = 0
     array([ True, False])
     """
     check_model(model)
+    _check_strategy(model)
     confidence = check_confidence(confidence)
     measurer_of(model)  # its errors first: unbuilt, no ReLU
     observer = _Observer(model)
@@ -135,11 +137,26 @@ def diagnose(model: Any, data: Any, *, bounds: Any = None, confidence: float = 0
     return Diagnosis(MappingProxyType(layers), report, confidence, lives, () if probe is None else tuple(probe.jumps))
 
 
+def _check_strategy(model: Any) -> None:
+    if tf.distribute.in_cross_replica_context():
+        raise ValueError("diagnose was called inside strategy.scope(); expected it outside. Call it behind the block.")
+    strategy = model.distribute_strategy
+    legacy = any(c.__module__.startswith("tf_keras.") for c in type(model).__mro__)  # its metrics are kept a replica
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or (
+        legacy and strategy.num_replicas_in_sync > 1
+    ):
+        raise ValueError(
+            f"model {model.name!r} was made under {type(strategy).__name__}, and diagnose runs in one replica; expected a "
+            "model made outside of it. Save it, and load it outside of the strategy."
+        )
+
+
 class _Observer(Measurer):
     """An eager measurer that looks at what flowed in each batch."""
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
+        self.counters.strategy = tf.distribute.get_strategy()  # one replica sees all the data
         self.flow = Flow()  # of the last batch
         self.loss: LossGradient | None = None
         self.witnesses: dict[str, Witness] = {}

@@ -105,11 +105,8 @@ class Measurer:
     def _pass_over(self, batches: data_module.Batches, gradients: bool, progress: Any) -> None:
         dataset = batches.dataset.prefetch(tf.data.AUTOTUNE)
         strategy = self.counters.strategy
-        iterator = iter(
-            strategy.experimental_distribute_dataset(dataset)
-            if tf.distribute.has_strategy() or strategy.num_replicas_in_sync > 1
-            else dataset
-        )
+        distributed = tf.distribute.has_strategy() or strategy.num_replicas_in_sync > 1
+        iterator = iter(strategy.experimental_distribute_dataset(dataset) if distributed else dataset)
         step, done = self._step(gradients), 0
         while True:
             try:

@@ -1,5 +1,8 @@
 """Causes: planted one by one and in pairs, and against a brute-force oracle in NumPy."""
 
+import os
+import subprocess
+import sys
 from itertools import combinations
 
 import numpy as np
@@ -241,6 +244,42 @@ def test_nothing_is_left_on_the_model(digits_like):
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
     assert [set(layer.__dict__) for layer in model.layers] == attributes
     model.fit(x, y, verbose=0)
+
+
+MIRRORED = """
+import numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from relu_probe import diagnose
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+with strategy.scope():
+    layers = [tf.keras.Input((3,)), tf.keras.layers.Dense(3, "relu", name="hidden"), tf.keras.layers.Dense(1)]
+    model = tf.keras.Sequential(layers, name="mine")
+    model.compile("sgd", "mse")
+    model.get_layer("hidden").set_weights([np.eye(3), np.array([0, -5, 0])])
+    try:
+        diagnose(model, np.ones((4, 3)))
+    except ValueError as error:
+        print(error)
+try:
+    found = diagnose(model, (np.ones((4, 3)) * [1, 1, 0], np.ones((4, 1))))
+    print(found.report.samples, found.layers["hidden"].cause.tolist())
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_under_a_mirrored_strategy():
+    """Keras 3: one replica sees all the data. tf_keras keeps its metrics a replica: refused."""
+    out = subprocess.run(
+        [sys.executable, "-c", MIRRORED], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert out[0] == "diagnose was called inside strategy.scope(); expected it outside. Call it behind the block."
+    legacy = (
+        "model 'mine' was made under MirroredStrategy, and diagnose runs in one replica; expected a model made outside of "
+        "it. Save it, and load it outside of the strategy."
+    )
+    assert out[1] == (legacy if os.environ.get("TF_USE_LEGACY_KERAS") == "1" else "4 ['', 'bias', 'input']")
 
 
 # --- convolutions -----------------------------------------------------------------------------------------------------
