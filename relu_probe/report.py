@@ -322,7 +322,7 @@ class Report:
 
 
 def _count(name: str, value: Any) -> int:
-    if not isinstance(value, (int, float, np.number)) or value % 1 or not value >= 0:
+    if not isinstance(value, (int, float, np.integer, np.floating)) or value % 1 or not value >= 0:
         raise ValueError(f"{name} is {value!r:.60}; expected a whole number >= 0.")
     return int(value)
 
