@@ -18,7 +18,7 @@ def training_counters(model: Any, *, activation_sum: bool = False) -> Counters:
     """The counters of the model's training steps: one set a model, shared by all probes of a fit, kept between fits."""
     with _lock:
         relus, counters = find_relus(model), _kept.get(model)
-        same = counters is not None and list(counters.relus.values()) == relus
+        same = counters is not None and counters.traces(relus)
         if counters is None or not same or (activation_sum and not counters.activation_sum):
             counters = _kept[model] = Counters(model, relus, activation_sum=activation_sum, steps=True)
         return counters

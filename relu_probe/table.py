@@ -69,7 +69,9 @@ def plain_table(title: str, first: str, *others: str) -> Table:
 
 def render(table: Table) -> str:
     out = io.StringIO()
-    Console(file=out, width=WIDTH, color_system=None, force_terminal=False, emoji=False).print(table)
+    Console(file=out, width=WIDTH, color_system=None, force_terminal=False, force_jupyter=False, emoji=False).print(
+        table
+    )
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
 
 
