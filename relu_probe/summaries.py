@@ -2,12 +2,12 @@
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.histogram import metadata
 
+from relu_probe.event_file import EventFile
 from relu_probe.report import Floats, Report
 
 BUCKETS = 30  # the page rebins what it gets into 30 equal bins: so it keeps these as they are
@@ -38,15 +38,15 @@ class Summaries:
     def __init__(self, log_dir: str, name: str) -> None:
         self.log_dir = log_dir
         self.directory = str(Path(log_dir) / name) if "://" not in log_dir else f"{log_dir.rstrip('/')}/{name}"
-        self._writer: Any = None
+        self._file = EventFile(self.directory)
+
+    def open(self) -> None:
+        """Makes the event file, so that what is wrong with the directory shows before the first step."""
+        self._file.open()
 
     def write(self, report: Report, step: int) -> None:
-        """One step, flushed. Another callback's `record_if` must not swallow it."""
-        if self._writer is None:
-            self._writer = tf.summary.create_file_writer(self.directory)
-        with self._writer.as_default(step=step), tf.summary.record_if(True):
+        with self._file.recording(step):
             self._write(report)
-        self._writer.flush()
 
     def _write(self, report: Report) -> None:
         for tag, description in _SCALARS.items():
@@ -63,9 +63,7 @@ class Summaries:
                     _histogram(f"{tag}/{name}", rates, f"{description} Layer {name}.")
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        self._file.close()
 
     def how_to_open(self) -> str:
         link = "http://localhost:6006/?tagFilter=dead_fraction&smoothing=0#timeseries"
