@@ -38,6 +38,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
         layers: names, globs or layer objects; None for every ReLU layer.
         strict: an error of measuring or logging stops the training; otherwise it is a warning, and the report says so.
         activation_sum: keep the sums of the activations of the training batches too, for `LayerReport.dormant`.
+        images: TensorBoard gets the picture of each layer's life, in reports 1, 2, 4, 8, ... and at the end of the fit.
+        text: TensorBoard gets each report as a table.
         at_start: measure `data` before the first step too, as a report with epoch -1: born dead, or killed?
         max_dead, max_zero_gradient: limits on the dead and zero-gradient fraction of each layer, None for none.
         patience: the number of reports in a row in which a layer may be above its limit.
@@ -68,6 +70,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
         layers: Any = None,
         strict: bool = False,
         activation_sum: bool = False,
+        images: bool = True,
+        text: bool = True,
         at_start: bool = False,
         max_dead: float | None = None,
         max_zero_gradient: float | None = None,
@@ -81,6 +85,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
         self.data, self.freq, self.name, self.layers = data, int(freq), name, layers
         self.strict, self.activation_sum, self.at_start = strict, activation_sum, at_start
+        self.images, self.text = images, text
         self.reports: list[Report] = []
         self._faults = Faults(strict)
         self._summaries: Summaries | None = None
@@ -119,7 +124,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
             training_counters(self.model, activation_sum=self.activation_sum).restart()
         self._guard.restart(gradients=self._expects_gradients())
         if self.log_dir is not None and _is_chief(self.model.distribute_strategy):
-            self._summaries = Summaries(self.log_dir, self.name)
+            self._summaries = Summaries(self.log_dir, self.name, images=self.images, text=self.text)
             self._guarded("logging", self._summaries.open)
         self._last = call_last(self._count_step)
 
@@ -149,6 +154,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._enforce(epoch)
 
     def on_train_end(self, logs: Any = None) -> None:
+        if self._summaries is not None:
+            self._guarded("logging", self._summaries.finish)
         if self._summaries is not None and self.reports and "logging" not in self._faults:
             _say(self._summaries.how_to_open())
         self._close()

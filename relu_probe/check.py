@@ -78,10 +78,10 @@ def _check(args: argparse.Namespace) -> tuple[int, str]:
     for path in filter(None, (args.json, args.csv)):
         _refuse_output(path)
     inputs.refuse_model(args.model, args.trust_model)
-    data = inputs.data_source(args.data)
+    data = inputs.load_data(args.data)
     _progress("Loading TensorFlow and the model ...")
     model = inputs.load_model(args.model, args.trust_model, needs_loss=args.max_zero_gradient is not None)
-    report = _measure(model, data(), args)
+    report = _measure(model, data, args)
     print(report)
     if args.json:
         write_json(report, args.json)

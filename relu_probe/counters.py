@@ -119,6 +119,10 @@ class Counters:
                 self._blocks[keys] = Block(self.strategy, neurons, self._step_number, self.activation_sum)
         self._blocks[keys].add(layers)
 
+    def traces(self, relus: list[ReluLayer]) -> bool:
+        """Whether what was traced with these counters counts `relus`. A trace that failed is not used again."""
+        return self.failure is None and list(self.relus.values()) == relus
+
     # --- between the steps --------------------------------------------------------------------------------------------
 
     def variables(self) -> list[tf.Variable]:
@@ -139,7 +143,6 @@ class Counters:
 
     def restart(self) -> None:
         """A fit begins."""
-        self.failure = None
         self.reset()
         with self.strategy.scope():
             if self._step_number is not None:

@@ -96,6 +96,6 @@ def _outcome(reports: list[Report], accuracy: list[float], digits: Digits) -> Ou
         samples=layers[0].samples,
         validated=len(digits.validation[0]),
         dead=[int(np.sum(layer.dead)) for layer in layers],
-        zero_gradient=[int(np.sum(layer.zero_gradient)) for layer in layers],
+        zero_gradient=[round(layer.zero_gradient_fraction * layer.neurons) for layer in layers],
         accuracy=accuracy,
     )

@@ -6,6 +6,7 @@ need be known of how the model was written, and nothing is guessed: a tensor tha
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,7 +85,7 @@ def recorded(model: Any) -> Iterator[Flow]:
     flow = Flow()
     with ExitStack() as stack:
         for layer, visible in parts(model):
-            stack.enter_context(_wrapped(layer, lambda a, r, part=(layer, visible): flow._record(*part, a, r)))
+            stack.enter_context(_wrapped(layer, partial(flow._record, layer, visible)))
         stack.enter_context(_wrapped(model, flow._model_called))
         yield flow
 

@@ -3,7 +3,6 @@
 import os
 import re
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from textwrap import shorten
 from typing import Any
@@ -47,26 +46,25 @@ def load_model(path: str, trust: bool, needs_loss: bool) -> Any:
     raise ValueError(reason)
 
 
-def data_source(text: str) -> Callable[[], Any]:
-    """What gives the data that `--data` names: an .npz file or `module:function`.
+def load_data(text: str) -> Any:
+    """What `--data` names: `(x, y)` of an .npz file, or what the function of `module:function` returns.
 
     Raises:
-        ValueError: there is no such file or function.
+        ValueError: there is no such file or function, or it fails.
     """
     if not text.endswith(".npz") and re.fullmatch(r"[\w.]+:\w+", text):
-        return _function(text)
+        return _call(text)
     if not text.endswith(".npz"):
         raise ValueError(f"--data {text}: expected an .npz file with x and y, or module:function.")
     if not os.path.exists(text):
         raise ValueError(f"--data {text}: no such file; expected an .npz file with x and y, or module:function.")
     try:
-        arrays = npz.load(text)
+        return npz.load(text)
     except Exception as error:
         raise ValueError(f"--data {text}: {error}") from error
-    return lambda: arrays
 
 
-def _function(text: str) -> Callable[[], Any]:
+def _call(text: str) -> Any:
     module_name, name = text.split(":")
     sys.path.insert(0, os.getcwd())  # as `python -m` does
     try:
@@ -76,13 +74,10 @@ def _function(text: str) -> Callable[[], Any]:
     if not callable(function):
         raise ValueError(f"--data {text} is {function!r:.60}; expected a function that returns a dataset.")
 
-    def call() -> Any:
-        try:
-            return function()
-        except Exception as error:
-            raise ValueError(f"--data {text} raised {type(error).__name__}: {error}") from error
-
-    return call
+    try:
+        return function()
+    except Exception as error:
+        raise ValueError(f"--data {text} raised {type(error).__name__}: {error}") from error
 
 
 def _why_not(path: str, error: BaseException) -> str:

@@ -132,11 +132,11 @@ def _walk(model: Any, path: tuple[str, ...] = (), seen: set[int] | None = None) 
 
 def _children(layer: Any) -> list[Any]:
     """The sub-layers, and in a functional model the operations. What a layer carries as its activation is its own."""
-    own = getattr(layer, "activation", None)
+    own = {id(getattr(layer, name, None)) for name in ("activation", "function")}  # the second is a Lambda's
     operations = list(getattr(layer, "operations", []))  # Keras 3, functional: layers and operations in order
     tracked = list(layer._flatten_layers(recursive=False, include_self=False))
     known = {id(operation) for operation in operations}
-    return [child for child in operations + [t for t in tracked if id(t) not in known] if child is not own]
+    return [child for child in operations + [t for t in tracked if id(t) not in known] if id(child) not in own]
 
 
 def _without_repeats(places: list[_Place]) -> list[_Place]:
@@ -222,7 +222,7 @@ def is_frozen(layer: Any, model: Any = None) -> bool:
 
     With `model`, the outermost one, only what is certain: what comes before the input of a nested model is not visible.
     """
-    entries = {id(t) for t in tf.nest.flatten(getattr(model, "inputs", None) or [])}
+    entries = {id(t) for t in _entries(model)}
     seen, todo = set(), [layer]
     while todo:
         current = todo.pop()
@@ -236,6 +236,14 @@ def is_frozen(layer: Any, model: Any = None) -> bool:
             return False
         todo += sources
     return True
+
+
+def _entries(model: Any) -> list[Any]:
+    """The symbolic inputs of a model; of a `Sequential` that has none Keras 3.3 raises."""
+    try:
+        return list(tf.nest.flatten(model.inputs or []))
+    except (AttributeError, ValueError):
+        return []
 
 
 def _enters(layer: Any, entries: set[int]) -> bool:

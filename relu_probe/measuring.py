@@ -84,12 +84,11 @@ class Measurer:
 
     def fits(self, model: Any) -> bool:
         same = len(self.state) == len(now := _identity(model)) and all(a is b for a, b in zip(self.state, now))
-        return same and find_relus(model) == list(self.counters.relus.values())
+        return same and self.counters.traces(find_relus(model))
 
     def run(self, batches: data_module.Batches, verbose: int | str = 0) -> Report:
         model, counters = self.model(), self.counters
         gradients = batches.labelled and has_loss(model)
-        counters.failure = None
         counters.reset()
         with _left_as_found(model):
             self._pass_over(batches, gradients, _progress(batches, verbose))

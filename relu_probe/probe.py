@@ -31,11 +31,22 @@ class Probe:
         if not isinstance(output, tf.Tensor) or output.shape.rank is None or output.shape[self.relu.axis] is None:
             return output  # symbolic, ragged or of unknown width: nothing to count
         try:
+            self._check_context()
             self.counters.watch(output)
             return self._identity(output)
         except Exception as error:  # a probe never stops a training; who reads the counters is told
             self.counters.failure = error
             return output
+
+    def _check_context(self) -> None:
+        """Of a vectorized body only what its result depends on is run for every step: a count would be of one."""
+        scope = "" if tf.executing_eagerly() else tf.compat.v1.get_default_graph().get_name_scope()
+        if any(part.startswith("loop_body") for part in scope.split("/")):
+            raise ValueError(
+                f"layer {self.relu.key!r} is called inside tf.vectorized_map, as Keras 3's TimeDistributed does where the "
+                "number of time steps is unknown; its counts would be wrong. Give the time axis a fixed length, or call "
+                "the layer without TimeDistributed: a Dense acts on the last axis anyway."
+            )
 
     def _identity(self, output: tf.Tensor) -> tf.Tensor:
         source = _before_relu(output) if self.counters.measuring else output
@@ -71,9 +82,9 @@ class Probe:
 
     def _backward(self, a: tf.Tensor, fires: tf.Tensor, gradient: tf.Tensor, call: list[tf.Tensor]) -> None:
         """dL/dz = dL/da * relu'(z): zero where the neuron is off, or at the ceiling of a bounded ReLU."""
-        if self.counters.is_frozen(self.relu):
-            return
         try:
+            if self.counters.is_frozen(self.relu):
+                return
             with tf.name_scope("relu_probe"):
                 passes = (gradient != 0) & fires
                 if self.relu.ceiling is not None:

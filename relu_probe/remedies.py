@@ -11,12 +11,13 @@ import numpy as np
 
 from relu_probe.jumps import Jump
 from relu_probe.lives import LayerHistory
-from relu_probe.report import Mask
+from relu_probe.report import Counts, Mask
 
 if TYPE_CHECKING:
     from relu_probe.diagnosis import LayerDiagnosis
 
 JUMP = 2.0  # the loss of a step at least so many times the mean before it
+AFTERMATH = 5  # steps: the gradients are large for a while after a jump
 NARROW = 0.01  # the probability of a layer that is all dead at initialisation, from which on its width is to blame
 
 
@@ -38,23 +39,28 @@ class Finding:
     life: LayerHistory | None
     jumps: tuple[Jump, ...]
 
-    def killed(self) -> tuple[Mask, int, Jump] | None:
-        """The neurons that were last active at one step, next to which the loss jumped; at least half of the dead."""
-        last = None if self.life is None else self.life.last_active
-        dead = self.layer.report.dead
-        if last is None or len(last) != len(dead) or not np.any(dated := dead & (last >= 0)):
+    def killed(self) -> tuple[Mask, Counts, Jump] | None:
+        """The neurons last active within a few steps of one jump of the loss, where they are half of the dead or more.
+
+        With them the steps at which they were last active.
+        """
+        last, dead = None if self.life is None else self.life.last_active, self.layer.report.dead
+        jumps = [jump for jump in self.jumps if jump.ratio >= JUMP]
+        if last is None or len(last) != len(dead) or not jumps:
             return None
-        steps, counts = np.unique(last[dated], return_counts=True)
-        step, count = int(steps[np.argmax(counts)]), int(counts.max())
-        near = [jump for jump in self.jumps if jump.step - 1 <= step < jump.step + jump.steps and jump.ratio >= JUMP]
-        if count < 2 or 2 * count < np.count_nonzero(dead) or not near:
-            return None
-        return dated & (last == step), step, max(near, key=lambda jump: jump.ratio)
+        masks = [dead & (last >= jump.step - 1) & (last < jump.step + jump.steps + AFTERMATH) for jump in jumps]
+        mask, jump = max(zip(masks, jumps), key=lambda pair: (np.count_nonzero(pair[0]), pair[1].ratio))
+        count = np.count_nonzero(mask)
+        return (mask, last[mask], jump) if count >= 2 and 2 * count >= np.count_nonzero(dead) else None
 
     def of_cause(self, cause: str) -> Mask:
-        """The neurons with this cause, without those that one step killed: their weights were well before it."""
+        """The neurons with this cause, without those killed at a jump of the loss: before it they were well."""
         mask = self.layer.cause == cause
         return np.asarray(mask & ~killed[0] if (killed := self.killed()) else mask)
+
+    def from_the_start(self, mask: Mask) -> Mask:
+        """Those of them that were not seen alive: what they were initialised with may be to blame."""
+        return mask if self.life is None or len(self.life.born_dead) != len(mask) else mask & self.life.born_dead
 
 
 class Remedy(NamedTuple):
@@ -65,15 +71,14 @@ class Remedy(NamedTuple):
     source: str
 
 
-def _killed_at_one_step(finding: Finding) -> str | None:
+def _killed_at_a_jump(finding: Finding) -> str | None:
     if (killed := finding.killed()) is None:
         return None
-    mask, step, jump = killed
-    at = f"step {jump.step:,}" if jump.steps == 1 else f"steps {jump.step:,} to {jump.step + jump.steps - 1:,}"
+    mask, last_active, jump = killed
     return (
-        f"{_count(mask)} of the {_count(finding.layer.report.dead)} dead neurons were last active at training step "
-        f"{step:,}, and at {at} the loss was {jump.after:.3g}, against {jump.before:.3g} before: one update killed "
-        "them."
+        f"{_count(mask)} of the {_count(finding.layer.report.dead)} dead neurons were last active at training "
+        f"{_steps(last_active)}, and at {_steps(np.arange(jump.step, jump.step + jump.steps))} "
+        f"the loss jumped from {jump.before:.3g} to {jump.after:.3g}."
     )
 
 
@@ -92,7 +97,7 @@ def _threshold(finding: Finding) -> str | None:
 
 
 def _held_down(finding: Finding, words: str) -> str | None:
-    mask = finding.of_cause("bias")
+    mask = finding.from_the_start(finding.of_cause("bias"))
     if not np.any(mask) or finding.layer.offset_words != words:
         return None
     verb = "holds" if words == "the bias" else "hold"
@@ -159,6 +164,11 @@ def _blocked(finding: Finding, cause: str, words: str, one: str = "", many: str 
     return words.format(f"{_neurons(mask)} {verb}".strip())
 
 
+def _steps(steps: Counts) -> str:
+    first, last = int(steps.min()), int(steps.max())
+    return f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
+
+
 def _count(mask: Mask) -> str:
     return f"{np.count_nonzero(mask):,}"
 
@@ -169,7 +179,7 @@ def _neurons(mask: Mask) -> str:
 
 REMEDIES = (
     Remedy(
-        _killed_at_one_step,
+        _killed_at_a_jump,
         "Lower the learning rate, or clip the gradients (clipnorm=1.0 in the optimizer).",
         "Pascanu et al. 2013, arXiv:1211.5063",
     ),

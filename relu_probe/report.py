@@ -23,8 +23,7 @@ Counts = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
-_OPTIONAL = {"with_gradient": np.int64, "activation_sum": np.float64, "last_active": np.int64}
-_ARRAYS = {"active": np.int64, "nan": np.bool_, **_OPTIONAL}
+_ARRAYS = {"nan": np.bool_, "with_gradient": np.int64, "activation_sum": np.float64, "last_active": np.int64}
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +65,11 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
     revived: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        nan = np.zeros(np.shape(self.active), bool) if self.nan is None else self.nan
-        object.__setattr__(self, "nan", nan)
+        object.__setattr__(self, "active", _frozen("active", self.active, np.int64))
+        object.__setattr__(self, "nan", np.zeros_like(self.active, bool) if self.nan is None else self.nan)
         for name, dtype in _ARRAYS.items():
-            if (value := getattr(self, name)) is not None or name not in _OPTIONAL:
-                object.__setattr__(self, name, _frozen(name, value, dtype, np.shape(self.active)))
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _frozen(name, value, dtype, self.active.shape))
         for name in ("samples", "positions"):
             object.__setattr__(self, name, _count(name, getattr(self, name)))
         self._check()
@@ -322,6 +321,11 @@ class Report:
 
         return to_frame(self)
 
+    def _repr_html_(self) -> str:
+        from relu_probe.cards import report_html
+
+        return report_html(self)
+
     def __reduce__(self) -> Any:  # a mappingproxy cannot be pickled
         layers, *others = (getattr(self, f.name) for f in fields(self))
         return type(self), (dict(layers), *others)
@@ -341,12 +345,12 @@ class Report:
 
 
 def _count(name: str, value: Any) -> int:
-    if not isinstance(value, (int, float, np.number)) or value != int(value) or value < 0:
+    if not isinstance(value, (int, float, np.integer, np.floating)) or value % 1 or not value >= 0:
         raise ValueError(f"{name} is {value!r:.60}; expected a whole number >= 0.")
     return int(value)
 
 
-def _frozen(name: str, value: Any, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+def _frozen(name: str, value: Any, dtype: Any, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
     try:
         array = np.array(value, dtype)  # a copy: nobody else can change it
         same = dtype is np.float64 or np.array_equal(array, value)  # not so for 1.5, "1", or 2 as a bool
@@ -354,6 +358,7 @@ def _frozen(name: str, value: Any, dtype: Any, shape: tuple[int, ...]) -> NDArra
         same = False
     if not same:
         raise ValueError(f"{name} is {value!r:.60}; expected one value of type {np.dtype(dtype)} a neuron.")
+    shape = array.shape if shape is None else shape
     if array.ndim != 1 or array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; expected one value a neuron, as `active` has: {shape}.")
     array.flags.writeable = False

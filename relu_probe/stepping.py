@@ -21,7 +21,7 @@ def training_counters(model: Any, *, activation_sum: bool = False) -> Counters:
     with _lock:
         relus = find_relus(model)
         counters: Counters | None = _kept.get(model)
-        same = counters is not None and list(counters.relus.values()) == relus
+        same = counters is not None and counters.traces(relus)
         if counters is None or not same or (activation_sum and not counters.activation_sum):
             counters = _kept[model] = Counters(model, relus, activation_sum=activation_sum, steps=True)
         return counters

@@ -5,9 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import summary as custom_scalar
 from tensorboard.plugins.histogram import metadata
 
+from relu_probe.cards import plain_text, report_markdown
 from relu_probe.event_file import EventFile
+from relu_probe.pictures import LEGEND, life
 from relu_probe.report import Floats, Report
 
 BUCKETS = 30  # the page rebins what it gets into 30 equal bins: so it keeps these as they are
@@ -30,14 +34,26 @@ _HISTOGRAMS = {
     "gradient_rate": "For each neuron, the share of positions at which dL/dz, the gradient of the loss with respect to "
     "the pre-activation, was not zero. The first bar holds exactly the neurons at which it always was.",
 }
+_CARD = "The newest report. Its numbers, over time, are the scalars of the same names."
 
 
 class Summaries:
-    """Event files of one probe, in `{log_dir}/{name}`: a run directory of its own (two writers in one lose data)."""
+    """Event files of one probe, in `{log_dir}/{name}`: a run directory of its own (two writers in one lose data).
 
-    def __init__(self, log_dir: str, name: str) -> None:
+    Args:
+        log_dir: TensorBoard's directory.
+        name: of the run.
+        images: the picture of each layer's life, whenever the number of reports has doubled, and at the end.
+        text: the report as a table.
+    """
+
+    def __init__(self, log_dir: str, name: str, *, images: bool = True, text: bool = True) -> None:
         self.log_dir = log_dir
         self.directory = str(Path(log_dir) / name) if "://" not in log_dir else f"{log_dir.rstrip('/')}/{name}"
+        self.images, self.text = images, text
+        self._reports: list[Report] = []
+        self._pictured = 0  # reports, in the newest pictures
+        self._step = 0
         self._file = EventFile(self.directory)
 
     def open(self) -> None:
@@ -45,22 +61,42 @@ class Summaries:
         self._file.open()
 
     def write(self, report: Report, step: int) -> None:
+        self._reports.append(report)
+        self._step = step
         with self._file.recording(step):
+            if len(self._reports) == 1:
+                _layout(report)
             self._write(report)
+            if len(self._reports) >= 2 * self._pictured:
+                self._picture()
+
+    def finish(self) -> None:
+        """The last pictures, at the step of the newest report."""
+        if len(self._reports) > self._pictured:
+            with self._file.recording(self._step):
+                self._picture()
+
+    def _picture(self) -> None:
+        self._pictured = len(self._reports)
+        for name in self._reports[-1] if self.images else ():
+            layers = [report[name] for report in self._reports]
+            if any(layer.measured for layer in layers):
+                tf.summary.image(f"life/{name}", life(layers)[None], description=f"Layer {plain_text(name)}: {LEGEND}")
 
     def _write(self, report: Report) -> None:
+        if self.text:
+            legend = f"\n\nThe pictures, life/: {LEGEND}" if self.images else ""
+            tf.summary.text("report", report_markdown(report) + legend, description=_CARD)
+        about = {name: f"Layer {plain_text(name)}, {layer.neurons:,} neurons." for name, layer in report.layers.items()}
         for tag, description in _SCALARS.items():
-            _scalar(tag, getattr(report, tag), f"{description} All {len(report.layers)} layers pooled.")
+            _scalar(tag, getattr(report, tag), f"{description} All {len(about)} layers pooled.")
+        for tag, description in (_SCALARS | _CHANGES).items():
             for name, layer in report.layers.items():
-                _scalar(f"{tag}/{name}", getattr(layer, tag), f"{description} Layer {name}, {layer.neurons:,} neurons.")
-        for tag, description in _CHANGES.items():
-            for name, layer in report.layers.items():
-                if (count := getattr(layer, tag)) is not None:
-                    _scalar(f"{tag}/{name}", count, f"{description} Layer {name}, {layer.neurons:,} neurons.")
+                _scalar(f"{tag}/{name}", getattr(layer, tag), f"{description} {about[name]}")
         for tag, description in _HISTOGRAMS.items():
             for name, layer in report.layers.items():
                 if layer.measured and (rates := getattr(layer, tag)) is not None:
-                    _histogram(f"{tag}/{name}", rates, f"{description} Layer {name}.")
+                    _histogram(f"{tag}/{name}", rates, f"{description} {about[name]}")
 
     def close(self) -> None:
         self._file.close()
@@ -81,8 +117,19 @@ def histogram(rates: Floats) -> Floats:
     return np.stack([EDGES[:-1], EDGES[1:], np.bincount(index, minlength=BUCKETS)], axis=1)
 
 
-def _scalar(tag: str, value: float, description: str) -> None:
-    if not np.isnan(value):  # not measured: no point in the chart
+def _layout(report: Report) -> None:
+    """The Custom Scalars page: for each of the scalars one chart with the lines of all layers."""
+    charts = [
+        layout_pb2.Chart(title=f"{tag} of every layer", multiline={"tag": [f"^{tag}/.*"]})
+        for tag in _SCALARS
+        if not np.isnan(getattr(report, tag))
+    ]
+    layout = layout_pb2.Layout(category=[layout_pb2.Category(title="relu_probe", chart=charts)])
+    tf.summary.experimental.write_raw_pb(custom_scalar.pb(layout).SerializeToString())
+
+
+def _scalar(tag: str, value: float | None, description: str) -> None:
+    if value is not None and not np.isnan(value):  # not measured: no point in the chart
         tf.summary.scalar(tag, value, description=description)
 
 

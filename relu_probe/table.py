@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from rich.box import Box
@@ -20,15 +20,34 @@ _RULES = Box("    \n    \n -- \n    \n -- \n -- \n    \n    \n", ascii=True)
 
 def report_table(report: Report, tau: float | None = None) -> str:
     """A row a layer, a total row, and notes on what the numbers alone would not say."""
-    rates = "activation rate\nmin median max" if tau is None else f"dormant\ntau = {tau:g}"
-    table = plain_table(
-        _title(report), "layer", "neurons", "dead", "zero\ngradient", rates, "N\nsamples", "N\npositions"
-    )
-    for name, layer in report.layers.items():
-        table.add_row(Text(name), *_cells(layer, tau))
+    cells = report_cells(report, tau)
+    table = plain_table(cells.title, *cells.headers)
+    for name, *row in cells.rows:
+        table.add_row(Text(name), *row)
     table.add_section()
-    table.add_row(Text("total"), *_total(report))
-    return render(table) + "".join(f"\n{line}" for line in _notes(report))
+    table.add_row(*cells.total)
+    return render(table) + "".join(f"\n{line}" for line in cells.notes)
+
+
+class ReportCells(NamedTuple):
+    """What every table of a report says, in whatever format: texts, not yet escaped; "\\n" breaks a line."""
+
+    title: str
+    headers: list[str]
+    rows: list[list[str]]
+    total: list[str]
+    notes: list[str]
+
+
+def report_cells(report: Report, tau: float | None = None) -> ReportCells:
+    rates = "activation rate\nmin median max" if tau is None else f"dormant\ntau = {tau:g}"
+    return ReportCells(
+        title=_title(report),
+        headers=["layer", "neurons", "dead", "zero\ngradient", rates, "N\nsamples", "N\npositions"],
+        rows=[[name, *_cells(layer, tau)] for name, layer in report.layers.items()],
+        total=["total", *_total(report)],
+        notes=_notes(report),
+    )
 
 
 def plain_table(title: str, first: str, *others: str) -> Table:
@@ -50,7 +69,9 @@ def plain_table(title: str, first: str, *others: str) -> Table:
 
 def render(table: Table) -> str:
     out = io.StringIO()
-    Console(file=out, width=WIDTH, color_system=None, force_terminal=False, emoji=False).print(table)
+    Console(file=out, width=WIDTH, color_system=None, force_terminal=False, force_jupyter=False, emoji=False).print(
+        table
+    )
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
 
 

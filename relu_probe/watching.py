@@ -66,7 +66,6 @@ def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
     """
     check_model(model)
     counters = _counters(model)
-    counters.failure = None
     counters.reset()
     with attached(counters), _own_functions(model, counters):
         yield Watch(model, counters, select(list(counters.relus.values()), layers, model))
@@ -75,7 +74,7 @@ def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
 def _counters(model: Any) -> Counters:
     relus = find_relus(model)
     counters: Counters | None = _kept.get(model)
-    if counters is None or list(counters.relus.values()) != relus:
+    if counters is None or not counters.traces(relus):
         counters = _kept[model] = Counters(model, relus)
     return counters
 

@@ -70,7 +70,7 @@ def measure(model: Any, batches: list[tuple[Any, Any]], training: bool = False) 
     gradients: dict[str, list[Any]] = {relu.key: [] for relu in relus}
     for x, y in batches:
         with Recorder(model) as recorder, tf.GradientTape() as tape:
-            tape.watch(tf.nest.flatten(x))
+            tape.watch([part for part in tf.nest.flatten(x) if part.dtype.is_floating])
             loss = model.compute_loss(x=x, y=y, y_pred=model(x, training=training))
         for key, found in recorder.outputs.items():
             outputs[key] += found

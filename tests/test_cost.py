@@ -24,7 +24,9 @@ def traced(depth):
     batch = tf.TensorSpec((None, 8)), tf.TensorSpec((None, 1))
     model.optimizer.build(model.trainable_variables)
     graph = step.get_concrete_function(batch).graph
-    return [op.type for op in graph.get_operations() if "relu_probe" in op.name and op.type not in ("Const", "Placeholder")]
+    return [
+        op.type for op in graph.get_operations() if "relu_probe" in op.name and op.type not in ("Const", "Placeholder")
+    ]
 
 
 def test_few_operations_a_layer():

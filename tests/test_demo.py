@@ -192,5 +192,5 @@ def test_wrong_numbers(option, value, lowest, capsys):
         main(["demo", f"{option}={value}"])
     assert stop.value.code == 2
     assert capsys.readouterr().err.endswith(
-        f"demo: error: argument {option}: found '{value}'; expected a whole number >= {lowest}.\n"
+        f"demo: argument {option}: found '{value}'; expected a whole number >= {lowest}.; see relu-probe demo --help\n"
     )

@@ -249,3 +249,9 @@ def test_dormant_neurons_in_the_table_on_request():
     assert row == ["hidden", "3", "1", "33.3%", "-", "2", "66.7%", "4", "4"]
     with pytest.raises(ValueError, match="activation_sum"):
         report([1], 0).table(tau=0.1)
+
+
+def test_tables_are_text_in_a_notebook_too(monkeypatch):
+    """There `rich` would show the table itself, and hand back nothing."""
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert "hidden" in str(history(LIVES)).splitlines()[3]

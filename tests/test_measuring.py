@@ -84,7 +84,9 @@ def test_one_trace_for_the_whole_fit():
     """50 samples by 16: the last batch is a partial one."""
     model = counting()
     plain = traces_of(lambda: model.fit(X, Y, epochs=1, batch_size=16, verbose=0))
-    with_data = traces_of(lambda: model.fit(X, Y, epochs=4, batch_size=16, verbose=0, callbacks=[ReluProbe(data=(X, Y))]))
+    with_data = traces_of(
+        lambda: model.fit(X, Y, epochs=4, batch_size=16, verbose=0, callbacks=[ReluProbe(data=(X, Y))])
+    )
     assert with_data == 1
     counted = traces_of(lambda: model.fit(X, Y, epochs=4, batch_size=16, verbose=0, callbacks=[ReluProbe()]))
     assert counted == 1 <= plain  # tf_keras traces twice where the optimizer makes its variables

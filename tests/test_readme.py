@@ -10,11 +10,19 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", README, re.DOTALL)
+SABOTAGED = BLOCKS[0][0].replace("[-9, -9,", "[-9, 0.5,")
 
 
 def output(code, directory):
-    with contextlib.chdir(directory), contextlib.redirect_stdout(io.StringIO()) as out:
-        exec(compile(code, "README.md", "exec"), {})
+    """What a block prints. Those below the first use its model and data."""
+    names = {}
+    with contextlib.chdir(directory):
+        if code not in (BLOCKS[0][0], SABOTAGED):
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(BLOCKS[0][0], names)
+            names["y"] = names["x"]
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(compile(code, "README.md", "exec"), names)
     return "\n".join(line for line in out.getvalue().splitlines() if not line.startswith("relu_probe: tensorboard"))
 
 
@@ -27,8 +35,12 @@ def test_a_block_prints_what_stands_below_it(index, tmp_path):
 
 
 def test_that_test_can_fail(tmp_path):
-    code, printed = BLOCKS[0]
-    assert output(code.replace("[-9, -9,", "[-9, 0.5,"), tmp_path).split() != printed.split()
+    assert output(SABOTAGED, tmp_path).split() != BLOCKS[0][1].split()
+
+
+def test_the_example_of_a_test_file_is_the_one_that_runs():
+    example = (ROOT / "tests" / "example_test_model.py").read_text()
+    assert example[example.index("import numpy") :] in README
 
 
 def test_the_readme_stays_short_and_keeps_its_commands():

@@ -209,8 +209,8 @@ def test_deaths_at_one_step_beside_a_jump_of_the_loss_call_for_a_lower_rate():
     assert "bias" not in remedies, text  # the biases were well before
     killed = found.lives["hidden"].last_active[found.layers["hidden"].report.dead]
     assert np.bincount(killed[killed >= 0]).argmax() in (13, 14)
-    assert "were last active at training step 1" in text
-    assert "one update killed them." in text
+    assert "dead neurons were last active at training step" in text
+    assert "and at step 14 the loss jumped from" in text
 
 
 def test_without_a_jump_or_without_a_probe_nothing_is_said_of_the_rate():
@@ -222,6 +222,17 @@ def test_without_a_jump_or_without_a_probe_nothing_is_said_of_the_rate():
     assert remedies == ["bias"]
     assert "When: 2 born dead." in text
     assert "When:" not in said(diagnose(model, (X, Y)))[0]
+
+
+def test_a_bias_that_killed_later_was_not_initialised_wrongly():
+    model, _ = bias()
+    put(model.layers[0], 1, 0)
+    probe = ReluProbe()
+    model.fit(X, Y, verbose=0, callbacks=[probe])
+    put(model.layers[0], 1, -100)
+    text, remedies = said(diagnose(model, (X, Y), probe=probe))
+    assert remedies == []
+    assert "bias (2): some sample has w.x > 0" in text
 
 
 @pytest.mark.parametrize(("width", "expected"), [(2, ["one-sided", "narrow"]), (12, ["one-sided"])])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from stacks import KERAS, LEGACY
 
 K = tf.keras
 L = tf.keras.layers
@@ -123,6 +124,14 @@ def shared() -> Any:
     return compiled(K.Model([one, two], L.Dense(1)(L.Subtract()([layer(one), layer(two)]))))
 
 
+@row("hidden", x=lambda: [inputs(6), inputs(6, seed=2)], hidden=2)
+def shared_model() -> Any:
+    """A whole model called twice"""
+    inner = K.Sequential([K.Input((6,)), dense(name="hidden"), L.Dense(2)])
+    one, two = K.Input((6,)), K.Input((6,))
+    return compiled(K.Model([one, two], L.Dense(1)(L.Subtract()([inner(one), inner(two)]))))
+
+
 class Subclassed(K.Model):
     def __init__(self) -> None:
         super().__init__()
@@ -219,6 +228,17 @@ def transposed() -> Any:
     return compiled(K.Sequential([K.Input((3, 3, 2)), layer, L.Flatten(), L.Dense(1)]))
 
 
+@row("deep separable up", (8, 2), deep=6, separable=4, up=8)
+def convolutions_of_one_dimension() -> Any:
+    """Depthwise, separable and transposed convolutions of one dimension"""
+    layers = [
+        L.DepthwiseConv1D(3, activation="relu", name="deep"),
+        L.SeparableConv1D(3, 3, activation="relu", name="separable"),
+        L.Conv1DTranspose(2, 2, strides=2, activation="relu", name="up"),
+    ]
+    return compiled(K.Sequential([K.Input((8, 2)), *layers, L.Flatten(), L.Dense(1)]))
+
+
 @row("einsum", (4, 6), einsum=4)
 def einsum_dense() -> Any:
     """`EinsumDense`"""
@@ -231,6 +251,38 @@ def with_rnn() -> Any:
     """RNN layers in the model (their own ReLUs are not counted)"""
     rnn = L.SimpleRNN(6, activation="relu")
     return compiled(K.Sequential([K.Input((4, 3)), rnn, dense(name="hidden"), L.Dense(1)]))
+
+
+def tokens() -> np.ndarray:
+    """`(samples, 4)` integers; 0 is padding, which the mask hides."""
+    return np.random.default_rng(0).integers(0, 7, (SAMPLES, 4))
+
+
+@row("hidden pooled", x=tokens, hidden=4)
+def masked() -> Any:
+    """`Embedding` of integers with a mask (positions that a mask hides are counted)"""
+    layers = [L.Embedding(7, 6, mask_zero=True), dense(name="hidden"), L.GlobalAveragePooling1D(), dense(4, "pooled")]
+    return compiled(K.Sequential([K.Input((4,), dtype="int32"), *layers, L.Dense(1)]))
+
+
+def time_distributed_model() -> Any:
+    """A model inside `TimeDistributed`"""
+    inner = K.Sequential([K.Input((6,)), dense(name="hidden"), L.Dense(2)])
+    return compiled(K.Sequential([K.Input((4, 6)), L.TimeDistributed(inner), L.Flatten(), L.Dense(1)]))
+
+
+if not LEGACY:  # tf_keras calls such a model twice, once for its mask: see test_keras_names.py
+    row("hidden", (4, 6), hidden=4, saves=KERAS > (3, 3))(time_distributed_model)  # Keras 3.3 cannot clone it
+
+
+@row("hidden", (4, 3), hidden=4)
+def with_bidirectional() -> Any:
+    """Bidirectional RNN and RNN cells in the model (not counted)"""
+    layers = [
+        L.Bidirectional(L.GRU(3, return_sequences=True)),
+        L.RNN(L.SimpleRNNCell(5, "relu"), return_sequences=True),
+    ]
+    return compiled(K.Sequential([K.Input((4, 3)), *layers, dense(name="hidden"), L.Flatten(), L.Dense(1)]))
 
 
 @row("feed", (4, 6), feed=4)

@@ -57,7 +57,9 @@ def measuring(seconds: float) -> list[Row]:
             "measure": lambda net=net, x=x, y=y: measure(net, (x, y), batch_size=256),
         }
         times = interleaved(works, seconds, warm_up=2)
-        rows.append((f"measure / evaluate, {name.split(',')[0]}, batch 256", shown(times, "measure", "evaluate"), "<= 2.5"))
+        rows.append(
+            (f"measure / evaluate, {name.split(',')[0]}, batch 256", shown(times, "measure", "evaluate"), "<= 2.5")
+        )
     return rows
 
 
@@ -115,7 +117,11 @@ def epoch_end(layers: int, neurons: int, repeats: int = 5) -> float:
     """Seconds of an epoch's end: counters read, report made, event files written."""
     net, times = wide(layers, neurons), []
     with tempfile.TemporaryDirectory() as directory:
-        probe = ReluProbe(directory, images=False) if "images" in ReluProbe.__init__.__kwdefaults__ else ReluProbe(directory)
+        probe = (
+            ReluProbe(directory, images=False)
+            if "images" in ReluProbe.__init__.__kwdefaults__
+            else ReluProbe(directory)
+        )
         step = training_step(net, tf.data.Dataset.from_tensors((np.ones((8, 2)), np.ones((8, 1)))).repeat(), probe)
         for epoch in range(repeats):
             probe.on_epoch_begin(epoch)
@@ -128,8 +134,13 @@ def epoch_end(layers: int, neurons: int, repeats: int = 5) -> float:
 
 def scaling() -> list[Row]:
     rows = [("an epoch's end, 50 layers x 1,000 neurons", f"{epoch_end(50, 1000):.3f} s", "<= 0.3 s")]
-    rows += [(f"an epoch's end, {n} layers x 100 neurons", f"{epoch_end(n, 100):.3f} s", "linear") for n in (1, 10, 100, 200)]
-    rows += [(f"an epoch's end, 1 layer x {n:,} neurons", f"{epoch_end(1, n):.3f} s", "linear") for n in (10**2, 10**4, 10**6)]
+    rows += [
+        (f"an epoch's end, {n} layers x 100 neurons", f"{epoch_end(n, 100):.3f} s", "linear") for n in (1, 10, 100, 200)
+    ]
+    rows += [
+        (f"an epoch's end, 1 layer x {n:,} neurons", f"{epoch_end(1, n):.3f} s", "linear")
+        for n in (10**2, 10**4, 10**6)
+    ]
     return rows
 
 
@@ -159,7 +170,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 def importing() -> list[Row]:
     code = "import time; start = time.perf_counter(); import relu_probe; print(time.perf_counter() - start)"
-    runs = [float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout) for _ in range(7)]
+    runs = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        for _ in range(7)
+    ]
     return [("import relu_probe", f"{np.median(runs) * 1e3:.0f} ms", "<= 50 ms")]
 
 
@@ -167,10 +181,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20, help="of timing for each row (default 20)")
     seconds = parser.parse_args().seconds
-    table = Table(title=f"TensorFlow {tf.__version__}, {len(tf.config.list_physical_devices('GPU'))} GPUs", show_lines=False)
+    table = Table(
+        title=f"TensorFlow {tf.__version__}, {len(tf.config.list_physical_devices('GPU'))} GPUs", show_lines=False
+    )
     for header in ("what", "found", "goal"):
         table.add_column(header)
-    for part in (importing, memory, scaling, lambda: training(seconds), lambda: measuring(seconds), lambda: others(seconds)):
+    for part in (
+        importing,
+        memory,
+        scaling,
+        lambda: training(seconds),
+        lambda: measuring(seconds),
+        lambda: others(seconds),
+    ):
         for row in part():
             table.add_row(*row)
             print(*row, sep=" | ", file=sys.stderr, flush=True)

@@ -1,0 +1,108 @@
+"""What a page shows of a report: as TensorBoard's own Markdown renders it, and as a notebook does."""
+
+from html.parser import HTMLParser
+
+import pytest
+from tensorboard.plugin_util import markdown_to_safe_html
+
+from relu_probe import LayerReport, Report
+from relu_probe.cards import plain_text, report_markdown
+from relu_probe.table import report_cells
+
+NAMES = [
+    "dense_1",
+    "<img src=x>",
+    "a|b",
+    "../../x",
+    "*bold* _it_ `code` ~~no~~ \\",
+    "[link](http://x) ![i](x)",
+    "&amp; &#60; \"quoted\" 'q'",
+    "# 1. - +",
+    "<script>alert(1)</script>",
+    "ünï_コード",
+]
+LAYER = LayerReport(samples=1437, positions=1437, active=[0, 10, 1437], with_gradient=[0, 0, 7], nan=[0, 0, 1])
+
+
+class Cells(HTMLParser):
+    """The texts of a table's cells, row by row, every tag, and all of the text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.rows, self.tags, self.text, self.inside = [], set(), "", False
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.inside = True
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        self.text += data
+        if self.inside:
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture
+def report():
+    return Report(dict.fromkeys(NAMES, LAYER), epoch=3, source="train", incomplete="<b>disk</b> | full")
+
+
+def in_tensorboard(report):
+    return Cells(markdown_to_safe_html(report_markdown(report)))
+
+
+def in_a_notebook(report):
+    return Cells(report._repr_html_())
+
+
+@pytest.mark.parametrize("shown", [in_tensorboard, in_a_notebook])
+def test_names_show_as_text(report, shown):
+    page = shown(report)
+    assert [row[0] for row in page.rows[1:-1]] == NAMES
+    assert not {"img", "script", "a", "em", "code", "b"} & page.tags
+
+
+def test_unescaped_they_would_not(report):
+    """The planted mistake: the test above can fail."""
+    raw = "\n".join(["| layer |", "| :-- |", *(f"| {name} |" for name in NAMES)])
+    page = Cells(markdown_to_safe_html(raw))
+    assert [row[0] for row in page.rows[1:]] != NAMES
+    assert "img" in Cells(markdown_to_safe_html("![i](http://x/y.png)")).tags
+
+
+@pytest.mark.parametrize("shown", [in_tensorboard, in_a_notebook])
+def test_the_numbers_are_those_of_the_printed_table(report, shown):
+    numbers = [[" ".join(text.split()) for text in row[1:]] for row in shown(report).rows]
+    cells = report_cells(report)
+    expected = [[" ".join(text.split()) for text in row[1:]] for row in [*cells.rows, cells.total]]
+    assert numbers[1:-1] == expected[:-1]
+    assert numbers[1][:3] == ["3", "1 33.3%", "2 66.7%"]
+    assert numbers[-1][0] == expected[-1][0] == "30"
+
+
+@pytest.mark.parametrize("shown", [in_tensorboard, in_a_notebook])
+def test_title_and_notes(report, shown):
+    text = shown(report).text
+    assert 'ReLU report (train, epoch 3): "dead" is never active on the N samples' in text
+    assert "NaN seen at 1 neurons of <img src=x>: neither active nor dead." in text
+    assert "Incomplete: <b>disk</b> | full" in text
+
+
+def test_a_name_of_300_characters_is_shortened_in_the_card_alone():
+    name = "block/" * 49 + "conv_1"
+    report = Report({name: LAYER})
+    shown = in_tensorboard(report).rows[1][0]
+    assert shown == "block/block/block/block/block/block/blo...block/block/conv_1"
+    assert len(shown) == 60
+    assert in_a_notebook(report).rows[1][0] == name
+
+
+def test_plain_text_is_one_line():
+    assert plain_text("a\n\n# b") == "a &#35; b"

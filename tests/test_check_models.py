@@ -1,0 +1,180 @@
+"""`relu-probe check` on models: every verdict, by the installed command. Each run starts TensorFlow once."""
+
+import csv
+import json
+import os
+import pty
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from commands import refused, relu_probe
+
+from relu_probe import Report
+
+K, L = tf.keras, tf.keras.layers
+X = np.random.default_rng(0).random((80, 3), np.float32)
+Y = X.sum(axis=1, keepdims=True)
+
+DATA_MODULE = """
+import numpy as np
+import tensorflow as tf
+
+@tf.keras.utils.register_keras_serializable("ours")
+class Own(tf.keras.layers.Layer):
+    def call(self, x):
+        return x
+
+def dataset():
+    return tf.data.Dataset.from_tensor_slices((np.ones((20, 3), "f"), np.ones((20, 1), "f"))).batch(8)
+
+"""
+
+
+def net(*before, bias=1.0, activation="relu", loss="mse"):
+    K.utils.set_random_seed(0)
+    bias = K.initializers.Constant([bias] * 3 + [1.0])
+    hidden = L.Dense(4, activation, kernel_initializer="ones", bias_initializer=bias, name="hidden")
+    model = K.Sequential([K.Input((3,)), *before, hidden, L.Dense(1, kernel_initializer="ones", name="out")])
+    if loss:
+        model.compile("sgd", loss)
+    return model
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Models and data as a user has them."""
+    directory = tmp_path_factory.mktemp("check")
+    (directory / "our_data.py").write_text(DATA_MODULE)
+    namespace = {}
+    exec(DATA_MODULE, namespace)
+    net().save(directory / "alive.keras")
+    net(bias=-100.0).save(directory / "dead.keras")
+    net(bias=-100.0).save(directory / "dead.h5")
+    net(loss=None).save(directory / "uncompiled.keras")
+    net(activation="tanh").save(directory / "tanh.keras")
+    net(L.Lambda(lambda x: x * 1.0)).save(directory / "lambda.keras")
+    net(namespace["Own"](name="own")).save(directory / "own.keras")
+    (directory / "damaged.keras").write_text("no zip")
+    np.savez(directory / "data.npz", x=X, y=Y)
+    np.savez(directory / "wide.npz", x=np.ones((80, 5), np.float32), y=Y)
+    np.savez_compressed(directory / "packed.npz", x=X)
+    return directory
+
+
+def test_a_model_that_is_alive(files):
+    """Exit 0, the table on stdout, one line on stderr: no progress in a pipe, nothing of TensorFlow's."""
+    outputs = ["--json", "report.json", "--csv", "report.csv"]
+    result = relu_probe(
+        *["check", "alive.keras", "--data", "data.npz", "--batch-size", 7, "--max-zero-gradient", 0],
+        *outputs,
+        cwd=files,
+    )
+    assert (result.returncode, result.stderr) == (
+        0,
+        "relu-probe check: alive: no layer above max_dead=0 and max_zero_gradient=0 on 80 samples\n",
+    )
+    report = Report.from_dict(json.loads((files / "report.json").read_text()))
+    assert result.stdout == f"{report}\n"
+    assert report["hidden"].active.tolist() == [80] * 4
+    rows = list(csv.DictReader((files / "report.csv").read_text().splitlines()))
+    assert [(row["layer"], row["neuron"], row["active"]) for row in rows] == [
+        ("hidden", str(i), "80") for i in range(4)
+    ]
+
+
+def test_a_model_that_is_dead(files):
+    result = relu_probe("check", "dead.keras", "--data", "data.npz", "--json", "dead.json", cwd=files)
+    assert (result.returncode, result.stderr) == (
+        1,
+        "relu-probe check: 1 of 1 layers above a limit. hidden: 3 of 4 neurons dead (75.0%, max_dead=0) on 80 samples; "
+        "neurons 0, 1, 2\n",
+    )
+    assert re.search(r"^hidden +4 +3 75\.0%", result.stdout, re.MULTILINE)
+    assert Report.from_dict(json.loads((files / "dead.json").read_text())).dead_fraction == 0.75
+
+
+def test_a_limit_on_gradients(files):
+    arguments = ["--max-dead", 1, "--max-zero-gradient", 0.5]
+    result = relu_probe("check", "dead.keras", "--data", "our_data:dataset", *arguments, "--layers", "hid*", cwd=files)
+    assert (result.returncode, result.stderr) == (
+        1,
+        "relu-probe check: 1 of 1 layers above a limit. hidden: 3 of 4 neurons without gradient (75.0%, "
+        "max_zero_gradient=0.5) on 20 samples; neurons 0, 1, 2\n",
+    )
+
+
+def test_gradients_that_cannot_be_had(files):
+    result = relu_probe("check", "uncompiled.keras", "--data", "data.npz", "--max-zero-gradient", 0.5, cwd=files)
+    assert result.returncode == 2
+    assert result.stderr.startswith(
+        "relu-probe check: could not measure: max_zero_gradient=0.5 needs gradients, and the report has none of hidden; "
+        "expected a report of a compiled model on (x, y)."
+    )
+
+
+def test_a_model_that_carries_code(files):
+    refused(
+        files,
+        "relu-probe check: could not measure: lambda.keras carries code (a Lambda), which loading it would run; refused. "
+        "Put a registered layer or function in its place, or pass --trust-model if you trust whoever made the file.\n",
+        *["lambda.keras", "--data", "data.npz"],
+    )
+    trusted = relu_probe("check", "lambda.keras", "--data", "data.npz", "--trust-model", cwd=files)
+    assert trusted.returncode == 0, trusted.stderr
+
+
+def test_an_h5_file_always_needs_trust(files):
+    refused(
+        files,
+        "relu-probe check: could not measure: dead.h5 is an HDF5 file, which may run code when it is loaded; refused. Save "
+        "the model as .keras, or pass --trust-model if you trust whoever made the file.\n",
+        *["dead.h5", "--data", "data.npz"],
+    )
+    options = ["--data", "packed.npz", "--trust-model", "--max-dead", 0.75]
+    assert relu_probe("check", "dead.h5", *options, cwd=files).returncode == 0
+
+
+def test_layers_of_ones_own(files):
+    """Registered by the module of `--data`, which is imported first."""
+    refused(
+        files,
+        "Layers or losses of your own must be registered (keras.saving.register_keras_serializable) in the module of "
+        "--data module:function, which is imported first.\n",
+        *["own.keras", "--data", "data.npz"],
+    )
+    assert relu_probe("check", "own.keras", "--data", "our_data:dataset", cwd=files).returncode == 0
+
+
+def test_a_model_without_a_relu(files):
+    refused(files, "could not measure: no ReLU found in model 'seq", "tanh.keras", "--data", "data.npz")
+
+
+def test_data_of_the_wrong_shape_and_its_traceback(files):
+    text = "could not measure: the model cannot be run on the data: found batches of shape ((None, 5), (None, 1)) (x first)"
+    debugged = relu_probe("check", "alive.keras", "--data", "wide.npz", "--debug", cwd=files)
+    assert debugged.returncode == 2
+    assert "Traceback (most recent call last):" in debugged.stderr
+    assert text in debugged.stderr.splitlines()[-1]
+
+
+def test_a_layer_that_is_not_there(files):
+    text = "could not measure: layers='conv*' matches no layer of the model; expected names, globs or layer objects from hidden."
+    refused(files, text, "alive.keras", "--data", "data.npz", "--layers", "conv*")
+
+
+def test_a_damaged_model(files):
+    refused(files, "could not measure: damaged.keras cannot be loaded: ", "damaged.keras", "--data", "data.npz")
+
+
+def test_progress_on_a_terminal(files):
+    ours, theirs = pty.openpty()
+    result = relu_probe("check", "alive.keras", "--data", "data.npz", cwd=files, stderr=theirs)
+    os.close(theirs)
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert result.returncode == 0
+    assert shown.startswith("Loading TensorFlow and the model ...")
+    assert "3/3" in shown
+    assert "3/3" not in result.stdout

@@ -1,0 +1,81 @@
+"""An .npz file is read as NumPy reads it, in batches where it can be mapped."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from relu_probe import measure, npz
+
+X = np.random.default_rng(0).normal(size=(103, 4, 3))
+Y = np.arange(103) % 2
+
+
+@pytest.fixture
+def model():
+    layers = [
+        tf.keras.Input((4, 3)),
+        tf.keras.layers.Flatten(),
+        tf.keras.layers.Dense(9, "relu"),
+        tf.keras.layers.Dense(2),
+    ]
+    model = tf.keras.Sequential(layers)
+    model.compile("sgd", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize(
+    "x",
+    [X, np.asfortranarray(X), X[::2], X.astype(">f4"), X.astype("u1"), X[:0]],
+    ids=lambda x: f"{x.dtype}{x.flags.f_contiguous}",
+)
+def test_arrays_come_back_as_saved(tmp_path, save, x):
+    save(tmp_path / "a.npz", other=Y, y=Y, x=x)
+    loaded = npz.load(tmp_path / "a.npz")
+    assert isinstance(loaded[0], np.memmap) == (save is np.savez and len(x) > 0)
+    for array, expected in zip(loaded, (x, Y), strict=True):
+        assert array.dtype == expected.dtype
+        np.testing.assert_array_equal(array, expected)
+
+
+def test_x_alone(tmp_path):
+    np.savez(tmp_path / "a.npz", x=X)
+    assert len(npz.load(tmp_path / "a.npz")) == 1
+
+
+def test_mapped_arrays_give_the_same_report_as_arrays_in_memory(tmp_path, model):
+    whole = measure(model, (X, Y))
+    for x, y in ((X, Y), (np.asfortranarray(X), Y.astype(">i4")), (X.astype(">f8"), Y.astype("u1"))):
+        np.savez(tmp_path / "a.npz", x=x, y=y)
+        data = npz.load(tmp_path / "a.npz")
+        assert measure(model, data, batch_size=10) == whole
+        assert measure(model, data, batch_size=10, max_samples=42) == measure(model, (X[:42], Y[:42])) != whole
+
+
+def test_mapped_arrays_of_unequal_lengths(tmp_path, model):
+    np.savez(tmp_path / "a.npz", x=X, y=Y[:-1])
+    with pytest.raises(ValueError, match=r"the arrays of data have \[102, 103\] samples; expected as many in each"):
+        measure(model, npz.load(tmp_path / "a.npz"))
+
+
+def peak(work):
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_larger_than_memory_is_fine(tmp_path, model):
+    """NumPy never holds more than a few batches of a mapped file; of a packed one it holds all."""
+    x = np.zeros((200_000, 4, 3))
+    np.savez(tmp_path / "mapped.npz", x=x)
+    np.savez_compressed(tmp_path / "packed.npz", x=x)
+    measure(model, x[:1000], batch_size=1000)
+    mapped = peak(lambda: measure(model, npz.load(tmp_path / "mapped.npz"), batch_size=1000))
+    packed = peak(lambda: measure(model, npz.load(tmp_path / "packed.npz"), batch_size=1000))
+    assert mapped < x.nbytes / 4
+    assert packed > x.nbytes

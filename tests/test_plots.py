@@ -1,0 +1,128 @@
+"""Figures: what is drawn is what the reports say."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from relu_probe import LayerReport, Report
+from relu_probe.pictures import DEAD, life
+
+pytest.importorskip("matplotlib")
+from matplotlib.image import AxesImage
+from matplotlib.text import Text
+
+from relu_probe.plots import plot_history, plot_report
+
+N = 1000
+
+
+def fit(names, epochs=6, neurons=40, seed=0):
+    """Reports in which layer i loses i neurons an epoch, and one neuron of each is blocked."""
+    rng = np.random.default_rng(seed)
+    return [
+        Report({name: layer(rng, neurons, i * epoch) for i, name in enumerate(names)}, epoch, "train")
+        for epoch in range(epochs)
+    ]
+
+
+def layer(rng, neurons, dead):
+    active = rng.integers(1, N, neurons)
+    active[:dead] = 0
+    with_gradient = active.copy()
+    with_gradient[-1] = 0
+    return LayerReport(samples=N, positions=N, active=active, with_gradient=with_gradient)
+
+
+def texts(figure):
+    figure.canvas.draw()
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+def pictures(figure):
+    return [image.get_array() for image in figure.findobj(AxesImage)]
+
+
+def test_a_report_is_a_strip_a_layer():
+    report = fit(["one", "two"])[-1]
+    figure = plot_report(report)
+    for strip, name in zip(pictures(figure), report):
+        np.testing.assert_array_equal(strip, life([report[name]]))
+        assert (strip == DEAD).all(axis=-1).mean() == report[name].dead_fraction
+    assert figure.axes[0].get_yticklabels()[1].get_text() == "two"
+    assert {"0 of 40 dead, 1 blocked", "5 of 40 dead, 1 blocked"} <= set(texts(figure))
+    assert 'ReLU report (train, epoch 5): "dead" is never active on the N samples, N = 1,000' in texts(figure)
+
+
+def test_a_history_draws_every_layer_and_its_life():
+    reports = fit(["one", "two", "three"])
+    figure = plot_history(reports)
+    dead, zero = (axes for axes in figure.axes if axes.get_xlabel() == "epoch")
+    for axes, scalar in ((dead, "dead_fraction"), (zero, "zero_gradient_fraction")):
+        drawn = [line.get_ydata().tolist() for line in axes.lines]
+        assert drawn[:-1] == [[getattr(r[name], scalar) for r in reports] for name in reports[0]]
+        assert drawn[-1] == [getattr(r, scalar) for r in reports]
+        assert drawn[0] != drawn[1]  # lines that could be told apart
+    for shown, name in zip(pictures(figure), reports[0]):
+        np.testing.assert_array_equal(shown, life([report[name] for report in reports]))
+    assert {"one: 0 of 40 dead, 1 blocked", "three: 10 of 40 dead, 1 blocked"} <= set(texts(figure))
+
+
+def test_of_many_layers_the_sickest_have_colours_and_pictures():
+    reports = fit([f"layer_{i}" for i in range(20)], epochs=2)
+    figure = plot_history(reports)
+    titles = [axes.get_title(loc="left") for axes in figure.axes if ":" in axes.get_title(loc="left")]
+    assert [title.split(":")[0] for title in titles] == [f"layer_{i}" for i in range(12, 20)]
+    assert len(figure.axes[0].lines) == 21
+    assert sum(line.get_color() == "0.8" for line in figure.axes[0].lines) == 12
+    assert "other layers" in texts(figure)
+
+
+def test_any_name_shows_as_text():
+    names = ["_hidden", "$a_b$", "a|b", "<img src=x>", "n" * 300]
+    reports = fit(names)
+    for figure in (plot_report(reports[-1]), plot_history(reports)):
+        assert sum(text.startswith("nnn") and len(text) < 100 for text in texts(figure)) >= 1
+        assert any("$a_b$" in text for text in texts(figure))
+        assert not any(text.get_parse_math() for text in figure.findobj(Text) if "$" in text.get_text())
+    legend = [text.get_text() for text in figure.subfigs[0].legends[0].get_texts()]
+    assert legend[:4] == names[:4]
+
+
+def test_without_gradients_and_with_a_layer_that_saw_nothing():
+    seen, unseen = (LayerReport(samples=n, positions=n, active=[0, 0]) for n in (3, 0))
+    reports = [Report({"a": seen, "b": unseen}, epoch) for epoch in range(3)]
+    figure = plot_history(reports)
+    assert [axes.get_title(loc="left") for axes in figure.axes][:2] == ["dead fraction", "a: 2 of 2 dead"]
+    assert len(pictures(plot_report(reports[0]))) == 1
+
+
+def test_nothing_measured_is_said():
+    for plot, found in ((lambda: plot_report(Report()), 1), (lambda: plot_history([]), 0)):
+        message = (
+            f"found {found} reports, and no measured layer in them; expected at least one. "
+            "Pass probe.reports after model.fit, or the report of measure(...)."
+        )
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            plot()
+
+
+def test_a_notebook_shows_a_figure_once():
+    """By its own `_repr_png_`: pyplot, which would show it a second time, does not know of it."""
+    import matplotlib.pyplot as plt
+
+    assert plot_report(fit(["one"])[-1])._repr_png_().startswith(b"\x89PNG")
+    assert plt.get_fignums() == []
+
+
+def test_without_matplotlib_the_way_out_is_said_and_the_core_works():
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "import relu_probe.pictures, relu_probe.summaries\n"
+        "try: import relu_probe.plots\n"
+        "except ImportError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "relu_probe.plots needs matplotlib. Install it: pip install 'relu_probe[plot]'\n"
