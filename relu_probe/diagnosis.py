@@ -13,6 +13,7 @@ from relu_probe.affine import Twins
 from relu_probe.causes import Causes, causes
 from relu_probe.certainty import check_confidence, joint_rate_limit, rate_limit
 from relu_probe.certify import Certificate, Certifier
+from relu_probe.export import import_pandas
 from relu_probe.flow import Flow, recorded
 from relu_probe.jumps import Jump
 from relu_probe.lives import History, history
@@ -83,12 +84,7 @@ class Diagnosis:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError(
-                "to_frame() needs pandas, which is not installed. Install it: pip install pandas"
-            ) from error
+        pd = import_pandas()
         columns = ("cause", "margin", "certified", "rate_limit", "joint_rate_limit")
         frames = [
             pd.DataFrame(

@@ -52,15 +52,25 @@ def write_csv(report: Report, path: str | os.PathLike[str]) -> None:
 
 def to_frame(report: Report) -> Any:
     """See `Report.to_frame`."""
+    pd = import_pandas()
+    parts = [_columns(report.epoch, name, layer) for name, layer in report.layers.items()]
+    values = [list(chain.from_iterable(column)) for column in zip(*parts)] or [[]] * len(COLUMNS)
+    return pd.DataFrame({name: pd.Series(v, dtype=dtype) for (name, dtype), v in zip(COLUMNS.items(), values)})
+
+
+def import_pandas() -> Any:
+    """The module, for `to_frame()`.
+
+    Raises:
+        ImportError: it is not installed.
+    """
     try:
-        import pandas as pd
+        import pandas
     except ImportError as error:
         raise ImportError(
             "to_frame() needs pandas, which is not installed; pip install 'relu_probe[pandas]'."
         ) from error
-    parts = [_columns(report.epoch, name, layer) for name, layer in report.layers.items()]
-    values = [list(chain.from_iterable(column)) for column in zip(*parts)] or [[]] * len(COLUMNS)
-    return pd.DataFrame({name: pd.Series(v, dtype=dtype) for (name, dtype), v in zip(COLUMNS.items(), values)})
+    return pandas
 
 
 def _columns(epoch: int | None, name: str, layer: LayerReport) -> list[list[Any]]:
