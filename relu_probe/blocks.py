@@ -102,12 +102,20 @@ def variables(strategy: Any, *values: Any, aggregation: Any = tf.VariableAggrega
     """
     on_read = tf.VariableSynchronization.ON_READ
 
+    device = _device() if strategy.num_replicas_in_sync == 1 else None
+
     def make() -> list[tf.Variable]:
-        with strategy.scope():
+        with tf.device(device), strategy.scope():
             return [tf.Variable(v, trainable=False, synchronization=on_read, aggregation=aggregation) for v in values]
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(make).result()
+
+
+def _device() -> str:
+    """Where the caller's `tf.device` puts things: XLA's functions take no variable of another device."""
+    with tf.init_scope():
+        return str(tf.zeros(()).device)
 
 
 def _row(values: list[Any]) -> Any:

@@ -1,16 +1,19 @@
 """When is it measured, and who is told?"""
 
 import os
-import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
 
 from relu_probe import data as data_module
+from relu_probe.faults import Faults
 from relu_probe.guard import Guard
 from relu_probe.jumps import Jump, Jumps, has_running_loss
+from relu_probe.last import call_last
 from relu_probe.layers import find_relus, select
 from relu_probe.limits import Limits
 from relu_probe.lives import Lives
@@ -84,11 +87,12 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self.strict, self.activation_sum, self.at_start = strict, activation_sum, at_start
         self.images, self.text = images, text
         self.reports: list[Report] = []
-        self._disabled: dict[str, str] = {}  # "measuring" or "logging" -> why
+        self._faults = Faults(strict)
         self._summaries: Summaries | None = None
         self._keys: list[str] = []
         self._batches: Any = None
         self._measuring = False  # in this epoch
+        self._last = False  # whether Keras calls `_count_step` after all other callbacks' hooks
         self._batch = 0  # of this epoch, the step it began with
         self._lives, self._jumps = Lives(), Jumps()
         self._uncounted = 0  # training steps since the last measured epoch
@@ -110,7 +114,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
     # --- a fit --------------------------------------------------------------------------------------------------------
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self.reports, self._disabled, self._measuring = [], {}, False
+        self.reports, self._faults, self._measuring = [], Faults(self.strict), False
         self._lives, self._jumps, self._uncounted = Lives(), Jumps(), 0
         self._close()
         self._keys = select(find_relus(self.model), self.layers, self.model)
@@ -121,6 +125,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._guard.restart(gradients=self._expects_gradients())
         if self.log_dir is not None and _is_chief(self.model.distribute_strategy):
             self._summaries = Summaries(self.log_dir, self.name, images=self.images, text=self.text)
+            self._guarded("logging", self._summaries.open)
+        self._last = call_last(self._count_step)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if epoch == 0 and self.at_start:
@@ -133,8 +139,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._batch = int(batch)  # tf_keras passes tensors
-        if self._measuring and self.data is None:
-            count_next_step(self.model)
+        if not self._last:
+            self._count_step()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._guarded("dating", lambda: self._date(int(batch), logs or {}))
@@ -150,11 +156,15 @@ class ReluProbe(tf.keras.callbacks.Callback):
     def on_train_end(self, logs: Any = None) -> None:
         if self._summaries is not None:
             self._guarded("logging", self._summaries.finish)
-        if self._summaries is not None and self.reports and "logging" not in self._disabled:
-            print(self._summaries.how_to_open())
+        if self._summaries is not None and self.reports and "logging" not in self._faults:
+            _say(self._summaries.how_to_open())
         self._close()
 
     # --- its parts ----------------------------------------------------------------------------------------------------
+
+    def _count_step(self) -> None:
+        if self._measuring and self.data is None and "measuring" not in self._faults:
+            count_next_step(self.model)
 
     def _date(self, batch: int, logs: Any) -> None:
         # Of the steps of one execution Keras 3.3 names the first, later ones the last, even if the data ended before.
@@ -166,17 +176,19 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def _report_on(self, epoch: int) -> None:
         self._guarded("measuring", lambda: self._measure(epoch))
+        if self._faults.why and not self.reports:  # so that there is one that says why
+            self.reports.append(Report(epoch=epoch, source=self._source, incomplete=self._faults.why))
         self._guarded("logging", lambda: self._log(epoch))
 
     def _measure(self, epoch: int) -> None:
         if self.data is None:
             counters = kept_counters(self.model)
-            report = Report(counters.read(self._keys, self.activation_sum), epoch, "train")
-            if counters.failure is not None:
-                raise counters.failure
+            report = Report(counters.read(self._keys, self.activation_sum), epoch)
+            counters.check(self._jumps.epoch_steps)
         else:
             found = measurer_of(self.model).run(self._batches)
-            report = replace(found.select(self._keys), epoch=epoch, source="data")
+            report = replace(found.select(self._keys), epoch=epoch)
+        report = replace(report, source=self._source, incomplete=self._faults.why)
         self.reports.append(self._lives.follow(report))
 
     def _log(self, epoch: int) -> None:
@@ -190,7 +202,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         prefix = "" if self.name == "relu_probe" else f"{self.name}_"
         report = self.report or Report.empty()
         logs[f"{prefix}dead_fraction"] = float(report.dead_fraction)
-        if report.has_gradients if self.reports else self._expects_gradients():
+        if report.has_gradients if report.samples else self._expects_gradients():
             logs[f"{prefix}zero_gradient_fraction"] = float(report.zero_gradient_fraction)
 
     def _enforce(self, epoch: int) -> None:
@@ -200,29 +212,49 @@ class ReluProbe(tf.keras.callbacks.Callback):
         if self._guard.on_limit == "raise":
             self._close()  # Keras skips on_train_end
             raise RuntimeError(f"relu_probe: training failed in epoch {epoch}: {why}")
-        print(f"\nrelu_probe: training stopped after epoch {epoch}: {why}")
+        _say(f"\nrelu_probe: training stopped after epoch {epoch}: {why}")
+
+    @property
+    def _source(self) -> str:
+        return "train" if self.data is None else "data"
 
     def _expects_gradients(self) -> bool:
         return self.data is None or (self._batches.labelled and has_loss(self.model))
 
     def _guarded(self, part: str, work: Callable[[], None]) -> None:
         """Run-time errors never stop a fit: one warning, the part is switched off, and the report says so."""
-        if part in self._disabled:
-            return
         try:
-            work()
-        except Exception as error:
-            if self.strict:
-                raise
-            self._disabled[part] = reason = f"{part} stopped: {type(error).__name__}: {error}"
-            if self.reports:
-                self.reports[-1] = replace(self.reports[-1], incomplete=reason)
-            warnings.warn(f"relu_probe: {reason} The training goes on. strict=True would raise.", stacklevel=2)
+            self._faults.run(part, work)
+        except Exception:
+            self._close()  # strict; Keras skips on_train_end
+            raise
+        if self.reports and self.reports[-1].incomplete != self._faults.why:
+            self.reports[-1] = replace(self.reports[-1], incomplete=self._faults.why)
 
     def _close(self) -> None:
         if self._summaries is not None:
             self._summaries.close()
             self._summaries = None
+
+    # --- copies -------------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the model and what was made for one fit: a copy has the reports, and can be used in any fit."""
+        dropped = {"_model", "model", "_summaries", "_batches"}
+        return {name: None if name in dropped else value for name, value in self.__dict__.items()}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ReluProbe":
+        """`data` and `layers` are shared: they are only read, and a Dataset cannot be copied."""
+        memo.update({id(shared): shared for shared in (self.data, self.layers)})
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        copied.__dict__.update(deepcopy(self.__getstate__(), memo))
+        return copied
+
+
+def _say(text: str) -> None:
+    """A closed terminal, or one that cannot show a directory's name, is no reason to lose a trained model."""
+    with suppress(OSError, ValueError):
+        print(text)
 
 
 def _is_chief(strategy: Any) -> bool:

@@ -46,6 +46,7 @@ class Counters:
         self.measuring = measuring
         self.strategy = model.distribute_strategy
         self.failure: Exception | None = None  # why a layer could not be counted
+        self.untraceable: Exception | None = None  # why a counted training step could not be made: see stepping.py
         self.users = 0  # of the attached probes, and what takes them off again: see probe.py
         self.detach: list[Callable[[], None]] = []
         self._model = weakref.ref(model)
@@ -148,6 +149,22 @@ class Counters:
                 self._step_number.assign(1)
             for block in self._blocks.values():
                 block.forget()
+
+    def give_up(self) -> None:
+        """The training goes on without being counted."""
+        error = self.untraceable
+        self.failure = RuntimeError(f"the training step cannot be counted: {type(error).__name__}: {error}")
+        self.untraceable = None  # its traceback holds a graph
+
+    def check(self, steps: int) -> None:
+        """Raises what kept the counts of so many training steps from being whole."""
+        if self.failure is not None:
+            raise self.failure
+        if steps and not self._blocks:
+            raise RuntimeError(
+                f"no ReLU layer was called in {steps:,} training steps; expected the steps to call the model's layers. A "
+                "make_train_function of your own has to call self.train_step."
+            )
 
     def read(self, keys: list[str], activation_sum: bool = True) -> dict[str, LayerReport]:
         """The global counts, of all replicas and workers: a collective, which every worker has to call."""

@@ -385,6 +385,8 @@ def _no_relu(model: Any) -> str:
     looked = [f"{'/'.join(p.path)} ({type(p.layer).__name__}{_named_activation(p.layer)})" for p in places]
     soft = {name for p in places if (name := _named_activation(p.layer).strip(", ")) in ("sigmoid", "tanh")}
     hint = f" {' and '.join(sorted(soft))} units can saturate but not die." if soft else ""
+    if not model.built:
+        hint += " The model is not built: layers that it makes then can be seen once it was called on a batch."
     return (
         f"no ReLU found in model {model.name!r}; looked at {', '.join(looked) or 'no layers'}.{hint} Expected a layer that "
         "ends in a ReLU: a ReLU used as a plain function inside a subclassed call cannot be seen; write it as a layer of "

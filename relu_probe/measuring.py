@@ -10,12 +10,13 @@ import tensorflow as tf
 
 from relu_probe import data as data_module
 from relu_probe.counters import Counters
+from relu_probe.kept import Kept
 from relu_probe.layers import find_relus, select
 from relu_probe.probe import attached
 from relu_probe.report import Report
 from relu_probe.support import check_model
 
-_kept: "weakref.WeakKeyDictionary[Any, Measurer]" = weakref.WeakKeyDictionary()
+_kept = Kept()
 
 
 def measure(
@@ -66,7 +67,7 @@ def measure(
 def measurer_of(model: Any) -> "Measurer":
     """One a model, kept while its layers, loss and optimizer are the same: each new one traces anew."""
     _check_built(model)
-    measurer = _kept.get(model)
+    measurer: Measurer | None = _kept.get(model)
     if measurer is None or not measurer.fits(model):
         measurer = _kept[model] = Measurer(model)
     return measurer

@@ -12,7 +12,7 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 except ImportError as error:
-    raise ImportError("relu_probe.plots needs matplotlib. Install it: pip install 'relu_probe[plot]'") from error
+    raise ImportError("relu_probe.plots needs matplotlib. Install it: python -m pip install matplotlib") from error
 
 from relu_probe.cards import shortened
 from relu_probe.pictures import DEAD, colours, life

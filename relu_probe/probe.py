@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from relu_probe.counters import Counters
@@ -73,8 +72,9 @@ class Probe:
         return Forward(
             self.relu.key,
             active=self._count(fires),
-            # Outputs are >= 0: their sum is NaN only where one of them is, for one pass less.
-            nan=self._sum(a) if source is a else self._sum(tf.where(tf.math.is_nan(source), np.nan, 0.0)),
+            # Outputs are >= 0: their sum is NaN only where one of them is, for one pass less. (Finite values must not
+            # overflow, nor NaN stand in the graph: the user may be looking for them, with `enable_check_numerics`.)
+            nan=self._sum(_wide(a if source is a else tf.where(tf.math.is_nan(source), source, tf.zeros_like(source)))),
             size=a.shape.num_elements() if known else tf.size(a, tf.int64),
             samples=int(a.shape[0]) if known else tf.shape(a, tf.int64)[0],
             activation_sum=self._sum(tf.cast(a, tf.float64)) if self.counters.activation_sum else None,
@@ -110,10 +110,11 @@ class Probe:
 def attached(counters: Counters) -> Iterator[None]:
     """Probes on all counted layers, for the time of the block. Re-entrant: replicas trace in several threads."""
     with _lock:
-        if not counters.users:
-            counters.detach = [_attach(relu, counters) for relu in counters.relus.values()]
         counters.users += 1
     try:
+        with _lock:
+            for relu in counters.relus.values() if not counters.detach else ():
+                counters.detach.append(_attach(relu, counters))
         yield
     finally:
         with _lock:
@@ -143,6 +144,10 @@ def _attach(relu: ReluLayer, counters: Counters) -> Callable[[], None]:
             layer.__dict__["call"] = before
 
     return restore
+
+
+def _wide(values: tf.Tensor) -> tf.Tensor:
+    return tf.cast(values, tf.float32) if values.dtype == tf.float16 else values
 
 
 def _before_relu(output: tf.Tensor) -> tf.Tensor:

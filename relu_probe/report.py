@@ -175,6 +175,9 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
             return NotImplemented
         return all(_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
 
+    def __reduce__(self) -> Any:  # through __init__: a pickled array comes back writeable
+        return type(self), tuple(getattr(self, f.name) for f in fields(self))
+
     def to_dict(self) -> dict[str, Any]:
         return layer_to_dict(self)
 
@@ -322,6 +325,10 @@ class Report:
         from relu_probe.cards import report_html
 
         return report_html(self)
+
+    def __reduce__(self) -> Any:  # a mappingproxy cannot be pickled
+        layers, *others = (getattr(self, f.name) for f in fields(self))
+        return type(self), (dict(layers), *others)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: numbers, strings, lists, None."""

@@ -1,23 +1,26 @@
 """How does counting get into Keras's own training step? Through a train function of our own, for one step at a time."""
 
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import tensorflow as tf
+
 from relu_probe.counters import Counters
+from relu_probe.kept import Kept
 from relu_probe.layers import find_relus
 from relu_probe.probe import attached
 
-_kept: "weakref.WeakKeyDictionary[Any, Counters]" = weakref.WeakKeyDictionary()
+_kept = Kept()
 _lock = threading.RLock()
 
 
 def training_counters(model: Any, *, activation_sum: bool = False) -> Counters:
     """The counters of the model's training steps: one set a model, shared by all probes of a fit, kept between fits."""
     with _lock:
-        relus, counters = find_relus(model), _kept.get(model)
+        relus = find_relus(model)
+        counters: Counters | None = _kept.get(model)
         same = counters is not None and counters.traces(relus)
         if counters is None or not same or (activation_sum and not counters.activation_sum):
             counters = _kept[model] = Counters(model, relus, activation_sum=activation_sum, steps=True)
@@ -26,12 +29,14 @@ def training_counters(model: Any, *, activation_sum: bool = False) -> Counters:
 
 def kept_counters(model: Any) -> Counters:
     """Those of the fit that is under way: another probe of it may have asked for richer ones."""
-    return _kept[model]
+    counters: Counters = _kept.get(model)
+    return counters
 
 
 def count_next_step(model: Any) -> None:
     """Makes the next call of `model.train_function` a counted one. It takes itself off before it does anything else."""
-    if not isinstance(model.train_function, _OneShot):  # another probe of this fit may have been here already
+    armed = isinstance(model.train_function, _OneShot)  # by another probe of this fit
+    if not armed and kept_counters(model).failure is None:
         model.__dict__["train_function"] = _OneShot(model, model.train_function)
 
 
@@ -43,15 +48,19 @@ class _OneShot:
     def __call__(self, iterator: Any) -> Any:
         self.model.__dict__["train_function"] = self.original
         counters = kept_counters(self.model)
+        counters.untraceable = None
         try:
             step, function = _counted(self.model, self.original, counters)
-        except Exception as error:  # the training goes on, uncounted; who reads the counters is told
-            counters.failure = error
-            return self.original(iterator)
-        with _as_train_step(self.model, step):
-            logs = function(iterator)
-        _lend_trace(function, self.original)
-        return logs
+            with _as_train_step(self.model, step):
+                logs = function(iterator)
+        except Exception:
+            if counters.untraceable is None:  # a step was run, and cannot be repeated: its batch is gone
+                raise
+        else:
+            _lend_trace(function, self.original)
+            return logs
+        counters.give_up()
+        return self.original(iterator)
 
 
 def _counted(model: Any, original: Any, counters: Counters) -> tuple[Any, Any]:
@@ -59,19 +68,42 @@ def _counted(model: Any, original: Any, counters: Counters) -> tuple[Any, Any]:
 
     A second fit would reuse a function that was traced without probes; building one a fit leaks about 1 MB each.
     """
-    kept = original.__dict__.get("_relu_probe")
-    if kept is None or kept[0] is not counters:
-        step = counted_step(model.train_step, counters)
-        names = ("train_function", "train_tf_function")  # the second is tf_keras'
-        before = {name: model.__dict__[name] for name in names if name in model.__dict__}
-        try:
-            with _as_train_step(model, step):
-                model.make_train_function(force=True)
-            kept = (counters, step, model.train_function)
-        finally:
-            model.__dict__.update(before)
-        original._relu_probe = kept
-    return kept[1], kept[2]
+    try:
+        kept = original.__dict__.get("_relu_probe")
+        if kept is None or kept[0] is not counters:
+            _check_trainable(model, original)
+            step = counted_step(model.train_step, counters)
+            kept = original._relu_probe = (counters, step, _train_function(model, step))
+        return kept[1], kept[2]
+    except Exception as error:
+        counters.untraceable = error
+        raise
+
+
+def _train_function(model: Any, step: Callable[..., Any]) -> Any:
+    names = ("train_function", "train_tf_function")  # the second is tf_keras'
+    before = {name: model.__dict__[name] for name in names if name in model.__dict__}
+    try:
+        with _as_train_step(model, step):
+            model.__dict__["train_function"] = None  # not all models' own make_train_function takes `force`
+            model.make_train_function()
+        return model.train_function
+    finally:
+        model.__dict__.update(before)
+
+
+def _check_trainable(model: Any, original: Any) -> None:
+    """Keras 3 goes on with the step it has traced, whatever became frozen since, until compile(); so a new trace would
+    train another set of weights than a fit without a probe. (tf_keras undoes such a change for the time of a fit.)
+    """
+    cells = [cell.cell_contents for cell in getattr(original, "__closure__", None) or ()]
+    traced = any(getattr(f, "experimental_get_tracing_count", int)() for f in [original, *cells])
+    trained = getattr(model.optimizer, "_trainable_variables", [])  # of Keras 3, when it was first applied
+    if traced and (frozen := [v.path for v in trained if not v.trainable]):
+        raise RuntimeError(
+            f"{frozen[0]} was frozen after the training step was traced, and Keras goes on training it until the model "
+            "is compiled again; expected model.compile() after a change of `trainable`."
+        )
 
 
 def _lend_trace(function: Any, original: Any) -> None:
@@ -83,8 +115,13 @@ def _lend_trace(function: Any, original: Any) -> None:
 
 def counted_step(train_step: Callable[..., Any], counters: Counters) -> Callable[..., Any]:
     def step(data: Any) -> Any:
-        with attached(counters), counters.step(data):
-            return train_step(data)
+        try:
+            with attached(counters), counters.step(data):
+                return train_step(data)
+        except Exception as error:
+            if not tf.executing_eagerly():  # nothing was run yet
+                counters.untraceable = error
+            raise
 
     return step
 

@@ -1,10 +1,7 @@
 """How does TensorBoard show it? A report in, event files out."""
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +10,7 @@ from tensorboard.plugins.custom_scalar import summary as custom_scalar
 from tensorboard.plugins.histogram import metadata
 
 from relu_probe.cards import plain_text, report_markdown
+from relu_probe.event_file import EventFile
 from relu_probe.pictures import LEGEND, life
 from relu_probe.report import Floats, Report
 
@@ -55,12 +53,17 @@ class Summaries:
         self.images, self.text = images, text
         self._reports: list[Report] = []
         self._pictured = 0  # reports, in the newest pictures
-        self._writer: Any = None
+        self._step = 0
+        self._file = EventFile(self.directory)
+
+    def open(self) -> None:
+        """Makes the event file, so that what is wrong with the directory shows before the first step."""
+        self._file.open()
 
     def write(self, report: Report, step: int) -> None:
-        """One step, flushed."""
         self._reports.append(report)
-        with self._recording(step):
+        self._step = step
+        with self._file.recording(step):
             if len(self._reports) == 1:
                 _layout(report)
             self._write(report)
@@ -69,19 +72,9 @@ class Summaries:
 
     def finish(self) -> None:
         """The last pictures, at the step of the newest report."""
-        if self._writer is not None and len(self._reports) > self._pictured:
-            with self._recording(self._step):
+        if len(self._reports) > self._pictured:
+            with self._file.recording(self._step):
                 self._picture()
-
-    @contextmanager
-    def _recording(self, step: int) -> Iterator[None]:
-        """Another callback's `record_if` must not swallow what is written here."""
-        if self._writer is None:
-            self._writer = tf.summary.create_file_writer(self.directory)
-        self._step = step
-        with self._writer.as_default(step=step), tf.summary.record_if(True):
-            yield
-        self._writer.flush()
 
     def _picture(self) -> None:
         self._pictured = len(self._reports)
@@ -106,9 +99,7 @@ class Summaries:
                     _histogram(f"{tag}/{name}", rates, f"{description} {about[name]}")
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        self._file.close()
 
     def how_to_open(self) -> str:
         link = "http://localhost:6006/?tagFilter=dead_fraction&smoothing=0#timeseries"

@@ -1,17 +1,17 @@
 """How is a training loop of the user's own watched? Probes on all layers, for the time of a block."""
 
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from relu_probe.counters import Counters
+from relu_probe.kept import Kept
 from relu_probe.layers import find_relus, select
 from relu_probe.probe import attached
 from relu_probe.report import Report
 from relu_probe.support import check_model
 
-_kept: "weakref.WeakKeyDictionary[Any, Counters]" = weakref.WeakKeyDictionary()
+_kept = Kept()
 _FUNCTIONS = ("train_function", "test_function", "predict_function")
 
 
@@ -72,7 +72,8 @@ def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
 
 
 def _counters(model: Any) -> Counters:
-    relus, counters = find_relus(model), _kept.get(model)
+    relus = find_relus(model)
+    counters: Counters | None = _kept.get(model)
     if counters is None or not counters.traces(relus):
         counters = _kept[model] = Counters(model, relus)
     return counters

@@ -116,7 +116,7 @@ def wide(epoch, seed=0):
     rng = np.random.default_rng([seed, epoch])
     counts = {f"block_{i}/dense": np.sort(rng.integers(0, 60_000, (2, NEURONS)), axis=0) for i in range(LAYERS)}
     layers = {
-        name: LayerReport(samples=60_000, positions=60_000, active=active, with_gradient=with_gradient)
+        name: LayerReport(60_000, 60_000, active=active, with_gradient=with_gradient, died=1, revived=1)
         for name, (with_gradient, active) in counts.items()
     }
     return Report(layers, epoch, "train")
@@ -136,7 +136,8 @@ def growth(log_dir, **options):
 def test_an_epoch_of_50_layers_of_1000_neurons_is_small(tmp_path):
     assert growth(tmp_path / "probe", images=False).max() < LIMIT
     tags = Counter(value.tag.split("/")[0] for _, value in values(tmp_path / "probe"))
-    assert tags["activation_rate"] == tags["gradient_rate"] == tags["dead_fraction"] - 4 == 4 * LAYERS
+    assert tags["activation_rate"] == tags["gradient_rate"] == tags["died"] == tags["revived"] == 4 * LAYERS
+    assert tags["dead_fraction"] == tags["zero_gradient_fraction"] == 4 * (LAYERS + 1)
 
     writer = tf.summary.create_file_writer(str(tmp_path / "values"))  # the planted mistake: every neuron's value
     with writer.as_default(step=0):

@@ -141,7 +141,7 @@ def test_a_report_that_saw_nothing_stops_nothing():
 
 def test_other_callbacks_see_the_keys(tmp_path):
     log, best = tmp_path / "log.csv", tmp_path / "best.keras"
-    checkpoint = K.callbacks.ModelCheckpoint(best, monitor="dead_fraction", mode="min", save_best_only=True)
+    checkpoint = K.callbacks.ModelCheckpoint(str(best), monitor="dead_fraction", mode="min", save_best_only=True)
     history = fit(model_with(-100.0), ReluProbe(max_dead=0.5, patience=2), checkpoint, K.callbacks.CSVLogger(log))
     rows = list(csv.DictReader(log.read_text().splitlines()))
     assert [float(row["dead_fraction"]) for row in rows] == history["dead_fraction"] == [1.0] * 3

@@ -125,4 +125,4 @@ def test_without_matplotlib_the_way_out_is_said_and_the_core_works():
         "except ImportError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout == "relu_probe.plots needs matplotlib. Install it: pip install 'relu_probe[plot]'\n"
+    assert done.stdout == "relu_probe.plots needs matplotlib. Install it: python -m pip install matplotlib\n"

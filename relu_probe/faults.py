@@ -1,0 +1,51 @@
+"""What happens when measuring or logging fails? One warning; that part is switched off; the training goes on."""
+
+import re
+import warnings
+from collections.abc import Callable
+
+
+class Faults:
+    """Runs the parts of a probe that must not stop a training, each until it fails.
+
+    Args:
+        strict: errors pass.
+
+    >>> faults = Faults(strict=False)
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore")
+    ...     faults.run("logging", lambda: 1 / 0)
+    >>> faults.run("logging", lambda: print("never called"))
+    >>> "logging" in faults, faults.why
+    (True, 'logging stopped: ZeroDivisionError: division by zero')
+    """
+
+    def __init__(self, strict: bool) -> None:
+        self.strict = strict
+        self._reasons: dict[str, str] = {}
+
+    def __contains__(self, part: str) -> bool:
+        return part in self._reasons
+
+    @property
+    def why(self) -> str:
+        """Of all parts that failed, "" where none did."""
+        return "; ".join(self._reasons.values())
+
+    def run(self, part: str, work: Callable[[], None]) -> None:
+        """KeyboardInterrupt and SystemExit are no errors, and pass."""
+        if part in self:
+            return
+        try:
+            work()
+        except Exception as error:
+            if self.strict:
+                raise
+            self._reasons[part] = reason = f"{part} stopped: {_say(error)}"
+            warnings.warn(f"relu_probe: {reason} The training goes on. strict=True would raise.", stacklevel=3)
+
+
+def _say(error: Exception) -> str:
+    """In one line, without TensorFlow's node names; "; " separates reasons from each other."""
+    text = re.sub(r"{{.*?}} ?|\[Op:.*?\]( name: ?)?", "", str(error)).strip()
+    return f"{type(error).__name__}: {text}".partition("\n")[0].replace("; ", ", ")

@@ -1,0 +1,228 @@
+"""Training loops of the user's own: `train_on_batch`, a custom `train_step`, a GradientTape, through `watch`."""
+
+import numpy as np
+import oracle
+import pytest
+import tensorflow as tf
+
+from relu_probe import ReluProbe, measure, watch
+
+K, L = tf.keras, tf.keras.layers
+BATCHES, SIZE = 3, 5
+
+
+def data(seed=0):
+    rng = np.random.default_rng(seed)
+    shape = (BATCHES, SIZE)
+    return rng.standard_normal((*shape, 4)).astype("f"), rng.standard_normal((*shape, 1)).astype("f")
+
+
+def build(kind=K.Sequential):
+    bias = K.initializers.Constant([-50.0, 0.1, 0.1])
+    layers = [K.Input((4,)), L.Dense(3, "relu", bias_initializer=bias, name="a"), L.Dense(2, "relu", name="b")]
+    model = kind([*layers, L.Dense(1, name="out")], name="net")
+    model.compile(K.optimizers.SGD(0.0), "mse")
+    return model
+
+
+def expected_of(model, x, y):
+    return oracle.measure(model, [(tf.constant(a), tf.constant(b)) for a, b in zip(x, y)], training=True)
+
+
+def assert_report(report, expected):
+    for key, layer in report.layers.items():
+        assert layer.samples == BATCHES * SIZE
+        oracle.assert_counts(layer, expected[key])
+
+
+def step_of(model, **options):
+    """A step of the user's own, as a tf.function of the user's own."""
+
+    @tf.function(**options)
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(model(x, training=True) - y))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        model.optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+        return loss
+
+    return step
+
+
+def eager_step_of(model):
+    return step_of(model).python_function
+
+
+@pytest.mark.parametrize(
+    "make", [step_of, eager_step_of, lambda m: step_of(m, jit_compile=True)], ids=["graph", "eager", "jit"]
+)
+def test_a_gradient_tape_loop(make):
+    model, (x, y) = build(), data()
+    expected, step = expected_of(model, x, y), make(model)
+    with watch(model) as w:
+        for batch in zip(x, y):
+            step(*batch)
+        report = w.report()
+    assert_report(report, expected)
+    assert report.source == "watch"
+    assert report.epoch is None
+    assert report["a"].dead.tolist() == [True, False, False]
+
+
+def test_train_on_batch():
+    model, (x, y) = build(), data()
+    expected = expected_of(model, x, y)
+    for _ in range(2):  # the second uses what the first traced
+        with watch(model) as w:
+            for batch in zip(x, y):
+                model.train_on_batch(*batch)
+            assert_report(w.report(), expected)
+    model.train_on_batch(x[0], y[0])  # outside: not counted, and still works
+
+
+def test_train_on_batch_that_was_traced_before_counts_all_the_same():
+    """Keras's own functions are traced anew inside."""
+    model, (x, y) = build(), data()
+    model.train_on_batch(x[0], y[0])
+    expected = expected_of(model, x, y)
+    with watch(model) as w:
+        for batch in zip(x, y):
+            model.train_on_batch(*batch)
+        assert_report(w.report(), expected)
+
+
+class OwnStep(K.Sequential):
+    def train_step(self, batch):
+        x, y = batch[:2]
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(self(x, training=True) - y))
+        weights = self.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+        return {"loss": loss}
+
+
+def test_a_custom_train_step_in_fit_and_in_train_on_batch():
+    model, (x, y) = build(OwnStep), data()
+    expected, probe = expected_of(model, x, y), ReluProbe(strict=True)
+    model.fit(x.reshape(-1, 4), y.reshape(-1, 1), batch_size=SIZE, shuffle=False, verbose=0, callbacks=[probe])
+    assert_report(probe.report, expected)
+    with watch(model) as w:
+        for batch in zip(x, y):
+            model.train_on_batch(*batch)
+        assert_report(w.report(), expected)
+
+
+@pytest.mark.parametrize("mistake", ["a batch too few", "a batch twice", "no backward pass"])
+def test_the_comparison_rejects(mistake):
+    model, (x, y) = build(), data()
+    expected, step = expected_of(model, x, y), step_of(model)
+    with watch(model) as w:
+        for batch in zip(x[1:] if mistake == "a batch too few" else x, y):
+            model(batch[0]) if mistake == "no backward pass" else step(*batch)
+        if mistake == "a batch twice":
+            step(x[0], y[0])
+        with pytest.raises(AssertionError):
+            assert_report(w.report(), expected)
+
+
+# --- traced when? -----------------------------------------------------------------------------------------------------
+
+TRACED_BEFORE = (
+    "watch counted no call of model 'net': it was not called in the block, or only by a tf.function that was traced "
+    "before the first watch, which runs without the probes. Make or first call the tf.function inside the block."
+)
+
+
+def test_a_step_that_was_traced_before_counts_nothing_and_report_says_why():
+    model, (x, y) = build(), data()
+    step = step_of(model)
+    step(x[0], y[0])
+    with watch(model) as w:
+        step(x[0], y[0])
+        with pytest.raises(RuntimeError) as error:
+            w.report()
+    assert str(error.value) == TRACED_BEFORE
+
+
+def test_no_call_in_the_block_is_said():
+    with watch(build()) as w, pytest.raises(RuntimeError, match="watch counted no call of model 'net'"):
+        w.report()
+
+
+def test_watch_inside_the_loop_over_epochs():
+    """The step is traced in the first block; later blocks reset and reuse its counters."""
+    model, (x, y) = build(), data()
+    expected, step, traces = expected_of(model, x, y), step_of(model), set()
+    for _ in range(3):
+        with watch(model) as w:
+            for batch in zip(x, y):
+                step(*batch)
+        assert_report(w.report(), expected)  # after the block, too
+        traces.add(step.experimental_get_tracing_count())
+    assert len(traces) == 1
+
+
+def test_calls_outside_the_block_by_a_step_traced_inside():
+    """They count until the next watch resets: its trace has the probes in it."""
+    model, (x, y) = build(), data()
+    step = step_of(model)
+    with watch(model) as w:
+        step(x[0], y[0])
+        assert w.report().samples == SIZE
+    step(x[1], y[1])
+    with watch(model) as w:
+        step(x[2], y[2])
+        assert w.report().samples == SIZE
+
+
+def test_only_the_layers_that_were_asked_for():
+    model, (x, y) = build(), data()
+    with watch(model, layers="b") as w:
+        step_of(model)(x[0], y[0])
+        assert list(w.report().layers) == ["b"]
+
+
+def test_measure_inside_a_watch_counts_for_itself():
+    model, (x, y) = build(), data()
+    with watch(model) as w:
+        step_of(model)(x[0], y[0])
+        assert measure(model, (x[1], y[1])).samples == SIZE
+        assert w.report().samples == SIZE
+
+
+# --- nothing left -----------------------------------------------------------------------------------------------------
+
+
+def attributes(model):
+    names = ("call", "train_step", "train_function", "test_function", "predict_function")
+    return [{name: vars(part).get(name) for name in names} for part in [model, *model.layers]]
+
+
+def test_nothing_is_left_on_the_model_even_when_the_block_raises():
+    model, (x, y) = build(), data()
+    model.train_on_batch(x[0], y[0])
+    before = attributes(model)
+    with watch(model):
+        model.train_on_batch(x[0], y[0])
+        assert attributes(model) != before  # the comparison can fail
+    assert attributes(model) == before
+    with pytest.raises(KeyError), watch(model):
+        raise KeyError
+    assert attributes(model) == before
+
+
+def test_the_trained_weights_are_the_same_bits_with_and_without():
+    (x, y), found = data(), []
+    for watched in (False, True):
+        K.utils.set_random_seed(1)
+        model = build()
+        model.compile(K.optimizers.Adam(0.1), "mse")
+        step = step_of(model)
+        if watched:
+            with watch(model):
+                losses = [float(step(*batch)) for batch in zip(x, y)]
+        else:
+            losses = [float(step(*batch)) for batch in zip(x, y)]
+        found.append((losses, model.get_weights()))
+    assert found[0][0] == found[1][0]
+    assert all(np.array_equal(a, b) for a, b in zip(found[0][1], found[1][1]))
