@@ -60,11 +60,11 @@ class Block:
 
     def reset(self) -> None:
         for counted in (self.counts, self.meta, self.sums):
-            counted.assign(tf.zeros_like(counted))
+            _zero(counted)
 
     def forget(self) -> None:
         """When the neurons were last active, too."""
-        self.last.assign(tf.zeros_like(self.last))
+        _zero(self.last)
 
     def read(self) -> list["Counted"]:
         """The global counts, layer by layer."""
@@ -104,10 +104,22 @@ def variables(strategy: Any, *values: Any, aggregation: Any = tf.VariableAggrega
 
     def make() -> list[tf.Variable]:
         with strategy.scope():
-            return [tf.Variable(v, trainable=False, synchronization=on_read, aggregation=aggregation) for v in values]
+            return [
+                # What is empty stays a constant: a variable is sent from the chief to the other workers when it is made,
+                # and TensorFlow 2.21 crashes the chief where there is nothing to send.
+                tf.Variable(v, trainable=False, synchronization=on_read, aggregation=aggregation)
+                if v.size
+                else tf.constant(v)
+                for v in values
+            ]
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(make).result()
+
+
+def _zero(counted: tf.Variable) -> None:
+    if counted.shape.num_elements():
+        counted.assign(tf.zeros_like(counted))
 
 
 def _row(values: list[Any]) -> Any:

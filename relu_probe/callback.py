@@ -151,7 +151,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def _date(self, batch: int, logs: Any) -> None:
         # Of the steps of one execution Keras 3.3 names the first, later ones the last, even if the data ended before.
-        done = batch + (int(getattr(self.model, "steps_per_execution", 1)) if batch == self._batch else 1)
+        done = batch + (_steps_per_execution(self.model) if batch == self._batch else 1)
         limit = self.params.get("steps")
         done = done if limit is None else min(done, int(limit))
         self._jumps.see(done, logs.get("loss") if has_running_loss(self.model) else None)
@@ -215,6 +215,13 @@ class ReluProbe(tf.keras.callbacks.Callback):
         if self._summaries is not None:
             self._summaries.close()
             self._summaries = None
+
+
+def _steps_per_execution(model: Any) -> int:
+    steps = getattr(model, "steps_per_execution", 1)
+    return int(
+        steps if isinstance(steps, int) else tf.convert_to_tensor(steps)
+    )  # tf_keras: a variable, may be mirrored
 
 
 def _is_chief(strategy: Any) -> bool:
