@@ -60,11 +60,11 @@ class Block:
 
     def reset(self) -> None:
         for counted in (self.counts, self.meta, self.sums):
-            counted.assign(tf.zeros_like(counted))
+            _zero(counted)
 
     def forget(self) -> None:
         """When the neurons were last active, too."""
-        self.last.assign(tf.zeros_like(self.last))
+        _zero(self.last)
 
     def read(self) -> list["Counted"]:
         """The global counts, layer by layer."""
@@ -101,12 +101,18 @@ def variables(strategy: Any, *values: Any, aggregation: Any = tf.VariableAggrega
     `tf.function` in whose first trace a variable is made is traced twice, `tf.init_scope` or not.
     """
     on_read = tf.VariableSynchronization.ON_READ
-
     device = _device() if strategy.num_replicas_in_sync == 1 else None
 
     def make() -> list[tf.Variable]:
         with tf.device(device), strategy.scope():
-            return [tf.Variable(v, trainable=False, synchronization=on_read, aggregation=aggregation) for v in values]
+            return [
+                # What is empty stays a constant: a variable is sent from the chief to the other workers when it is made,
+                # and TensorFlow 2.21 crashes the chief where there is nothing to send.
+                tf.Variable(v, trainable=False, synchronization=on_read, aggregation=aggregation)
+                if v.size
+                else tf.constant(v)
+                for v in values
+            ]
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(make).result()
@@ -116,6 +122,11 @@ def _device() -> str:
     """Where the caller's `tf.device` puts things: XLA's functions take no variable of another device."""
     with tf.init_scope():
         return str(tf.zeros(()).device)
+
+
+def _zero(counted: tf.Variable) -> None:
+    if counted.shape.num_elements():
+        counted.assign(tf.zeros_like(counted))
 
 
 def _row(values: list[Any]) -> Any:

@@ -1,0 +1,181 @@
+"""A cluster of real processes on loopback: `run(job)` starts the workers, `python -m cluster job log_dir` is one.
+
+A job prints its reports as JSON on its last line. The weights are frozen (rate 0), so that counts can be compared.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from stacks import environment
+
+from relu_probe import ReluProbe, Report, measure, watch
+
+K, L = tf.keras, tf.keras.layers
+N, BATCH, EPOCHS = 22, 8, 3  # the last batch is a partial one, and odd for two workers
+
+
+class Worker(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    def reports(self) -> list[Report]:
+        return [Report.from_dict(report) for report in json.loads(self.out.splitlines()[-1])]
+
+
+def run(job: str, log_dir: Any = "", workers: int = 2, timeout: float = 150) -> list[Worker]:
+    """All processes of a job. Those that hang are killed at the timeout, and the test fails."""
+    with ExitStack() as sockets:
+        free = [sockets.enter_context(socket.socket()) for _ in range(workers)]
+        for one in free:
+            one.bind(("127.0.0.1", 0))
+        addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in free]
+    started = [_start(job, log_dir, addresses, index) for index in range(workers)]
+    end = time.monotonic() + timeout
+    try:
+        done = [process.communicate(timeout=max(0.1, end - time.monotonic())) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [Worker(process.returncode, *texts) for process, texts in zip(started, done)]
+
+
+def _start(job: str, log_dir: Any, addresses: list[str], index: int) -> Any:
+    config = json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
+    command = [sys.executable, "-m", "cluster", job, str(log_dir), str(index)]
+    env = environment(TF_CONFIG=config)
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+# --- the same model and data in every process -------------------------------------------------------------------------
+
+
+def model() -> Any:
+    """Neuron 0 of `a` is dead; small integers, so that sums are exact in any order."""
+    built = K.Sequential([K.Input((6,)), L.Dense(5, "relu", name="a"), L.Dense(4, "relu", name="b"), L.Dense(1)])
+    rng = np.random.default_rng(1)
+    weights = [rng.integers(-2, 3, w.shape).astype("f") for w in built.get_weights()]
+    weights[1][0] = -100
+    built.set_weights(weights)
+    built.compile(K.optimizers.SGD(0.0), "mse")
+    return built
+
+
+def arrays() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.integers(-3, 4, (N, 6)).astype("f"), rng.integers(-3, 4, (N, 1)).astype("f")
+
+
+def batches(repeat: bool = False) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    data = tf.data.Dataset.from_tensor_slices(arrays()).batch(BATCH)
+    return (data.repeat() if repeat else data).with_options(options)
+
+
+def watched(strategy: Any, built: Any, each_epoch: Callable[[int], None] = lambda epoch: None) -> list[Report]:
+    """A custom loop of the user's own, a report an epoch."""
+
+    def one(x: Any, y: Any) -> None:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum((built(x, training=True) - y) ** 2) / BATCH
+        for weight, gradient in zip(built.trainable_variables, tape.gradient(loss, built.trainable_variables)):
+            weight.assign_sub(0.0 * gradient)
+
+    @tf.function
+    def step(batch: Any) -> None:
+        strategy.run(one, args=batch)
+
+    reports = []
+    for epoch in range(EPOCHS):
+        each_epoch(epoch)
+        with watch(built) as w:
+            for batch in strategy.experimental_distribute_dataset(batches()):
+                step(batch)
+            reports.append(w.report())
+    return reports
+
+
+class Event(K.callbacks.Callback):
+    """Something that happens at the beginning of an epoch."""
+
+    def __init__(self, event: Callable[[int], None]) -> None:
+        super().__init__()
+        self.event = event
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.event(epoch)
+
+
+# --- the jobs ---------------------------------------------------------------------------------------------------------
+
+
+def multi_worker() -> tuple[Any, Any]:
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    with strategy.scope():
+        return strategy, model()
+
+
+def fit(
+    log_dir: str, index: int, event: Callable[[int], None] = lambda epoch: None, strict: bool = True
+) -> list[Report]:
+    _, built = multi_worker()
+    probe = ReluProbe(log_dir, strict=strict)
+    built.fit(batches(), epochs=EPOCHS, verbose=0, callbacks=[probe, Event(event)])
+    return probe.reports
+
+
+def fit_and_measure(log_dir: str, index: int) -> list[Report]:
+    _, built = multi_worker()
+    built.fit(batches(), verbose=0, callbacks=[probe := ReluProbe(strict=True)])
+    with_data = ReluProbe(data=batches(), strict=True)
+    built.fit(batches(), verbose=0, callbacks=[with_data])
+    return [probe.report, with_data.report, measure(built, batches()), measure(built, arrays())]
+
+
+def fit_bare(log_dir: str, index: int) -> list[Report]:
+    multi_worker()[1].fit(batches(), verbose=0)
+    return []
+
+
+def loop(log_dir: str, index: int) -> list[Report]:
+    return watched(*multi_worker())
+
+
+def _kill(index: int) -> Callable[[int], None]:
+    """The second worker dies when the last epoch begins."""
+    return lambda epoch: os.kill(os.getpid(), signal.SIGKILL) if index == 1 and epoch == EPOCHS - 1 else None
+
+
+def fit_killed(log_dir: str, index: int) -> list[Report]:
+    return fit(log_dir, index, _kill(index), strict=False)
+
+
+def loop_killed(log_dir: str, index: int) -> list[Report]:
+    return watched(*multi_worker(), _kill(index))
+
+
+def fit_on_a_full_disk(log_dir: str, index: int) -> list[Report]:
+    """From the second epoch on the chief can write no more."""
+    import resource
+
+    def fill(epoch: int) -> None:
+        if index == 0 and epoch == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+    return fit(log_dir, index, fill, strict=False)
+
+
+if __name__ == "__main__":
+    found = globals()[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
+    print(json.dumps([report.to_dict() for report in found]), flush=True)

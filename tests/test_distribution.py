@@ -1,0 +1,262 @@
+"""Many devices, many machines: every worker reports the same global counts, those of one device on the same data."""
+
+import cluster
+import oracle
+import pytest
+import tensorflow as tf
+from stacks import LEGACY, output, python
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from relu_probe import measure
+
+K, L = tf.keras, tf.keras.layers
+
+keras_3_only = pytest.mark.skipif(LEGACY, reason="tf_keras' fit works under MultiWorkerMirroredStrategy")
+tf_keras_only = pytest.mark.skipif(not LEGACY, reason="Keras 3's own fit fails under MultiWorkerMirroredStrategy")
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """What one device counts, and the slow implementation too."""
+    built = cluster.model()
+    expected = oracle.measure(built, oracle.batches(*cluster.arrays(), cluster.BATCH))
+    report = measure(built, cluster.arrays(), batch_size=cluster.BATCH)
+    assert_counts(report, expected)
+    return expected
+
+
+def assert_counts(report, expected):
+    assert report.samples == cluster.N
+    for key, layer in report.layers.items():
+        assert layer.samples == cluster.N
+        oracle.assert_counts(layer, expected[key])
+
+
+# --- many devices -----------------------------------------------------------------------------------------------------
+
+MIRRORED = """
+import json, sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import cluster
+from relu_probe import ReluProbe, measure
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+assert strategy.num_replicas_in_sync == 2
+with strategy.scope():
+    model = cluster.model()
+probe, with_data = ReluProbe(strict=True), ReluProbe(data=cluster.arrays(), strict=True)
+if sys.argv[1] == "fit":
+    for _ in range(2):
+        model.fit(*cluster.arrays(), batch_size=cluster.BATCH, epochs=2, verbose=0, callbacks=[probe])
+    model.fit(cluster.batches(), verbose=0, shuffle=False, callbacks=[with_data])
+    reports = [*probe.reports, with_data.report]
+if sys.argv[1] == "measure":
+    reports = [measure(model, cluster.arrays(), batch_size=size) for size in (1, 8, 64)]
+    reports.append(measure(model, cluster.batches()))
+if sys.argv[1] == "watch":
+    reports = cluster.watched(strategy, model)
+print(json.dumps([report.to_dict() for report in reports]))
+"""
+
+
+@pytest.mark.parametrize("job", ["fit", "measure", "watch"])
+def test_two_devices_count_what_one_counts(job, one_device):
+    reports = cluster.Worker(0, output(MIRRORED, job), "").reports()
+    assert len(reports) == {"fit": 3, "measure": 4, "watch": cluster.EPOCHS}[job]
+    for report in reports:
+        assert_counts(report, one_device)
+        dated = report["a"].last_active
+        assert dated is None or dated[0] == -1 < dated[1:].min()
+
+
+@pytest.mark.parametrize("mistake", ["one replica's counts", "every replica's counts twice"])
+def test_the_comparison_rejects(mistake, one_device):
+    built, (x, y) = cluster.model(), cluster.arrays()
+    half = measure(built, (x[::2], y[::2]))
+    wrong = half if mistake == "one replica's counts" else measure(built, (x, y)) + measure(built, (x, y))
+    with pytest.raises(AssertionError):
+        assert_counts(wrong, one_device)
+
+
+# --- many machines ----------------------------------------------------------------------------------------------------
+
+
+def ended_well(workers):
+    for worker in workers:
+        assert worker.code == 0, worker.err[-3000:]
+    chief, *others = [worker.reports() for worker in workers]
+    for reports in others:
+        assert reports == chief
+    return chief
+
+
+def epochs_written(log_dir):
+    events = EventAccumulator(str(log_dir / "relu_probe"), size_guidance={"tensors": 0})
+    events.Reload()
+    return [event.step for event in events.Tensors("dead_fraction")]
+
+
+@tf_keras_only
+def test_fit_and_measure_on_two_workers(one_device):
+    reports = ended_well(cluster.run("fit_and_measure"))
+    assert [report.source for report in reports] == ["train", "data", "measure", "measure"]
+    for report in reports:
+        assert_counts(report, one_device)
+
+
+@tf_keras_only
+def test_only_the_chief_writes(one_device, tmp_path):
+    reports = ended_well(cluster.run("fit", tmp_path))
+    for report in reports:
+        assert_counts(report, one_device)
+    assert len(list((tmp_path / "relu_probe").iterdir())) == 1
+    assert epochs_written(tmp_path) == [0, 1, 2]
+
+
+def test_a_loop_of_ones_own_on_two_workers(one_device):
+    reports = ended_well(cluster.run("loop"))
+    assert len(reports) == cluster.EPOCHS
+    for report in reports:
+        assert_counts(report, one_device)
+
+
+def ended_with_tensorflows_error(workers):
+    """The killed one by the signal, the other by an error of TensorFlow's; `cluster.run` would have raised on a hang."""
+    assert workers[1].code == -9
+    assert workers[0].code not in (0, -9)
+    assert "tensorflow.python.framework.errors_impl." in workers[0].err or "heartbeat" in workers[0].err
+
+
+@tf_keras_only
+def test_a_worker_that_is_killed_in_fit(tmp_path):
+    ended_with_tensorflows_error(cluster.run("fit_killed", tmp_path))
+    assert epochs_written(tmp_path)[:2] == [0, 1]  # what was written stays readable
+
+
+def test_a_worker_that_is_killed_in_a_loop():
+    ended_with_tensorflows_error(cluster.run("loop_killed"))
+
+
+@tf_keras_only
+def test_a_full_disk_on_the_chief_stops_writing_only(one_device, tmp_path):
+    workers = cluster.run("fit_on_a_full_disk", tmp_path)
+    reports = ended_well([worker._replace(out=without_incomplete(worker)) for worker in workers])
+    assert [report.epoch for report in reports] == [0, 1, 2]
+    for report in reports:
+        assert_counts(report, one_device)
+    assert "relu_probe: logging stopped" in workers[0].err
+    assert "logging stopped" in workers[0].reports()[1].incomplete
+    assert "relu_probe" not in workers[1].err
+    assert epochs_written(tmp_path) == [0]
+
+
+def without_incomplete(worker):
+    """Only the chief's report says that logging stopped."""
+    lines = worker.out.splitlines()
+    return lines[-1].replace(f'"incomplete": {quoted(worker)}', '"incomplete": ""')
+
+
+def quoted(worker):
+    import json
+
+    return json.dumps(worker.reports()[1].incomplete)
+
+
+@keras_3_only
+def test_keras_3s_own_fit_fails_on_two_workers_without_us():
+    """A pin (keras#20585): the day it works, `tf_keras_only` goes, and the README's row changes."""
+    for worker in cluster.run("fit_bare"):
+        assert worker.code != 0, "Keras 3's fit works under MultiWorkerMirroredStrategy now: test it with the probe"
+        assert "PerReplica" in worker.err
+        assert "relu_probe/" not in worker.err
+
+
+# --- refused by name --------------------------------------------------------------------------------------------------
+
+REFUSED = (
+    "the model was made under {}, on which the counts would be wrong; expected MirroredStrategy, "
+    "MultiWorkerMirroredStrategy, OneDeviceStrategy or none. Measure a copy of the model outside of it."
+)
+
+PARAMETER_SERVER = """
+import numpy as np, tensorflow as tf, socket, contextlib, os
+from relu_probe import ReluProbe, measure, watch
+with contextlib.ExitStack() as stack:
+    free = [stack.enter_context(socket.socket()) for _ in range(2)]
+    for one in free:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in free]
+spec = tf.train.ClusterSpec({name: [f"127.0.0.1:{port}"] for name, port in zip(("worker", "ps"), ports)})
+servers = [tf.distribute.Server(spec, job_name=name, task_index=0) for name in ("worker", "ps")]
+resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(spec, rpc_layer="grpc")
+strategy = tf.distribute.ParameterServerStrategy(resolver)
+with strategy.scope():
+    model = tf.keras.Sequential([tf.keras.Input((3,)), tf.keras.layers.Dense(2, "relu"), tf.keras.layers.Dense(1)])
+for work in (lambda: measure(model, np.ones((2, 3))), lambda: watch(model).__enter__(), lambda: ReluProbe().set_model(model)):
+    try:
+        work()
+    except ValueError as error:
+        print(error, flush=True)
+os._exit(0)  # the servers have no end of their own
+"""
+
+
+def test_a_parameter_server_is_refused_by_name():
+    assert output(PARAMETER_SERVER).splitlines() == [REFUSED.format("ParameterServerStrategy")] * 3
+
+
+@pytest.mark.parametrize("kind", [tf.distribute.TPUStrategy, tf.distribute.experimental.TPUStrategy])
+def test_a_tpu_is_refused_by_name(kind):
+    """A real strategy object, but not one that was connected: no TPU is here."""
+
+    class OnTPU(K.Sequential):
+        @property
+        def distribute_strategy(self):
+            return object.__new__(kind)
+
+    with pytest.raises(ValueError) as error:  # noqa: PT011  # compared word for word
+        measure(OnTPU(), [[1.0]])
+    assert str(error.value) == REFUSED.format("TPUStrategy")
+
+
+# --- the wrong Keras --------------------------------------------------------------------------------------------------
+
+MISMATCH = """
+import numpy as np, {keras} as keras
+from relu_probe import ReluProbe, measure
+model = keras.Sequential([keras.layers.Dense(1, "relu")], name="net")
+model.compile("sgd", "mse")
+x = np.ones((1, 1))
+for work in (lambda: model.fit(x, x, verbose=0, callbacks=[ReluProbe()]), lambda: measure(model, x)):
+    try:
+        work()
+    except TypeError as error:
+        print(error)
+"""
+
+
+def test_a_tf_keras_model_without_the_variable_set():
+    pytest.importorskip("tf_keras")
+    result = python(MISMATCH.format(keras="tf_keras"), TF_USE_LEGACY_KERAS="0")
+    assert (
+        result.stdout.splitlines()
+        == [
+            "Sequential is a tf_keras model, and tf.keras is Keras 3 in this process; set the environment variable "
+            "TF_USE_LEGACY_KERAS=1 before TensorFlow is imported."
+        ]
+        * 2
+    ), result.stderr[-2000:]
+
+
+def test_a_keras_3_model_with_the_variable_set():
+    pytest.importorskip("tf_keras")
+    result = python(MISMATCH.format(keras="keras"), TF_USE_LEGACY_KERAS="1")
+    assert (
+        result.stdout.splitlines()
+        == [
+            "Sequential is a Keras 3 model, and tf.keras is tf_keras in this process; unset the environment variable "
+            "TF_USE_LEGACY_KERAS, or build the model with tf.keras."
+        ]
+        * 2
+    ), result.stderr[-2000:]
