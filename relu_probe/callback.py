@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -280,7 +281,9 @@ def _check_arguments(log_dir: Any, freq: Any, name: Any) -> None:
         raise TypeError(
             f"log_dir is {log_dir!r:.60} ({type(log_dir).__name__}); expected a path. Data goes into data=."
         )
-    if os.path.exists(log_dir) and not os.path.isdir(log_dir):
+    there = next((path for path in (Path(log_dir), *Path(log_dir).parents) if path.exists()), Path())
+    if not there.is_dir():
         raise ValueError(
-            f"log_dir {os.fspath(log_dir)!r} is a file; expected a directory, or a path that does not exist yet."
+            f"log_dir {os.fspath(log_dir)!r}: {str(there)!r} is a file; expected a directory, or a path that does not "
+            "exist yet."
         )

@@ -1,0 +1,127 @@
+"""Training with the probe is bit-identical to training without it."""
+
+import harm
+import numpy as np
+import pytest
+import tensorflow as tf
+import zoo
+from harm import KERAS3, K, L
+
+from relu_probe import ReluProbe
+from relu_probe.probe import Probe
+
+
+def train_zoo(name, callbacks, **compile_args):
+    row = zoo.rows()[name]
+    K.utils.set_random_seed(1)
+    model = row.build()
+    model.compile(K.optimizers.Adam(0.01), model.loss, **compile_args)
+    if name == "gan":
+        model.second.learning_rate = 0.01
+    return harm.fitted(model, callbacks, row.x(), row.y(), batch_size=zoo.BATCH)
+
+
+@pytest.mark.parametrize("name", list(zoo.rows()))
+def test_zoo(name):
+    harm.assert_no_harm(lambda callbacks: train_zoo(name, callbacks), [ReluProbe(strict=True)])
+
+
+def large(**compile_args):
+    """Large enough for fused, blocked and parallel kernels; Dropout, BatchNormalization, a partial last batch."""
+    K.utils.set_random_seed(1)
+    block = [L.Conv2D(16, 3), L.BatchNormalization(), L.ReLU(), L.Dropout(0.3), L.Conv2D(24, 3, activation="relu")]
+    head = [L.GlobalAveragePooling2D(), L.Dense(64, "relu"), L.Dropout(0.5), L.Dense(3, dtype="float32")]
+    model = K.Sequential([K.Input((16, 16, 3)), *block, *head])
+    loss = K.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(
+        compile_args.pop("optimizer", None) or K.optimizers.Adam(0.01), loss, metrics=["accuracy"], **compile_args
+    )
+    return model
+
+
+def train_large(callbacks, policy="float32", compile_args=None, **fit_args):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((70, 16, 16, 3)).astype("float32"), rng.integers(0, 3, 70)
+    K.mixed_precision.set_global_policy(policy)
+    try:
+        return harm.fitted(
+            large(**(compile_args() if compile_args else {})), callbacks, x, y, batch_size=32, **fit_args
+        )
+    finally:
+        K.mixed_precision.set_global_policy("float32")
+
+
+def held_out():
+    rng = np.random.default_rng(1)
+    return rng.standard_normal((20, 16, 16, 3)).astype("float32"), rng.integers(0, 3, 20)
+
+
+@pytest.mark.parametrize(
+    ("policy", "jit"),
+    [
+        ("float32", False),
+        ("mixed_float16", False),
+        ("mixed_bfloat16", False),
+        ("float32", True),
+        ("mixed_float16", True),
+    ],
+)
+def test_dropout_batch_normalization_and_mixed_precision(policy, jit):
+    args = {"policy": policy, "compile_args": lambda: {"jit_compile": jit}}
+    harm.assert_no_harm(lambda c: train_large(c, **args), [ReluProbe(strict=True)])
+
+
+@pytest.mark.parametrize(
+    ("probes", "fit_args"),
+    [
+        (lambda: [ReluProbe(data=held_out(), strict=True)], {}),
+        (lambda: [ReluProbe(data=held_out(), freq=2, strict=True), ReluProbe(name="b", strict=True)], {"epochs": 3}),
+        (lambda: [ReluProbe(activation_sum=True, freq=2, strict=True)], {"epochs": 3}),
+        (lambda: [ReluProbe(strict=True)], {"validation_data": held_out(), "class_weight": {0: 1.0, 1: 2.0, 2: 0.5}}),
+    ],
+    ids=["data", "two probes", "sums, every other epoch", "validation and class weights"],
+)
+def test_ways_to_measure(probes, fit_args):
+    """A measurement inside the fit leaves seed states, metrics and moving averages as they are."""
+    harm.assert_no_harm(lambda c: train_large(c, **fit_args), probes())
+
+
+@pytest.mark.parametrize("options", [{"run_eagerly": True}, {"steps_per_execution": 2}])
+def test_ways_to_run(options):
+    harm.assert_no_harm(lambda c: harm.fitted(harm.net(**options), c), [ReluProbe(strict=True)])
+
+
+@pytest.mark.skipif(not KERAS3, reason="tf_keras' optimizers do not accumulate gradients")
+def test_an_optimizer_that_accumulates_averages_and_clips():
+    def optimizer():
+        return {"optimizer": K.optimizers.Adam(0.01, gradient_accumulation_steps=2, use_ema=True, clipnorm=1.0)}
+
+    harm.assert_no_harm(lambda c: train_large(c, compile_args=optimizer), [ReluProbe(strict=True)])
+
+
+class Moves(K.callbacks.Callback):
+    """A mistake that probes have made: a forward pass in training mode moves the seed of Dropout."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model(held_out()[0], training=True)
+
+
+def test_the_comparison_rejects_a_harmful_callback():
+    with pytest.raises(AssertionError, match="the callback changed the training"):
+        harm.assert_no_harm(train_large, [Moves()])
+
+
+def test_the_comparison_rejects_a_probe_that_is_not_the_identity(monkeypatch):
+    counted = Probe.__call__
+    monkeypatch.setattr(Probe, "__call__", lambda self, output: counted(self, output) * np.float32(1 + 2**-20))
+    with pytest.raises(AssertionError, match="the callback changed the training"):
+        harm.assert_no_harm(lambda c: harm.fitted(harm.net(), c), [ReluProbe()])
+
+
+@pytest.mark.filterwarnings("ignore:Even though the:UserWarning:tensorflow")
+def test_functions_run_eagerly():
+    tf.config.run_functions_eagerly(True)
+    try:
+        harm.assert_no_harm(lambda c: harm.fitted(harm.net(), c), [ReluProbe(strict=True)])
+    finally:
+        tf.config.run_functions_eagerly(False)

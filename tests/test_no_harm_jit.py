@@ -1,0 +1,13 @@
+"""Compiled by XLA, training with the probe is bit-identical to training without it."""
+
+import harm
+import pytest
+import zoo
+from test_no_harm import train_zoo
+
+from relu_probe import ReluProbe
+
+
+@pytest.mark.parametrize("name", list(zoo.rows()))
+def test_zoo(name):
+    harm.assert_no_harm(lambda callbacks: train_zoo(name, callbacks, jit_compile=True), [ReluProbe(strict=True)])
