@@ -98,7 +98,7 @@ SAVE = "model.save('model.keras'); np.savez('validation.npz', x=x, y=y)"
 def test_the_ci_step_of_the_readme(tmp_path):
     code = (
         "import numpy as np, tensorflow as tf; x = np.ones((9, 3), 'f'); y = np.ones((9, 1), 'f')\n"
-        "layers = [tf.keras.Input((3,)), tf.keras.layers.Dense(4, 'relu', bias_initializer='ones'), tf.keras.layers.Dense(1)]\n"
+        "layers = [tf.keras.Input((3,)), tf.keras.layers.Dense(4, 'relu', kernel_initializer='ones'), tf.keras.layers.Dense(1)]\n"
         f"model = tf.keras.Sequential(layers); model.compile('adam', 'mse'); {SAVE}"
     )
     assert python_tool([sys.executable, "-c", code], tmp_path).returncode == 0
