@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -171,7 +172,8 @@ def fit_on_a_full_disk(log_dir: str, index: int) -> list[Report]:
 
     def fill(epoch: int) -> None:
         if index == 0 and epoch == 1:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+            size = max(file.stat().st_size for file in Path(log_dir).rglob("events*"))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
     return fit(log_dir, index, fill, strict=False)
 

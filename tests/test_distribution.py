@@ -141,26 +141,15 @@ def test_a_worker_that_is_killed_in_a_loop():
 @tf_keras_only
 def test_a_full_disk_on_the_chief_stops_writing_only(one_device, tmp_path):
     workers = cluster.run("fit_on_a_full_disk", tmp_path)
-    reports = ended_well([worker._replace(out=without_incomplete(worker)) for worker in workers])
-    assert [report.epoch for report in reports] == [0, 1, 2]
-    for report in reports:
-        assert_counts(report, one_device)
+    assert [worker.code for worker in workers] == [0, 0], workers[0].err[-3000:]
+    for worker in workers:
+        assert [report.epoch for report in worker.reports()] == [0, 1, 2]
+        for report in worker.reports():
+            assert_counts(report, one_device)
     assert "relu_probe: logging stopped" in workers[0].err
     assert "logging stopped" in workers[0].reports()[1].incomplete
     assert "relu_probe" not in workers[1].err
     assert epochs_written(tmp_path) == [0]
-
-
-def without_incomplete(worker):
-    """Only the chief's report says that logging stopped."""
-    lines = worker.out.splitlines()
-    return lines[-1].replace(f'"incomplete": {quoted(worker)}', '"incomplete": ""')
-
-
-def quoted(worker):
-    import json
-
-    return json.dumps(worker.reports()[1].incomplete)
 
 
 @keras_3_only
@@ -168,7 +157,7 @@ def test_keras_3s_own_fit_fails_on_two_workers_without_us():
     """A pin (keras#20585): the day it works, `tf_keras_only` goes, and the README's row changes."""
     for worker in cluster.run("fit_bare"):
         assert worker.code != 0, "Keras 3's fit works under MultiWorkerMirroredStrategy now: test it with the probe"
-        assert "PerReplica" in worker.err
+        assert "/keras/src/" in worker.err
         assert "relu_probe/" not in worker.err
 
 
