@@ -5,6 +5,10 @@ import warnings
 from collections.abc import Callable
 
 
+# What TensorFlow says before it says what happened inside a graph.
+_NO_REASON = ("Graph execution error", "Detected at node", "  File", "<stack traces unavailable>")
+
+
 class Faults:
     """Runs the parts of a probe that must not stop a training, each until it fails.
 
@@ -48,4 +52,5 @@ class Faults:
 def _say(error: Exception) -> str:
     """In one line, without TensorFlow's node names; "; " separates reasons from each other."""
     text = re.sub(r"{{.*?}} ?|\[Op:.*?\]( name: ?)?", "", str(error)).strip()
-    return f"{type(error).__name__}: {text}".partition("\n")[0].replace("; ", ", ")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith(_NO_REASON)]
+    return f"{type(error).__name__}: {next(iter(lines), text)}".partition("\n")[0].replace("; ", ", ")

@@ -1,0 +1,262 @@
+"""Every kind of data that `fit` takes is counted as trained, and what `measure` takes is counted whole."""
+
+import math
+
+import numpy as np
+import oracle
+import pytest
+import tensorflow as tf
+
+from relu_probe import ReluProbe, measure
+
+K, L = tf.keras, tf.keras.layers
+N, BATCH = 23, 8  # the last batch is a partial one
+STEPS = math.ceil(N / BATCH)
+
+
+def arrays():
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((N, 4)).astype("f"), rng.integers(0, 2, (N, 1)).astype("f")
+
+
+@pytest.fixture
+def model():
+    bias = K.initializers.Constant([-50.0, 0.1, 0.1])
+    layers = [K.Input((4,)), L.Dense(3, "relu", bias_initializer=bias, name="a"), L.Dense(2, "relu", name="b")]
+    built = K.Sequential([*layers, L.Dense(1)])
+    built.compile(K.optimizers.SGD(0.0), "mse")
+    return built
+
+
+def expected_of(model, x, y):
+    return oracle.measure(model, oracle.batches(x, y, BATCH))
+
+
+def assert_report(report, expected, samples=N):
+    assert report.samples == samples
+    for key, layer in report.layers.items():
+        assert layer.samples == samples
+        oracle.assert_counts(layer, expected[key])
+
+
+class Batched(K.utils.Sequence):
+    """`PyDataset`, which tf_keras calls `Sequence`; `parts` are its arrays."""
+
+    def __init__(self, *parts):
+        super().__init__()
+        self.parts = parts
+
+    def __len__(self):
+        return STEPS
+
+    def __getitem__(self, index):
+        rows = slice(index * BATCH, (index + 1) * BATCH)
+        batch = tuple(part[rows] for part in self.parts)
+        return batch if len(batch) > 1 else batch[0]
+
+
+def dataset(*parts):
+    return tf.data.Dataset.from_tensor_slices(parts if len(parts) > 1 else parts[0]).batch(BATCH)
+
+
+def generator(x, y, forever=True):
+    while True:
+        yield from zip(*(np.array_split(part, range(BATCH, N, BATCH)) for part in (x, y)))
+        if not forever:
+            return
+
+
+def frames(x, y):
+    pandas = pytest.importorskip("pandas")
+    return pandas.DataFrame(x, columns=list("abcd")), pandas.DataFrame(y)
+
+
+FIT = {
+    "NumPy": lambda x, y: ((x, y), {"batch_size": BATCH}),
+    "tensors": lambda x, y: ((tf.constant(x), tf.constant(y)), {"batch_size": BATCH}),
+    "float64 and integers": lambda x, y: ((x.astype(float), y.astype(int)), {"batch_size": BATCH}),
+    "pandas": lambda x, y: (frames(x, y), {"batch_size": BATCH}),
+    "tf.data": lambda x, y: ((dataset(x, y),), {}),
+    "tf.data, cached and prefetched": lambda x, y: ((dataset(x, y).cache().prefetch(2),), {}),
+    "tf.data without end": lambda x, y: ((dataset(x, y).repeat(),), {"steps_per_epoch": STEPS}),
+    "PyDataset": lambda x, y: ((Batched(x, y),), {}),
+    "generator": lambda x, y: ((generator(x, y),), {"steps_per_epoch": STEPS}),
+}
+
+
+@pytest.mark.parametrize("kind", list(FIT))
+def test_fit_counts_every_batch_of_every_kind(kind, model):
+    (x, y), probe = arrays(), ReluProbe(strict=True)
+    args, more = FIT[kind](x, y)
+    model.fit(*args, **more, epochs=2, shuffle=False, verbose=0, callbacks=[probe])
+    assert len(probe.reports) == 2
+    for report in probe.reports:
+        assert_report(report, expected_of(model, x, y))
+
+
+def test_a_generator_that_ends(model):
+    (x, y), probe = arrays(), ReluProbe(strict=True)
+    model.fit(generator(x, y, forever=False), steps_per_epoch=STEPS, shuffle=False, verbose=0, callbacks=[probe])
+    assert_report(probe.report, expected_of(model, x, y))
+
+
+def test_shuffled_data_counts_the_same(model):
+    (x, y), probe = arrays(), ReluProbe(strict=True)
+    model.fit(x, y, batch_size=5, epochs=2, verbose=0, callbacks=[probe])
+    for report in probe.reports:
+        assert_report(report, expected_of(model, x, y))
+
+
+def test_only_the_steps_of_the_epoch_count(model):
+    """Two steps of an endless set: 16 samples, other ones in the second epoch."""
+    (x, y), probe = arrays(), ReluProbe(strict=True)
+    x, y = x[:16], y[:16]
+    model.fit(dataset(x, y).repeat(), steps_per_epoch=1, epochs=2, shuffle=False, verbose=0, callbacks=[probe])
+    for report, part in zip(probe.reports, (slice(0, 8), slice(8, 16))):
+        assert_report(report, expected_of(model, x[part], y[part]), samples=8)
+
+
+def test_validation_batches_do_not_count(model):
+    (x, y), probe = arrays(), ReluProbe(strict=True)
+    model.fit(x, y, batch_size=BATCH, validation_split=0.3, verbose=0, callbacks=[probe])
+    kept = int(N * (1 - 0.3))
+    assert_report(probe.report, expected_of(model, x[:kept], y[:kept]), samples=kept)
+
+
+def weighed(model, x, y, weights):
+    """Active on every sample; a gradient only from those whose weight is not zero."""
+    everything, some = expected_of(model, x, y), expected_of(model, x[weights != 0], y[weights != 0])
+    return {key: {**everything[key], "with_gradient": some[key]["with_gradient"]} for key in everything}
+
+
+def weights():
+    return np.random.default_rng(1).integers(0, 2, N).astype("f")
+
+
+@pytest.mark.parametrize("kind", ["NumPy", "tf.data", "PyDataset"])
+def test_sample_weights_of_zero_pass_no_gradient(kind, model):
+    (x, y), w, probe = arrays(), weights(), ReluProbe(strict=True)
+    expected = weighed(model, x, y, w)
+    if kind == "NumPy":
+        model.fit(x, y, sample_weight=w, batch_size=BATCH, verbose=0, callbacks=[probe])
+    else:
+        data = dataset(x, y, w) if kind == "tf.data" else Batched(x, y, w)
+        model.fit(data, shuffle=False, verbose=0, callbacks=[probe])
+    assert_report(probe.report, expected)
+    assert (expected["a"]["with_gradient"] < expected["a"]["active"]).any()  # the weights do matter
+    for data in ((x, y, w), dataset(x, y, w), Batched(x, y, w)):
+        assert_report(measure(model, data), expected)
+    with pytest.raises(AssertionError):
+        assert_report(measure(model, (x, y)), expected)
+
+
+def test_a_class_of_weight_zero_passes_no_gradient(model):
+    (x, y), probe = arrays(), ReluProbe(strict=True)
+    expected = weighed(model, x, y, y[:, 0])
+    model.fit(x, y, class_weight={0: 0.0, 1: 2.0}, batch_size=BATCH, verbose=0, callbacks=[probe])
+    assert_report(probe.report, expected)
+
+
+# --- measure ----------------------------------------------------------------------------------------------------------
+
+LABELLED = {
+    "NumPy": lambda x, y: (x, y),
+    "tensors": lambda x, y: (tf.constant(x), tf.constant(y)),
+    "lists": lambda x, y: (x.tolist(), y.tolist()),
+    "float64 and integers": lambda x, y: (x.astype(float), y.astype(int)),
+    "pandas": frames,
+    "a pandas Series": lambda x, y: (frames(x, y)[0], frames(x, y)[1][0]),
+    "tf.data": dataset,
+    "tf.data of unknown length": lambda x, y: dataset(x, y).filter(lambda *batch: True),
+    "PyDataset": Batched,
+    "None for weights": lambda x, y: (x, y, None),
+}
+UNLABELLED = {
+    "NumPy": lambda x: x,
+    "a tuple": lambda x: (x,),
+    "tensors": tf.constant,
+    "pandas": lambda x: frames(x, x)[0],
+    "tf.data": dataset,
+    "PyDataset": Batched,
+}
+
+
+@pytest.mark.parametrize("kind", list(LABELLED))
+def test_measure_counts_all_of_every_kind(kind, model):
+    x, y = arrays()
+    report = measure(model, LABELLED[kind](x, y), batch_size=7)
+    assert_report(report, expected_of(model, x, y))
+
+
+@pytest.mark.parametrize("kind", list(UNLABELLED))
+def test_measure_without_labels_counts_activations_only(kind, model):
+    x, y = arrays()
+    expected = {key: {**counts, "with_gradient": None} for key, counts in expected_of(model, x, y).items()}
+    assert_report(measure(model, UNLABELLED[kind](x), batch_size=7), expected)
+
+
+@pytest.mark.parametrize("kind", ["NumPy", "tensors", "pandas", "tf.data", "PyDataset"])
+@pytest.mark.parametrize("limit", [1, 8, 13, N, 100])
+def test_max_samples_is_exact(kind, limit, model):
+    x, y = arrays()
+    kept = min(limit, N)
+    report = measure(model, LABELLED[kind](x, y), batch_size=BATCH, max_samples=limit)
+    assert_report(report, expected_of(model, x[:kept], y[:kept]), samples=kept)
+
+
+def test_max_samples_ends_an_endless_set(model):
+    x, y = arrays()
+    report = measure(model, dataset(x, y).repeat(), max_samples=N)
+    assert_report(report, expected_of(model, x, y))
+
+
+def test_dicts_and_lists_are_inputs():
+    x, _ = arrays()
+    one, two = K.Input((4,), name="one"), K.Input((4,), name="two")
+    hidden = L.Dense(3, "relu", name="hidden")(L.Subtract()([one, two]))
+    for built, data in (
+        (K.Model({"one": one, "two": two}, hidden), {"one": x, "two": -x}),
+        (K.Model([one, two], hidden), [x, -x]),
+    ):
+        active = (2 * x @ built.get_weights()[0] > 0).sum(axis=0)
+        for given in (data, (data,)):
+            assert measure(built, given)["hidden"].active.tolist() == active.tolist()
+    data = tf.data.Dataset.from_tensor_slices({"one": x, "two": -x}).batch(5)
+    assert measure(K.Model({"one": one, "two": two}, hidden), data)["hidden"].active.tolist() == active.tolist()
+
+
+@pytest.mark.parametrize("mistake", ["the last batch dropped", "a batch twice", "the first sample lost"])
+def test_the_comparison_rejects(mistake, model):
+    x, y = arrays()
+    rows = {
+        "the last batch dropped": range(16),
+        "a batch twice": [*range(8), *range(N)],
+        "the first sample lost": range(1, N),
+    }
+    wrong = measure(model, (x[list(rows[mistake])], y[list(rows[mistake])]))
+    with pytest.raises(AssertionError):
+        assert_report(wrong, expected_of(model, x, y))
+
+
+def test_the_probe_measures_these_too(model):
+    x, y = arrays()
+    for kind in ("NumPy", "tf.data", "PyDataset", "pandas"):
+        probe = ReluProbe(data=LABELLED[kind](x, y), strict=True)
+        model.fit(x[:8], y[:8], epochs=2, verbose=0, callbacks=[probe])
+        for report in probe.reports:
+            assert_report(report, expected_of(model, x, y))
+
+
+class Failing(Batched):
+    def __getitem__(self, index):
+        if index == 1:
+            raise OSError("the disk is gone")
+        return super().__getitem__(index)
+
+
+def test_an_error_of_the_data_is_the_users_to_see(model):
+    x, y = arrays()
+    with pytest.raises(Exception, match="the disk is gone"):
+        measure(model, Failing(x, y))
+    with pytest.warns(UserWarning, match=r"(?s)measuring stopped: .*the disk is gone"):
+        model.fit(x, y, verbose=0, callbacks=[ReluProbe(data=Failing(x, y))])
