@@ -4,7 +4,6 @@ import re
 import warnings
 from collections.abc import Callable
 
-
 # What TensorFlow says before it says what happened inside a graph.
 _NO_REASON = ("Graph execution error", "Detected at node", "  File", "<stack traces unavailable>")
 
