@@ -1,6 +1,6 @@
 """Where do the counts live? In non-trainable int64 variables, the layers of one step side by side, added to at once.
 
-Per neuron 32 bytes: active, with gradient, nan, and the step of the last activity.
+Per neuron 28 bytes: active, with gradient, the sum of the outputs (for NaN), and the step of the last activity.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from relu_probe.kernels import alike, joined
 from relu_probe.tallies import Sums
 
 
@@ -28,29 +29,36 @@ class Block:
         self.step = step
         total = self.ends[-1]
         replicas = 0 if step is None else self.replicas
-        self.counts, self.meta, self.last, self.sums = variables(
+        self.counts, self.total, self.meta, self.last, self.sums = variables(
             strategy,
-            np.zeros((3, total), np.int64),  # active, with gradient, nan
-            np.zeros((3, len(neurons)), np.int64),  # positions, samples, backward passes
+            np.zeros((2, total), np.int64),  # active, with gradient
+            np.zeros(total, np.float32),  # of the outputs, for the NaN among them
+            np.zeros((4, len(neurons)), np.int64),  # positions, samples, backward passes, steps too large to count
             # The step of the last activity, 0 for never. Variables aggregate by SUM, not by MAX: a row a replica.
             np.zeros((replicas, total), np.int64),
             np.zeros(total if activation_sum else 0, np.float64),
         )
 
+    @property
+    def all(self) -> list[Any]:
+        return [self.counts, self.total, self.meta, self.last, self.sums]
+
     def add(self, layers: list[Sums]) -> None:
         """Few large operations rather than many small ones: on small models it is their number that costs."""
-        active, with_gradient, nan = (
-            tf.concat([getattr(layer, name) for layer in layers], 0) for name in ("active", "with_gradient", "nan")
+        active, with_gradient, total = (
+            joined([getattr(layer, name) for layer in layers]) for name in ("active", "with_gradient", "total")
         )
-        counts = tf.stack([active, with_gradient, tf.cast(tf.math.is_nan(nan), tf.int32)])
-        self.counts.assign_add(tf.cast(counts, tf.int64))
-        positions = _row([layer.size for layer in layers]) // self.neurons
-        samples = _row([layer.samples for layer in layers])
-        self.meta.assign_add(tf.stack([positions, samples, _row([layer.backwards for layer in layers])]))
+        self.counts.assign_add(tf.cast(tf.stack(alike(active, with_gradient)), tf.int64))
+        self.total.assign_add(total)
+        positions, samples, backwards, limits = (
+            _row([getattr(layer, name) for layer in layers for _ in layer.keys])
+            for name in ("positions", "samples", "backwards", "limit")
+        )
+        self.meta.assign_add(tf.stack([positions, samples, backwards, tf.cast(positions > limits, tf.int64)]))
         if self.step is not None:
             self._date(active > 0, self.step)
         if self.sums.shape[0]:
-            self.sums.assign_add(tf.concat([layer.activation_sum for layer in layers], 0))
+            self.sums.assign_add(joined([layer.activation_sum for layer in layers]))
 
     def _date(self, fired: tf.Tensor, step: tf.Variable) -> None:
         if self.replicas > 1:
@@ -59,7 +67,7 @@ class Block:
         self.last.assign(tf.where(fired, step, self.last))
 
     def reset(self) -> None:
-        for counted in (self.counts, self.meta, self.sums):
+        for counted in (self.counts, self.total, self.meta, self.sums):
             _zero(counted)
 
     def forget(self) -> None:
@@ -68,12 +76,10 @@ class Block:
 
     def read(self) -> list["Counted"]:
         """The global counts, layer by layer."""
-        counts, meta, last, sums = (
-            tf.convert_to_tensor(v).numpy() for v in (self.counts, self.meta, self.last, self.sums)
-        )
+        counts, total, meta, last, sums = (np.asarray(tf.convert_to_tensor(v)) for v in self.all)
         starts = self.ends - self.neurons
         return [
-            Counted._make([*counts[:, a:b], *meta[:, i], last[:, a:b].max(axis=0, initial=0), sums[a:b]])
+            Counted._make([*counts[:, a:b], total[a:b], *meta[:, i], last[:, a:b].max(axis=0, initial=0), sums[a:b]])
             for i, (a, b) in enumerate(zip(starts, self.ends))
         ]
 
@@ -83,10 +89,11 @@ class Counted(NamedTuple):
 
     active: Any
     with_gradient: Any
-    nan: Any
+    total: Any
     positions: Any
     samples: Any
     backwards: Any
+    too_large: Any
     last: Any
     sums: Any
 

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from relu_probe.beside import side_by_side
 from relu_probe.blocks import Block, Counted, variables
+from relu_probe.kernels import EXACT
 from relu_probe.layers import ReluLayer, is_frozen, nan_weights
 from relu_probe.report import LayerReport
 from relu_probe.tallies import Backward, Forward, Sums, batch_size, wanted
@@ -45,6 +47,7 @@ class Counters:
         self.activation_sum = activation_sum
         self.measuring = measuring
         self.strategy = model.distribute_strategy
+        self.jit = getattr(model, "jit_compile", None) is True
         self.failure: Exception | None = None  # why a layer could not be counted
         self.untraceable: Exception | None = None  # why a counted training step could not be made: see stepping.py
         self.users = 0  # of the attached probes, and what takes them off again: see probe.py
@@ -106,18 +109,21 @@ class Counters:
         if gathered is not None and self._local.graph is _graph():
             gathered.append(tally)
         else:
-            self._add([tally])
+            with tf.name_scope("relu_probe"):
+                self._add([tally])
 
     def _add(self, tallies: list[Forward | Backward], samples: Any = None) -> None:
-        keys = tuple(key for key in self.relus if any(tally.key == key for tally in tallies))
-        if not keys:
+        if not tallies:
             return
-        layers = [Sums.of([t for t in tallies if t.key == key], samples) for key in keys]
+        tallies = tallies if self.measuring else side_by_side(tallies)
+        groups = [[t for t in tallies if t.keys == keys] for keys in dict.fromkeys(t.keys for t in tallies)]
+        sums = [Sums.of(group, samples, jit=self.jit, sums=self.activation_sum) for group in groups]
+        keys = tuple(key for layers in sums for key in layers.keys)
         with self._lock:
             if keys not in self._blocks:
-                neurons = [layer.neurons for layer in layers]
+                neurons = [n for layers in sums for n in layers.neurons]
                 self._blocks[keys] = Block(self.strategy, neurons, self._step_number, self.activation_sum)
-        self._blocks[keys].add(layers)
+        self._blocks[keys].add(sums)
 
     def traces(self, relus: list[ReluLayer]) -> bool:
         """Whether what was traced with these counters counts `relus`. A trace that failed is not used again."""
@@ -127,7 +133,7 @@ class Counters:
 
     def variables(self) -> list[tf.Variable]:
         """All state kept for the model: at most 40 bytes a neuron."""
-        return [v for block in self._blocks.values() for v in (block.counts, block.meta, block.last, block.sums)]
+        return [variable for block in self._blocks.values() for variable in block.all]
 
     def reset(self, uncounted: int = 0) -> None:
         """Starts counting anew; the last active steps belong to the whole fit and stay.
@@ -180,13 +186,18 @@ class Counters:
             neurons = len(parts[0].active) if parts else relu.width()
             return LayerReport(0, 0, np.zeros(neurons, np.int64), np.zeros(neurons, np.int64))
         total = reduce(Counted.__add__, parts)
+        if total.too_large:
+            raise ValueError(
+                f"layer {relu.key!r} was called on more than {EXACT:,} samples in one step, too many to be counted "
+                "exactly; expected smaller batches, or a batch size that the model knows (keras.Input(batch_size=...))."
+            )
         reached = total.backwards > 0
         return LayerReport(
             samples=total.samples,
             positions=total.positions,
             active=total.active,
             with_gradient=total.with_gradient if reached else None,
-            nan=(total.nan > 0) | nan_weights(relu.layer, len(total.nan)),
+            nan=np.isnan(total.total) | nan_weights(relu.layer, len(total.total)),
             activation_sum=total.sums if self.activation_sum else None,
             last_active=total.last - 1 if self._step_number is not None else None,
             frozen=bool(with_gradients and not reached and is_frozen(relu.layer)),

@@ -51,58 +51,25 @@ class Probe:
     def _identity(self, output: tf.Tensor) -> tf.Tensor:
         source = _before_relu(output) if self.counters.measuring else output
 
+        keys, neurons = (self.relu.key,), (int(output.shape[self.relu.axis]),)
+
         @tf.custom_gradient
         def identity(a: tf.Tensor) -> Any:
-            with tf.name_scope("relu_probe"):
-                fires = a > 0
-                self.counters.record(self._forward(a, fires, a if source is output else source))
+            self.counters.record(Forward(keys, neurons, self.relu, a, a if source is output else source))
             call: list[tf.Tensor] = []  # of this call, the positions already counted with a gradient
 
             def backward(gradient: Any) -> Any:
                 passed = tf.identity(gradient)  # its consumers tell whether anybody wants it
-                self._backward(a, fires, passed, call)
+                try:
+                    if not self.counters.is_frozen(self.relu):
+                        self.counters.record(Backward(keys, neurons, self.relu, a, passed, call))
+                except Exception as error:
+                    self.counters.failure = error
                 return passed
 
             return tf.identity(a), backward
 
         return identity(output)
-
-    def _forward(self, a: tf.Tensor, fires: tf.Tensor, source: tf.Tensor) -> Forward:
-        known = a.shape.is_fully_defined()
-        return Forward(
-            self.relu.key,
-            active=self._count(fires),
-            # Outputs are >= 0: their sum is NaN only where one of them is, for one pass less. (Finite values must not
-            # overflow, nor NaN stand in the graph: the user may be looking for them, with `enable_check_numerics`.)
-            nan=self._sum(_wide(a if source is a else tf.where(tf.math.is_nan(source), source, tf.zeros_like(source)))),
-            size=a.shape.num_elements() if known else tf.size(a, tf.int64),
-            samples=int(a.shape[0]) if known else tf.shape(a, tf.int64)[0],
-            activation_sum=self._sum(tf.cast(a, tf.float64)) if self.counters.activation_sum else None,
-        )
-
-    def _backward(self, a: tf.Tensor, fires: tf.Tensor, gradient: tf.Tensor, call: list[tf.Tensor]) -> None:
-        """dL/dz = dL/da * relu'(z): zero where the neuron is off, or at the ceiling of a bounded ReLU."""
-        try:
-            if self.counters.is_frozen(self.relu):
-                return
-            with tf.name_scope("relu_probe"):
-                passes = (gradient != 0) & fires
-                if self.relu.ceiling is not None:
-                    passes &= a != tf.cast(self.relu.ceiling, a.dtype)
-                self.counters.record(Backward(self.relu.key, passes, gradient, call, self._count))
-        except Exception as error:
-            self.counters.failure = error
-
-    def _count(self, mask: tf.Tensor) -> tf.Tensor:
-        return self._sum(tf.cast(mask, tf.int32))
-
-    def _sum(self, values: tf.Tensor) -> tf.Tensor:
-        """`(neurons,)`. In two stages where there are places: one sum over all axes is up to 10 times as slow in XLA."""
-        if self.relu.axis == 1:
-            return tf.reduce_sum(values, [0, *range(2, values.shape.rank)])
-        if values.shape.rank > 2:
-            values = tf.reshape(tf.reduce_sum(values, -2), [-1, values.shape[-1]])
-        return tf.reduce_sum(values, 0)
 
 
 @tf.autograph.experimental.do_not_convert
@@ -144,10 +111,6 @@ def _attach(relu: ReluLayer, counters: Counters) -> Callable[[], None]:
             layer.__dict__["call"] = before
 
     return restore
-
-
-def _wide(values: tf.Tensor) -> tf.Tensor:
-    return tf.cast(values, tf.float32) if values.dtype == tf.float16 else values
 
 
 def _before_relu(output: tf.Tensor) -> tf.Tensor:
