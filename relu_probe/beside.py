@@ -65,6 +65,6 @@ def _join(group: list[list[Forward | Backward]]) -> list[Forward | Backward]:
     output, relu = tf.concat([call.output for call in first], 1), first[0].relu
     joined: list[Forward | Backward] = [Forward(keys, neurons, relu, output, output)]
     if len(group[0]) > 1:
-        gradient = tf.concat([backward.gradient for _, backward in group], 1)
+        gradient = tf.concat([call.gradient for calls in group for call in calls if isinstance(call, Backward)], 1)
         joined.append(Backward(keys, neurons, relu, output, gradient, []))
     return joined

@@ -76,9 +76,9 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
 
     def _check(self) -> None:
         """0 <= with_gradient <= active <= positions."""
-        chain = [("0", np.zeros_like(self.active))]
+        chain: list[tuple[str, Any]] = [("0", 0)]
         chain += [] if self.with_gradient is None else [("with_gradient", self.with_gradient)]
-        chain += [("active", self.active), ("positions", np.full_like(self.active, self.positions))]
+        chain += [("active", self.active), ("positions", self.positions)]
         for (low_name, low), (name, high) in pairwise(chain):
             if wrong := np.flatnonzero(low > high).tolist():
                 raise ValueError(
