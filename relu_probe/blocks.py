@@ -46,7 +46,9 @@ class Block:
         self.counts.assign_add(tf.cast(counts, tf.int64))
         positions = _row([layer.size for layer in layers]) // self.neurons
         samples = _row([layer.samples for layer in layers])
-        self.meta.assign_add(tf.stack([positions, samples, _row([layer.backwards for layer in layers])]))
+        # What is constant would not wait for the batch, and count one more after the last: see `Counters.step`.
+        with tf.control_dependencies([counts]):
+            self.meta.assign_add(tf.stack([positions, samples, _row([layer.backwards for layer in layers])]))
         if self.step is not None:
             self._date(active > 0, self.step)
         if self.sums.shape[0]:
