@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from relu_probe import data as data_module
 from relu_probe.counters import Counters
+from relu_probe.faults import reason
 from relu_probe.kept import Kept
 from relu_probe.layers import find_relus, select
 from relu_probe.probe import attached
@@ -99,6 +100,28 @@ class Measurer:
             raise ValueError("data is empty (0 samples); expected at least 1. Check the split or filter that made it.")
         return report
 
+    def check(self, batches: data_module.Batches) -> None:
+        """Traces the step, and reads nothing yet: what cannot fit is told before a training begins.
+
+        Not where a step is not traced (eagerly), nor on several devices: there the first measurement tells.
+
+        Raises:
+            ValueError: the data does not fit the model.
+        """
+        model = self.model()
+        step = self._step(batches.labelled and has_loss(model))
+        if self._distributed or not hasattr(step, "get_concrete_function"):
+            return
+        try:
+            with _left_as_found(model):
+                step.get_concrete_function(tf.data.IteratorSpec(batches.dataset.element_spec))
+        except Exception as error:
+            raise ValueError(_does_not_fit(model, batches.dataset, error)) from error
+
+    @property
+    def _distributed(self) -> bool:
+        return bool(tf.distribute.has_strategy() or self.counters.strategy.num_replicas_in_sync > 1)
+
     def _observing(self, model: Any) -> AbstractContextManager[None]:
         """For who wants to see more of a step than is counted."""
         return nullcontext()
@@ -106,8 +129,7 @@ class Measurer:
     def _pass_over(self, batches: data_module.Batches, gradients: bool, progress: Any) -> None:
         dataset = batches.dataset.prefetch(tf.data.AUTOTUNE)
         strategy = self.counters.strategy
-        distributed = tf.distribute.has_strategy() or strategy.num_replicas_in_sync > 1
-        iterator = iter(strategy.experimental_distribute_dataset(dataset) if distributed else dataset)
+        iterator = iter(strategy.experimental_distribute_dataset(dataset) if self._distributed else dataset)
         step, done = self._step(gradients), 0
         while True:
             try:
@@ -205,7 +227,9 @@ def _metric_variables(model: Any) -> list[Any]:
 
 def _identity(model: Any) -> tuple[Any, ...]:
     """What a traced step depends on, beside the layers."""
-    return (getattr(model, "loss", None), getattr(model, "optimizer", None), _jit(model), bool(model.run_eagerly))
+    optimizer = getattr(model, "optimizer", None)
+    scale = getattr(optimizer, "dynamic_scale", None)  # Keras 3 makes it at the first step, and until then a constant
+    return (getattr(model, "loss", None), optimizer, scale, _jit(model), bool(model.run_eagerly))
 
 
 def _jit(model: Any) -> bool:
@@ -230,5 +254,5 @@ def _does_not_fit(model: Any, dataset: Any, error: Exception) -> str:
     expected = getattr(model, "input_shape", None) or "the shape it was built for"
     return (
         f"the model cannot be run on the data: found batches of shape {shapes} (x first), expected x of {expected}, "
-        f"batched, with labels that fit the loss. Reshape or batch the data. Keras says: {str(error).strip()[:500]}"
+        f"batched, with labels that fit the loss. Reshape or batch the data. Keras says: {reason(error)[:500]}"
     )
