@@ -81,7 +81,7 @@ class Measurer:
         self.model: Any = weakref.ref(model)
         self.state = _identity(model)
         self.counters = Counters(model, find_relus(model), activation_sum=True, measuring=True)
-        self._steps: dict[bool, Any] = {}
+        self._steps: dict[Any, Any] = {}
 
     def fits(self, model: Any) -> bool:
         same = len(self.state) == len(now := _identity(model)) and all(a is b for a, b in zip(self.state, now))
@@ -109,7 +109,7 @@ class Measurer:
             ValueError: the data does not fit the model.
         """
         model = self.model()
-        step = self._step(batches.labelled and has_loss(model))
+        step = self._step(batches.labelled and has_loss(model), batches.dataset)
         if self._distributed or not hasattr(step, "get_concrete_function"):
             return
         try:
@@ -130,7 +130,7 @@ class Measurer:
         dataset = batches.dataset.prefetch(tf.data.AUTOTUNE)
         strategy = self.counters.strategy
         iterator = iter(strategy.experimental_distribute_dataset(dataset) if self._distributed else dataset)
-        step, done = self._step(gradients), 0
+        step, done = self._step(gradients, dataset), 0
         while True:
             try:
                 step(iterator)
@@ -145,9 +145,14 @@ class Measurer:
         if done and progress.target is None:
             progress.update(done, finalize=True)
 
-    def _step(self, gradients: bool) -> Any:
-        """The step on an iterator, traced once for each kind of data."""
-        if gradients not in self._steps:
+    def _step(self, gradients: bool, dataset: Any) -> Any:
+        """The step on an iterator, traced once for each kind of data.
+
+        One a rank: what was traced for labels `(n,)`, TensorFlow would make one for any rank given `(n, 1)`, and fail.
+        """
+        ranks = tuple(spec.shape.rank for spec in tf.nest.flatten(dataset.element_spec))
+        key = (gradients, ranks)
+        if key not in self._steps:
             model, strategy, count = self.model(), self.counters.strategy, self._counted(gradients)
             eager = bool(model.run_eagerly)
             if not eager and _jit(model):
@@ -156,8 +161,8 @@ class Measurer:
             def step(iterator: Any) -> None:
                 strategy.run(count, args=(next(iterator),))
 
-            self._steps[gradients] = step if eager else tf.function(step, reduce_retracing=True)
-        return self._steps[gradients]
+            self._steps[key] = step if eager else tf.function(step, reduce_retracing=True)
+        return self._steps[key]
 
     def _counted(self, gradients: bool) -> Any:
         reference, counters = self.model, self.counters

@@ -2,11 +2,12 @@
 
 import harm
 import numpy as np
+import oracle
 import pytest
 from stacks import LEGACY
 from test_faults_data import FIXED, X, Y, assert_nothing_left, assert_same, assert_stopped, attempt, net
 
-from relu_probe import ReluProbe
+from relu_probe import ReluProbe, measure
 
 
 def assert_next_fits_are_right(model, twin):
@@ -40,7 +41,7 @@ def test_a_wrong_shape_of_data_raises_before_the_first_step():
         r"found batches of shape \(\(None, 3\), \(None, 1\)\) \(x first\), expected x of \(None, 4\)",
     )
     for more in ({}, {"at_start": True}, {"strict": True}):
-        with pytest.raises(ValueError, match=text + ".*Keras says: Input 0 .*incompatible with the layer"):
+        with pytest.raises(ValueError, match=text + ".*Keras says: .*Input 0 .*incompatible with the layer"):
             harm.fitted(model, [ReluProbe(data=(X[:, :3], Y), **more)])
     assert_next_fits_are_right(model, net())
 
@@ -48,8 +49,17 @@ def test_a_wrong_shape_of_data_raises_before_the_first_step():
 def test_shapes_of_data_that_only_a_batch_shows():
     """A batch of unknown size may be one of 7; eagerly nothing is traced."""
     why = "ValueError: the model cannot be run on the data: found batches of shape ((None, "
-    assert_stopped(f"{why}4), (None, 7, 2)) (x first)", (X, np.ones((24, 7, 2), "f")), net())
-    assert_stopped(f"{why}3), (None, 1)) (x first)", (X[:, :3], Y), net(run_eagerly=True))
+    assert_stopped(f"{why}4), (None, 7, 2)) (x first)", (X, np.ones((24, 7, 2), "f")), net)
+    assert_stopped(f"{why}3), (None, 1)) (x first)", (X[:, :3], Y), lambda: net(run_eagerly=True))
+
+
+def test_labels_of_another_rank_do_not_spoil_the_next_measurement():
+    model = net()
+    with pytest.raises(ValueError, match=r"Keras says: .*\[24,7,2\]"):
+        measure(model, (X, np.ones((24, 7, 2), "f")))
+    expected = oracle.measure(model, oracle.batches(X, Y, 8))["hidden"]
+    for y in (Y, Y[:, 0], Y):
+        oracle.assert_counts(measure(model, (X, y))["hidden"], expected)
 
 
 def test_a_generator_that_raises_half_way():
