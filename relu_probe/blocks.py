@@ -48,13 +48,16 @@ class Block:
         active, with_gradient, total = (
             joined([getattr(layer, name) for layer in layers]) for name in ("active", "with_gradient", "total")
         )
-        self.counts.assign_add(tf.cast(tf.stack(alike(active, with_gradient)), tf.int64))
+        counts = tf.cast(tf.stack(alike(active, with_gradient)), tf.int64)
+        self.counts.assign_add(counts)
         self.total.assign_add(total)
         positions, samples, backwards, limits = (
             _row([getattr(layer, name) for layer in layers for _ in layer.keys])
             for name in ("positions", "samples", "backwards", "limit")
         )
-        self.meta.assign_add(tf.stack([positions, samples, backwards, tf.cast(positions > limits, tf.int64)]))
+        # What is constant would not wait for the batch, and count one more after the last: see `Counters.step`.
+        with tf.control_dependencies([counts]):
+            self.meta.assign_add(tf.stack([positions, samples, backwards, tf.cast(positions > limits, tf.int64)]))
         if self.step is not None:
             self._date(active > 0, self.step)
         if self.sums.shape[0]:

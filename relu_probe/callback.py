@@ -121,6 +121,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._keys = select(find_relus(self.model), self.layers, self.model)
         if self.data is not None:
             self._batches = data_module.read(self.data)
+            if self.model.built:
+                measurer_of(self.model).check(self._batches)
         else:
             training_counters(self.model, activation_sum=self.activation_sum).restart()
         self._guard.restart(gradients=self._expects_gradients())

@@ -77,7 +77,8 @@ class Counters:
         finally:
             self._local.gathered = None
         try:
-            with tf.name_scope("relu_probe"):
+            # Where batches have a fixed size, the step after the last one finds no batch, and must not count either.
+            with tf.control_dependencies(_tensors(data)), tf.name_scope("relu_probe"):
                 self._add(gathered if self.measuring else wanted(gathered, self._local.graph), batch_size(data))
                 if self._step_number is not None:
                     self._step_number.assign_add(1)
@@ -202,6 +203,10 @@ class Counters:
             last_active=total.last - 1 if self._step_number is not None else None,
             frozen=bool(with_gradients and not reached and is_frozen(relu.layer)),
         )
+
+
+def _tensors(data: Any) -> list[tf.Tensor]:
+    return [leaf for leaf in tf.nest.flatten(data, expand_composites=True) if isinstance(leaf, tf.Tensor)]
 
 
 def _graph() -> Any:

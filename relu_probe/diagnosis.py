@@ -162,7 +162,7 @@ class _Observer(Measurer):
         self.witnesses: dict[str, Witness] = {}
         self._twins = Twins()
 
-    def _step(self, gradients: bool) -> Any:
+    def _step(self, gradients: bool, dataset: Any) -> Any:
         count = self._counted(gradients)
         self.loss = LossGradient() if gradients else None
         return lambda iterator: count(next(iterator))

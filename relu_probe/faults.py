@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 # What TensorFlow says before it says what happened inside a graph.
 _NO_REASON = ("Graph execution error", "Detected at node", "  File", "<stack traces unavailable>")
+_FRAMES = re.compile(r'in user code:\n.*\n    File "[^\n]*\n[^\n]*\n', re.DOTALL)
+_DECORATION = re.compile(r"(\w+: )?Exception encountered when calling .*|\x1b\[\d*m|{{.*?}} ?|\[Op:.*?\]( name: ?)?")
 
 
 class Faults:
@@ -48,8 +50,17 @@ class Faults:
             warnings.warn(f"relu_probe: {reason} The training goes on. strict=True would raise.", stacklevel=3)
 
 
-def _say(error: Exception) -> str:
-    """In one line, without TensorFlow's node names; "; " separates reasons from each other."""
-    text = re.sub(r"{{.*?}} ?|\[Op:.*?\]( name: ?)?", "", str(error)).strip()
+def reason(error: Exception) -> str:
+    """The first line that says what happened, without the names of nodes and the frames of TensorFlow and Keras.
+
+    >>> reason(ValueError("Graph execution error:\\n\\nIncompatible shapes: [2,7] vs. [2,1] [Op:__inference_step_8]"))
+    'Incompatible shapes: [2,7] vs. [2,1]'
+    """
+    text = _DECORATION.sub("", _FRAMES.sub("", str(error))).strip()
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith(_NO_REASON)]
-    return f"{type(error).__name__}: {next(iter(lines), text)}".partition("\n")[0].replace("; ", ", ")
+    return next(iter(lines), text).partition("\n")[0].strip()
+
+
+def _say(error: Exception) -> str:
+    """In one line; "; " separates reasons from each other."""
+    return f"{type(error).__name__}: {reason(error)}".replace("; ", ", ")

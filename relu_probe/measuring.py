@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from relu_probe import data as data_module
 from relu_probe.counters import Counters
+from relu_probe.faults import reason
 from relu_probe.kept import Kept
 from relu_probe.layers import find_relus, select
 from relu_probe.probe import attached
@@ -80,7 +81,7 @@ class Measurer:
         self.model: Any = weakref.ref(model)
         self.state = _identity(model)
         self.counters = Counters(model, find_relus(model), activation_sum=True, measuring=True)
-        self._steps: dict[bool, Any] = {}
+        self._steps: dict[Any, Any] = {}
 
     def fits(self, model: Any) -> bool:
         same = len(self.state) == len(now := _identity(model)) and all(a is b for a, b in zip(self.state, now))
@@ -99,6 +100,28 @@ class Measurer:
             raise ValueError("data is empty (0 samples); expected at least 1. Check the split or filter that made it.")
         return report
 
+    def check(self, batches: data_module.Batches) -> None:
+        """Traces the step, and reads nothing yet: what cannot fit is told before a training begins.
+
+        Not where a step is not traced (eagerly), nor on several devices: there the first measurement tells.
+
+        Raises:
+            ValueError: the data does not fit the model.
+        """
+        model = self.model()
+        step = self._step(batches.labelled and has_loss(model), batches.dataset)
+        if self._distributed or not hasattr(step, "get_concrete_function"):
+            return
+        try:
+            with _left_as_found(model):
+                step.get_concrete_function(tf.data.IteratorSpec(batches.dataset.element_spec))
+        except Exception as error:
+            raise ValueError(_does_not_fit(model, batches.dataset, error)) from error
+
+    @property
+    def _distributed(self) -> bool:
+        return bool(tf.distribute.has_strategy() or self.counters.strategy.num_replicas_in_sync > 1)
+
     def _observing(self, model: Any) -> AbstractContextManager[None]:
         """For who wants to see more of a step than is counted."""
         return nullcontext()
@@ -106,9 +129,8 @@ class Measurer:
     def _pass_over(self, batches: data_module.Batches, gradients: bool, progress: Any) -> None:
         dataset = batches.dataset.prefetch(tf.data.AUTOTUNE)
         strategy = self.counters.strategy
-        distributed = tf.distribute.has_strategy() or strategy.num_replicas_in_sync > 1
-        iterator = iter(strategy.experimental_distribute_dataset(dataset) if distributed else dataset)
-        step, done = self._step(gradients), 0
+        iterator = iter(strategy.experimental_distribute_dataset(dataset) if self._distributed else dataset)
+        step, done = self._step(gradients, dataset), 0
         while True:
             try:
                 step(iterator)
@@ -123,9 +145,14 @@ class Measurer:
         if done and progress.target is None:
             progress.update(done, finalize=True)
 
-    def _step(self, gradients: bool) -> Any:
-        """The step on an iterator, traced once for each kind of data."""
-        if gradients not in self._steps:
+    def _step(self, gradients: bool, dataset: Any) -> Any:
+        """The step on an iterator, traced once for each kind of data.
+
+        One a rank: what was traced for labels `(n,)`, TensorFlow would make one for any rank given `(n, 1)`, and fail.
+        """
+        ranks = tuple(spec.shape.rank for spec in tf.nest.flatten(dataset.element_spec))
+        key = (gradients, ranks)
+        if key not in self._steps:
             model, strategy, count = self.model(), self.counters.strategy, self._counted(gradients)
             eager = bool(model.run_eagerly)
             if not eager and _jit(model):
@@ -134,8 +161,8 @@ class Measurer:
             def step(iterator: Any) -> None:
                 strategy.run(count, args=(next(iterator),))
 
-            self._steps[gradients] = step if eager else tf.function(step, reduce_retracing=True)
-        return self._steps[gradients]
+            self._steps[key] = step if eager else tf.function(step, reduce_retracing=True)
+        return self._steps[key]
 
     def _counted(self, gradients: bool) -> Any:
         reference, counters = self.model, self.counters
@@ -205,7 +232,9 @@ def _metric_variables(model: Any) -> list[Any]:
 
 def _identity(model: Any) -> tuple[Any, ...]:
     """What a traced step depends on, beside the layers."""
-    return (getattr(model, "loss", None), getattr(model, "optimizer", None), _jit(model), bool(model.run_eagerly))
+    optimizer = getattr(model, "optimizer", None)
+    scale = getattr(optimizer, "dynamic_scale", None)  # Keras 3 makes it at the first step, and until then a constant
+    return (getattr(model, "loss", None), optimizer, scale, _jit(model), bool(model.run_eagerly))
 
 
 def _jit(model: Any) -> bool:
@@ -230,5 +259,5 @@ def _does_not_fit(model: Any, dataset: Any, error: Exception) -> str:
     expected = getattr(model, "input_shape", None) or "the shape it was built for"
     return (
         f"the model cannot be run on the data: found batches of shape {shapes} (x first), expected x of {expected}, "
-        f"batched, with labels that fit the loss. Reshape or batch the data. Keras says: {str(error).strip()[:500]}"
+        f"batched, with labels that fit the loss. Reshape or batch the data. Keras says: {reason(error)[:500]}"
     )

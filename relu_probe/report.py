@@ -145,7 +145,7 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
             )
         if not tau >= 0:
             raise ValueError(f"tau is {tau!r}; expected a number >= 0, for example 0.025.")
-        if not self.measured:
+        if not (self.measured and np.isfinite(self.activation_sum).all()):  # no mean to be compared with
             return np.zeros(self.neurons, bool)
         # sum_i <= tau * mean of the sums, multiplied out so that an all-zero layer needs no 0 / 0
         dormant: Mask = self.activation_sum <= tau * self.activation_sum.mean()
