@@ -28,7 +28,8 @@ from relu_probe.support import check_model
 class ReluProbe(tf.keras.callbacks.Callback):
     """Tells which ReLUs of the model are dead, epoch by epoch, in `.reports`, in `logs` and in TensorBoard.
 
-    List it before callbacks that read its keys (`EarlyStopping`, `CSVLogger`): `logs` pass from first to last.
+    List it before callbacks that read its keys (`EarlyStopping`, `CSVLogger`): `logs` pass from first to last. And before
+    `BackupAndRestore`: what kills the training between the two costs no epoch then.
 
     Args:
         log_dir: TensorBoard's directory; the event files go to `{log_dir}/{name}`. None writes none.

@@ -1,19 +1,23 @@
 """After SIGKILL at any moment every epoch that ended is readable, and the resumed fit goes on without gaps or repeats."""
 
+import contextlib
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import harm
 import killed
 import numpy as np
 import pytest
 import stacks
 import tensorflow as tf
+from harm import K
 from killed import EPOCHS, KILLS
 from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from relu_probe import ReluProbe
 from relu_probe.superseded import SUFFIX, supersede
 
 PROBES = ("relu_probe", "other")
@@ -135,3 +139,18 @@ def test_the_comparison_rejects(copy, mistake):
         uncut(directory)
     with pytest.raises(AssertionError):
         assert_steps(points(directory), list(range(EPOCHS)))
+
+
+@pytest.mark.parametrize(("order", "steps"), [("probe first", [0, 1, 2]), ("backup first", [0, 2])])
+def test_the_probe_belongs_before_the_backup(tmp_path, order, steps):
+    """What ends the fit between the two finds an epoch saved and not told of, or told of and then trained again."""
+
+    def end(epoch, logs):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    for last in (K.callbacks.LambdaCallback(on_epoch_end=end), K.callbacks.Callback()):
+        between = [ReluProbe(tmp_path), last, K.callbacks.BackupAndRestore(str(tmp_path / "backup"))]
+        with contextlib.suppress(KeyboardInterrupt):
+            harm.fitted(harm.net(), between if order == "probe first" else between[::-1], epochs=3)
+    assert_steps(points(tmp_path / "relu_probe"), steps)
