@@ -52,7 +52,8 @@ import harm, numpy as np, tensorflow as tf
 from harm import K
 for path in sys.argv[1:]:
     if path.endswith("export"):
-        print(np.asarray(tf.saved_model.load(path).serve(harm.data()[0])).ravel().tolist())
+        loaded = tf.saved_model.load(path)
+        print(np.asarray(loaded.serve(harm.data()[0])).ravel().tolist())
     else:
         print(K.models.load_model(path).predict(harm.data()[0], verbose=0).ravel().tolist())
 """
