@@ -137,7 +137,9 @@ def test_a_flip_in_mid_fit_without_compile(frozen, options):
             if epoch == 1:
                 model.layers[0].trainable = frozen
 
-        return harm.fitted(model, [*callbacks, K.callbacks.LambdaCallback(on_epoch_begin=flip)], epochs=4)
+        return harm.fitted(
+            model, [*callbacks, K.callbacks.LambdaCallback(on_epoch_begin=flip)], epochs=4, batch_size=12
+        )
 
     assert harm.same(train([]), train([ReluProbe(freq=2, strict=True)]))
 
