@@ -20,7 +20,7 @@ from relu_probe.limits import Limits
 from relu_probe.lives import Lives
 from relu_probe.measuring import has_loss, measurer_of
 from relu_probe.report import Report
-from relu_probe.stepping import count_next_step, kept_counters, training_counters
+from relu_probe.stepping import begin_counting, count_next_step, counters_of_this_fit
 from relu_probe.summaries import Summaries
 from relu_probe.support import check_model
 
@@ -28,7 +28,8 @@ from relu_probe.support import check_model
 class ReluProbe(tf.keras.callbacks.Callback):
     """Tells which ReLUs of the model are dead, epoch by epoch, in `.reports`, in `logs` and in TensorBoard.
 
-    List it before callbacks that read its keys (`EarlyStopping`, `CSVLogger`): `logs` pass from first to last.
+    List it before callbacks that read its keys (`EarlyStopping`, `CSVLogger`): `logs` pass from first to last. And before
+    `BackupAndRestore`: what kills the training between the two costs no epoch then.
 
     Args:
         log_dir: TensorBoard's directory; the event files go to `{log_dir}/{name}`. None writes none.
@@ -124,7 +125,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
             if self.model.built:
                 measurer_of(self.model).check(self._batches)
         else:
-            training_counters(self.model, activation_sum=self.activation_sum).restart()
+            begin_counting(self.model, activation_sum=self.activation_sum)
         self._guard.restart(gradients=self._expects_gradients())
         if self.log_dir is not None and _is_chief(self.model.distribute_strategy):
             self._summaries = Summaries(self.log_dir, self.name, images=self.images, text=self.text)
@@ -136,7 +137,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
             self._report_on(-1)
         self._measuring = epoch % self.freq == 0
         if self._measuring and self.data is None:
-            self._guarded("measuring", lambda: kept_counters(self.model).reset(self._uncounted))
+            self._guarded("measuring", lambda: counters_of_this_fit(self.model).reset(self._uncounted))
             self._uncounted = 0
         self._jumps.begin_epoch()
 
@@ -167,7 +168,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def _count_step(self) -> None:
         if self._measuring and self.data is None and "measuring" not in self._faults:
-            count_next_step(self.model)
+            count_next_step(self.model, not_all=self.freq > 1)
 
     def _date(self, batch: int, logs: Any) -> None:
         # Of the steps of one execution Keras 3.3 names the first, later ones the last, even if the data ended before.
@@ -185,7 +186,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def _measure(self, epoch: int) -> None:
         if self.data is None:
-            counters = kept_counters(self.model)
+            counters = counters_of_this_fit(self.model)
             report = Report(counters.read(self._keys, self.activation_sum), epoch)
             counters.check(self._jumps.epoch_steps)
         else:

@@ -9,6 +9,8 @@ from typing import Any
 import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
+from relu_probe.superseded import SUFFIX, supersede
+
 
 class EventFile:
     """The events of one fit in the run directory, which fits before it may have written to.
@@ -21,6 +23,7 @@ class EventFile:
         self.directory = directory
         self._writer: Any = None
         self._path: Path | None = None  # None where the file system does not show it, as remote ones do not at once
+        self._before: set[Path] = set()  # files of other fits
         self._begun = False
 
     def open(self) -> None:
@@ -30,9 +33,10 @@ class EventFile:
             tf.errors.OpError: it cannot be written.
         """
         before = self._files()
-        self._writer = tf.summary.create_file_writer(self.directory)
+        self._writer = tf.summary.create_file_writer(self.directory, filename_suffix=SUFFIX)
         self._writer.flush()
         self._path = next(iter(self._files() - before), None)
+        self._before = before
 
     @contextmanager
     def recording(self, step: int) -> Iterator[None]:
@@ -44,10 +48,12 @@ class EventFile:
             self.close()
             self.open()
         with self._writer.as_default(step=step), tf.summary.record_if(True):
-            if not self._begun:
+            if first := not self._begun:
                 self._begin(step)
             yield
         self._writer.flush()
+        if first:
+            supersede(self._before, step)  # now that it is written again
 
     def _begin(self, step: int) -> None:
         """Tells TensorBoard that a restarted training takes over here: what a killed one wrote of this step is void."""

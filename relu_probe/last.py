@@ -25,13 +25,20 @@ class Last(tf.keras.callbacks.Callback):
 def call_last(work: Callable[[], None]) -> bool:
     """Whether `work` is now called last: not where the hooks are called by another than Keras's list.
 
-    The list belongs to one fit, and is gone after it. No callback is given it: it is found among the callers.
+    The list belongs to one fit, and is gone after it.
     """
+    if (fit := fit_under_way()) is None:
+        return False
+    if not any(isinstance(c, Last) and c.work == work for c in fit.callbacks):
+        fit.callbacks.append(Last(work))
+    return True
+
+
+def fit_under_way() -> Any:
+    """Keras's list of callbacks that calls a hook now, one for each fit. None is given it: it is found among the callers."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if isinstance(fit := frame.f_locals.get("self"), tf.keras.callbacks.CallbackList):
-            if not any(isinstance(c, Last) and c.work == work for c in fit.callbacks):
-                fit.callbacks.append(Last(work))
-            return True
+            return fit
         frame = frame.f_back
-    return False
+    return None

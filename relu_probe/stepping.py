@@ -1,18 +1,21 @@
 """How does counting get into Keras's own training step? Through a train function of our own, for one step at a time."""
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import tensorflow as tf
 
 from relu_probe.counters import Counters
 from relu_probe.kept import Kept
+from relu_probe.last import fit_under_way
 from relu_probe.layers import find_relus
 from relu_probe.probe import attached
 
 _kept = Kept()
+_fits = Kept()  # Keras's list of callbacks, of the fit that is counted
 _lock = threading.RLock()
 
 
@@ -27,23 +30,50 @@ def training_counters(model: Any, *, activation_sum: bool = False) -> Counters:
         return counters
 
 
+def begin_counting(model: Any, *, activation_sum: bool = False) -> None:
+    """A fit begins."""
+    training_counters(model, activation_sum=activation_sum).restart()
+    fit = fit_under_way()
+    _fits[model] = None if fit is None else weakref.ref(fit)
+
+
 def kept_counters(model: Any) -> Counters:
     """Those of the fit that is under way: another probe of it may have asked for richer ones."""
     counters: Counters = _kept.get(model)
     return counters
 
 
-def count_next_step(model: Any) -> None:
-    """Makes the next call of `model.train_function` a counted one. It takes itself off before it does anything else."""
+def counters_of_this_fit(model: Any) -> Counters:
+    """For a hook of the fit.
+
+    Raises:
+        RuntimeError: a callback called `fit` on the same model, with a probe too, and began to count anew.
+    """
+    fit, now = _fits.get(model), fit_under_way()
+    if fit is not None and now is not None and fit() is not now:
+        raise RuntimeError(
+            f"a fit of model {model.name!r} inside this one was counted in its place; expected a probe in one of them. "
+            "Leave it out of the inner fit, or give it data=."
+        )
+    return kept_counters(model)
+
+
+def count_next_step(model: Any, *, not_all: bool = False) -> None:
+    """Makes the next call of `model.train_function` a counted one. It takes itself off before it does anything else.
+
+    Args:
+        not_all: steps of this fit will be taken without counting, by Keras's own function.
+    """
     armed = isinstance(model.train_function, _OneShot)  # by another probe of this fit
     if not armed and kept_counters(model).failure is None:
-        model.__dict__["train_function"] = _OneShot(model, model.train_function)
+        model.__dict__["train_function"] = _OneShot(model, model.train_function, not_all)
 
 
 class _OneShot:
-    def __init__(self, model: Any, original: Callable[..., Any]) -> None:
+    def __init__(self, model: Any, original: Callable[..., Any], not_all: bool) -> None:
         self.model = model
         self.original = original
+        self.not_all = not_all
 
     def __call__(self, iterator: Any) -> Any:
         self.model.__dict__["train_function"] = self.original
@@ -57,6 +87,8 @@ class _OneShot:
             if counters.untraceable is None:  # a step was run, and cannot be repeated: its batch is gone
                 raise
         else:
+            if self.not_all:
+                _trace(self.original, iterator)
             _lend_trace(function, self.original)
             return logs
         counters.give_up()
@@ -96,14 +128,27 @@ def _check_trainable(model: Any, original: Any) -> None:
     """Keras 3 goes on with the step it has traced, whatever became frozen since, until compile(); so a new trace would
     train another set of weights than a fit without a probe. (tf_keras undoes such a change for the time of a fit.)
     """
-    cells = [cell.cell_contents for cell in getattr(original, "__closure__", None) or ()]
-    traced = any(getattr(f, "experimental_get_tracing_count", int)() for f in [original, *cells])
+    traced = any(f.experimental_get_tracing_count() for f in _tf_functions(original))
     trained = getattr(model.optimizer, "_trainable_variables", [])  # of Keras 3, when it was first applied
     if traced and (frozen := [v.path for v in trained if not v.trainable]):
         raise RuntimeError(
             f"{frozen[0]} was frozen after the training step was traced, and Keras goes on training it until the model "
             "is compiled again; expected model.compile() after a change of `trainable`."
         )
+
+
+def _trace(original: Any, iterator: Any) -> None:
+    """Keras's own function, with the first counted step: traced later, it would not train what became frozen since."""
+    for function in _tf_functions(original):
+        with suppress(Exception):  # its first call would fail as well, without us
+            if not function.experimental_get_tracing_count():
+                function.get_concrete_function(iterator)
+
+
+def _tf_functions(original: Any) -> list[Any]:
+    """Those in a train function of Keras's: it is one, or is a Python function around one (Keras 3.15)."""
+    cells = [cell.cell_contents for cell in getattr(original, "__closure__", None) or ()]
+    return [f for f in [original, *cells] if hasattr(f, "experimental_get_tracing_count")]
 
 
 def _lend_trace(function: Any, original: Any) -> None:

@@ -43,6 +43,12 @@ def state(model: Any) -> Trained:
     }
 
 
+def clean(model: Any) -> bool:
+    """Whether nothing of ours is left on it."""
+    ours = [model.train_function, model.__dict__.get("train_step"), *(layer.call for layer in model.layers)]
+    return not [part for part in ours if "relu_probe" in f"{part!r} {getattr(part, '__module__', '')}"]
+
+
 def same(a: Trained, b: Trained) -> bool:
     return all(
         len(a[part]) == len(b[part]) and all(np.array_equal(x, y, equal_nan=True) for x, y in zip(a[part], b[part]))

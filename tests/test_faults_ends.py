@@ -1,0 +1,93 @@
+"""What ends a fit (Ctrl-C, an error of the user's) is the user's to see, leaves nothing of ours, and the next fit is right."""
+
+import harm
+import pytest
+import tensorflow as tf
+from harm import K, L
+
+from relu_probe import ReluProbe
+
+
+class Fault:
+    """Raises at its place from the second time on (in a graph: when it is traced), while it is `armed`."""
+
+    def __init__(self, place, kind):
+        self.place, self.kind, self.armed, self.seen = place, kind, True, 0
+
+    def hit(self, place):
+        self.seen += self.armed and place == self.place
+        if self.armed and place == self.place and (self.seen > 1 or place.startswith("traced")):
+            raise self.kind("planted")
+
+    def hooks(self, side):
+        hit = self.hit
+        return K.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: hit(f"epoch begin {side}"),
+            on_epoch_end=lambda epoch, logs: hit(f"epoch end {side}"),
+            on_train_batch_begin=lambda batch, logs: hit(f"batch begin {side}"),
+            on_train_batch_end=lambda batch, logs: hit(f"batch end {side}"),
+        )
+
+
+def faulty_net(fault, **options):
+    class Net(K.Sequential):
+        def train_step(self, data):
+            fault.hit("traced step")
+            fault.hit("eager step")
+            return super().train_step(data)
+
+    def loss(y, predicted):
+        fault.hit("traced loss")
+        return tf.reduce_mean((y - predicted) ** 2)
+
+    K.utils.set_random_seed(1)
+    model = Net([K.Input((4,)), L.Dense(6, "relu", name="hidden"), L.Dense(1)])
+    model.compile(K.optimizers.Adam(0.01), loss, **options)
+    model.optimizer.build(model.trainable_variables)  # else Keras cannot use a function again whose first trace failed
+    return model
+
+
+def three_fits(place, kind, probes):
+    """One that the fault ends, one with and one without a probe."""
+    fault = Fault(place, kind)
+    model = faulty_net(fault, run_eagerly=place == "eager step")
+    with pytest.raises(kind, match="planted"):
+        harm.fitted(model, [fault.hooks("before"), *probes, fault.hooks("after")])
+    assert harm.clean(model)
+    fault.armed = False
+    left = [harm.state(model), harm.fitted(model, probes), harm.fitted(model, [])]
+    assert harm.clean(model)
+    return left
+
+
+ENDS = [("batch begin before", KeyboardInterrupt), ("batch begin after", SystemExit), ("batch end after", KeyError)]
+ENDS += [("batch begin after", KeyboardInterrupt), ("epoch begin after", KeyError), ("epoch end before", SystemExit)]
+ENDS += [("traced step", KeyboardInterrupt), ("eager step", KeyboardInterrupt), ("traced step", ValueError)]
+ENDS += [("traced loss", ValueError)]
+
+
+@pytest.mark.parametrize(("place", "kind"), ENDS)
+@pytest.mark.filterwarnings("ignore:relu_probe. measuring stopped:UserWarning")
+def test_what_ends_a_fit_is_the_users_and_leaves_nothing(place, kind):
+    probe = ReluProbe()
+    plain, watched = three_fits(place, kind, []), three_fits(place, kind, [probe])
+    assert all(map(harm.same, plain, watched))
+    assert [report.samples for report in probe.reports] == [24, 24]
+    assert probe.report.incomplete == ""
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_it_is_not_swallowed_where_the_probe_itself_is_at_work(kind):
+    class Interrupted(L.Layer):
+        def call(self, x, training=None):
+            if armed and not training:
+                raise kind("planted")
+            return x
+
+    armed = []
+    model = K.Sequential([K.Input((4,)), L.Dense(6, "relu"), Interrupted(), L.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    armed.append(True)
+    with pytest.raises(kind, match="planted"):
+        harm.fitted(model, [ReluProbe(data=harm.data())])
+    assert harm.clean(model)

@@ -1,0 +1,175 @@
+"""What a user does to a model between its fits, or in the middle of one: the training is as without a probe."""
+
+import warnings
+from functools import cache
+
+import harm
+import numpy as np
+import pytest
+from harm import KERAS3, K, L
+
+from relu_probe import ReluProbe, measure, stepping
+
+
+def fit(model, *callbacks, epochs=2):
+    """Full batches: the last epoch's counts are those of its weights at the begin."""
+    return harm.fitted(model, list(callbacks), epochs=epochs, batch_size=24, shuffle=False)
+
+
+def assert_counts(report, expected, trained=True):
+    assert list(report) == list(expected)
+    for name, layer in expected.layers.items():
+        np.testing.assert_array_equal(report[name].active, layer.active)
+        if trained:
+            np.testing.assert_array_equal(report[name].with_gradient, layer.with_gradient)
+        else:
+            assert report[name].with_gradient is None
+
+
+# --- between fits -----------------------------------------------------------------------------------------------------
+
+
+def again(model, loss="mse", **options):
+    model.compile(K.optimizers.Adam(0.01), loss, **options)
+
+
+def trainable(value, compiles):
+    def change(model):
+        model.layers[0].trainable = value
+        if compiles:
+            again(model)
+
+    return change
+
+
+def add(compiles):
+    def change(model):
+        K.utils.set_random_seed(2)
+        model.pop()
+        model.add(L.Dense(5, "relu", name="added"))
+        model.add(L.Dense(1, name="out"))
+        if compiles:
+            again(model)
+
+    return change
+
+
+CHANGES = {
+    "recompiled": again,
+    "run eagerly": lambda model: again(model, loss="mae", run_eagerly=True),
+    "frozen": trainable(False, True),
+    "frozen, not compiled": trainable(False, False),
+    "thawed": trainable(True, True),
+    "thawed, not compiled": trainable(True, False),
+    "layers added": add(True),
+}
+TWICE, AFTER, BEFORE = (1, 1), (0, 1), (1, 0)  # which of the two fits is watched
+SILENT = [*((change, TWICE) for change in CHANGES), ("frozen", AFTER), ("frozen", BEFORE), ("layers added", AFTER)]
+
+
+@cache
+def unwatched(change):
+    return two_fits(change, [], [])[0]
+
+
+def two_fits(change, first, second):
+    """What both leave, and the counts expected of the second."""
+    model = harm.net()
+    if "thawed" in change:
+        CHANGES["frozen"](model)
+    left = [fit(model, *first)]
+    CHANGES[change](model)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        expected = measure(model, harm.data())
+        left.append(fit(model, *second, epochs=1))
+    assert harm.clean(model)
+    return left, expected, [str(w.message) for w in told if "relu_probe" in str(w.message)]
+
+
+@pytest.mark.parametrize(("change", "watched"), SILENT)
+def test_a_model_changed_between_fits(change, watched):
+    probe = ReluProbe(strict=True)
+    left, expected, told = two_fits(change, [ReluProbe(strict=True)] * watched[0], [probe] * watched[1])
+    assert all(map(harm.same, unwatched(change), left))
+    assert told == []
+    if watched[1]:
+        assert_counts(probe.report, expected, trained=change not in ("frozen", "thawed, not compiled"))
+
+
+@pytest.mark.skipif(not KERAS3, reason="tf_keras keeps to what was trainable at compile()")
+@pytest.mark.parametrize(("change", "why"), [("frozen", " was frozen after "), ("thawed", "Unknown variable")])
+def test_a_flip_without_compile_before_the_first_watched_fit(change, why):
+    """Keras trains on what its step was traced with; a step with a probe cannot be traced so any more, and says so."""
+    change, probe = f"{change}, not compiled", ReluProbe()
+    left, _, told = two_fits(change, [], [probe])
+    assert all(map(harm.same, unwatched(change), left))
+    assert len(told) == 1
+    assert why in told[0]
+    assert why in probe.report.incomplete
+
+
+@pytest.mark.skipif(not KERAS3, reason="tf_keras keeps to what was trainable at compile()")
+def test_a_flip_without_compile_after_the_last_watched_fit():
+    """The limit of the promise: Keras 3 keeps to what was trainable when its own step was traced, and under a probe that
+    counts every step it was not. So the fit without a probe that follows does what `trainable` says."""
+    change = "frozen, not compiled"
+    _, plain = unwatched(change)
+    (before, left), _, _ = two_fits(change, [ReluProbe()], [])
+    assert np.array_equal(before["weights"][0], left["weights"][0])  # as was asked for
+    assert not np.array_equal(before["weights"][0], plain["weights"][0])
+    compiled = unwatched("frozen")[1]
+    assert np.array_equal(compiled["weights"][0], left["weights"][0])
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("options", [{}, {"steps_per_execution": 2}], ids=str)
+def test_a_flip_in_mid_fit_without_compile(frozen, options):
+    """In an epoch that is not measured Keras's own step would be traced too late, and train other weights."""
+
+    def train(callbacks):
+        model = harm.net(**options)
+        if frozen:
+            model.layers[0].trainable = False
+            model.compile(K.optimizers.Adam(0.01), "mse", **options)
+
+        def flip(epoch, logs):
+            if epoch == 1:
+                model.layers[0].trainable = frozen
+
+        return harm.fitted(
+            model, [*callbacks, K.callbacks.LambdaCallback(on_epoch_begin=flip)], epochs=4, batch_size=12
+        )
+
+    assert harm.same(train([]), train([ReluProbe(freq=2, strict=True)]))
+
+
+def test_one_probe_in_the_fits_of_two_models():
+    probe, (one, two) = ReluProbe(strict=True), (harm.net(), harm.net(name="other"))
+    for model, name in ((one, "hidden"), (two, "other"), (one, "hidden")):
+        fit(model, epochs=1)
+        expected = measure(model, harm.data())
+        fit(model, probe, epochs=1)
+        assert [list(report) for report in probe.reports] == [[name]]
+        assert_counts(probe.report, expected)
+    assert harm.clean(one)
+    assert harm.clean(two)
+
+
+def test_listed_after_early_stopping():
+    def train(callbacks):
+        stopper = K.callbacks.EarlyStopping("loss", patience=0, min_delta=1e9, restore_best_weights=True)
+        return harm.fitted(harm.net(), [stopper, *callbacks], epochs=5)
+
+    probe = ReluProbe(strict=True)
+    harm.assert_no_harm(train, [probe])
+    assert [report.epoch for report in probe.reports] == [0, 1]
+    assert [report.samples for report in probe.reports] == [24, 24]
+
+
+@pytest.mark.parametrize(("freq", "traces"), [(1, 0), (2, 1)])
+def test_keras_own_step_is_traced_only_where_it_is_needed(freq, traces):
+    model = harm.net()
+    fit(model, ReluProbe(freq=freq), epochs=1)
+    own = stepping._tf_functions(model.train_function)
+    assert sum(function.experimental_get_tracing_count() for function in own) == traces

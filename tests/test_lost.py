@@ -1,0 +1,156 @@
+"""After SIGKILL at any moment every epoch that ended is readable, and the resumed fit goes on without gaps or repeats."""
+
+import contextlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import harm
+import killed
+import numpy as np
+import pytest
+import stacks
+import tensorflow as tf
+from harm import K
+from killed import EPOCHS, KILLS
+from tensorboard.backend.event_processing import plugin_event_accumulator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from relu_probe import ReluProbe
+from relu_probe.superseded import SUFFIX, supersede
+
+PROBES = ("relu_probe", "other")
+# Each life, and the epochs that the first probe has told of when it was killed; "writing": 3 or not.
+READABLE = dict(zip(KILLS, ([0], [0], [0, 1, 2], [0, 1, 2], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4])))
+
+
+@pytest.fixture(scope="module")
+def lives(tmp_path_factory):
+    """The directories that the lives left, by their ends; "never" for the last one, and one of a fit never killed."""
+    place = tmp_path_factory.mktemp("lives")
+    command = [sys.executable, killed.__file__, str(place)]
+    done = subprocess.run(command, env=stacks.environment(), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    left = {end: place / "killed" / str(number) for number, end in enumerate([*KILLS, "never"])}
+    return {**left, "whole": place / "whole" / "0"}
+
+
+def points(directory, kind=EventAccumulator):
+    """tag -> [(step, value)] as TensorBoard's own reader shows it."""
+    reader = kind(str(directory), size_guidance={"tensors": 0})
+    reader.Reload()
+    found = {tag: reader.Tensors(tag) for tag in reader.Tags()["tensors"]}
+    return {tag: [(e.step, tf.make_ndarray(e.tensor_proto)) for e in events] for tag, events in found.items()}
+
+
+def scalars(found):
+    return {tag: values for tag, values in found.items() if "_fraction" in tag or tag.startswith(("died", "revived"))}
+
+
+def assert_steps(found, steps):
+    """Each exactly once, in every chart."""
+    assert {"dead_fraction", "dead_fraction/hidden", "zero_gradient_fraction/hidden", "died/hidden"} <= set(found)
+    for tag, values in scalars(found).items():
+        assert [step for step, _ in values] == steps, tag
+
+
+@pytest.mark.parametrize("end", KILLS, ids=lambda end: f"{end[0]} {end[1]}")
+def test_every_epoch_that_ended_is_readable(lives, end):
+    found = points(lives[end] / "logs" / "relu_probe")
+    ended = {int(line) for line in (lives[end] / "ended").read_text().split()}
+    steps = [step for step, _ in found["dead_fraction"]]
+    assert ended <= set(steps)
+    assert steps in (READABLE[end], [*READABLE[end], 3] if end[0] == "writing" else READABLE[end])
+    if end[0] != "writing":  # there the last step may have reached some of the charts
+        assert_steps(found, READABLE[end])
+
+
+def test_the_resumed_fit_goes_on_without_gaps_or_repeats(lives):
+    assert_steps(points(lives["never"] / "logs" / "relu_probe"), list(range(EPOCHS)))
+    assert_steps(points(lives["never"] / "logs" / "other"), [-1, *range(0, EPOCHS, 2)])
+
+
+def test_the_values_are_those_of_a_fit_that_was_never_killed(lives):
+    for name in PROBES:
+        whole, resumed = (points(lives[which] / "logs" / name) for which in ("whole", "never"))
+        for tag in (tag for tag in whole if "_fraction" in tag or "_rate" in tag):
+            for (step, value), (there, other) in zip(whole[tag], resumed[tag], strict=True):
+                assert step == there
+                np.testing.assert_array_equal(value, other, err_msg=f"{name} {tag} {step}")
+    rates = [value.tolist() for _, value in whole["activation_rate/hidden"]]
+    assert len({str(rate) for rate in rates}) > 1  # so that another epoch's would be seen
+
+
+def uncut(directory):
+    """As all fits wrote it: what was superseded is back in TensorBoard's sight."""
+    for path in directory.glob("*superseded*"):
+        path.replace(path.with_name(path.name.replace("superseded", "tfevents")))
+    return directory
+
+
+@pytest.fixture
+def copy(lives, tmp_path):
+    return lambda end: Path(shutil.copytree(lives[end], tmp_path / "copy")) / "logs" / "relu_probe"
+
+
+def test_nothing_is_thrown_away(copy):
+    """The killed fits' own account of the epochs that were trained again is still there, under another name."""
+    directory = copy("never")
+    assert len(list(directory.glob("*superseded*"))) in (2, 3)  # epochs 0 and 2, and 3 where it was written in time
+    again = [step for step, _ in points(uncut(directory))["dead_fraction"]]
+    assert sorted(again) in ([0, 0, 1, 2, 2, 3, 4, 5, 6], [0, 0, 1, 2, 2, 3, 3, 4, 5, 6])
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_the_reader_of_tensorboards_page_shows_each_once_cut_or_not(copy, cut):
+    """By the start that a resumed fit announces, for file systems on which nothing can be cut."""
+    directory = copy("never")
+    reader = plugin_event_accumulator.EventAccumulator
+    assert_steps(points(directory if cut else uncut(directory), reader), list(range(EPOCHS)))
+
+
+def test_a_record_that_was_half_written(copy):
+    directory = copy(("after", 2))
+    newest = max(directory.glob("*tfevents*"))
+    with newest.open("r+b") as file:
+        file.truncate(newest.stat().st_size - 7)
+    assert_steps(points(directory), [0, 1, 2])
+    supersede(directory.iterdir(), 2)
+    assert_steps(points(directory), [0, 1])
+
+
+def test_files_of_others_and_what_is_not_written_again_stay(copy):
+    directory = copy(("after", 2))
+    newest = max(directory.glob("*tfevents*"))
+    other = newest.rename(directory / newest.name.removesuffix(SUFFIX))
+    before = {path: path.read_bytes() for path in directory.iterdir()}
+    supersede(directory.iterdir(), 3)
+    supersede([other, directory / "missing"], 0)
+    assert before == {path: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize("mistake", ["repeats", "a gap"])
+def test_the_comparison_rejects(copy, mistake):
+    directory = copy("never")
+    if mistake == "a gap":
+        sorted(directory.glob("*tfevents*"))[KILLS.index(("saved", 4))].unlink()
+    else:
+        uncut(directory)
+    with pytest.raises(AssertionError):
+        assert_steps(points(directory), list(range(EPOCHS)))
+
+
+@pytest.mark.parametrize(("order", "steps"), [("probe first", [0, 1, 2]), ("backup first", [0, 2])])
+def test_the_probe_belongs_before_the_backup(tmp_path, order, steps):
+    """What ends the fit between the two finds an epoch saved and not told of, or told of and then trained again."""
+
+    def end(epoch, logs):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    for last in (K.callbacks.LambdaCallback(on_epoch_end=end), K.callbacks.Callback()):
+        between = [ReluProbe(tmp_path), last, K.callbacks.BackupAndRestore(str(tmp_path / "backup"))]
+        with contextlib.suppress(KeyboardInterrupt):
+            harm.fitted(harm.net(), between if order == "probe first" else between[::-1], epochs=3)
+    assert_steps(points(tmp_path / "relu_probe"), steps)
