@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from relu_probe.counters import Counters
+from relu_probe.gradients import forget_with
 from relu_probe.layers import ReluLayer
 from relu_probe.tallies import Backward, Forward
 
@@ -65,7 +66,9 @@ class Probe:
 
             return tf.identity(a), backward
 
-        return identity(output)
+        result = identity(output)
+        forget_with(self.counters.model, result)
+        return result
 
     def _forward(self, a: tf.Tensor, fires: tf.Tensor, source: tf.Tensor) -> Forward:
         known = a.shape.is_fully_defined()

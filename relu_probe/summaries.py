@@ -135,7 +135,8 @@ def _layout(report: Report) -> None:
 
 def _scalar(tag: str, value: float | None, description: str) -> None:
     if value is not None and not np.isnan(value):  # not measured: no point in the chart
-        tf.summary.scalar(tag, value, description=description)
+        # An array, not a Python number, of each of which TensorFlow would keep a tensor.
+        tf.summary.scalar(tag, np.array(value, np.float32), description=description)
 
 
 def _histogram(tag: str, rates: Floats, description: str) -> None:
