@@ -19,7 +19,7 @@ from relu_probe import ReluProbe
 
 K, L = tf.keras, tf.keras.layers
 X, Y = np.ones((6, 4), "f"), np.ones((6, 1), "f")
-FIELDS = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+FIELDS = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
 
 
 class _Info(ctypes.Structure):
@@ -106,11 +106,11 @@ def main() -> dict[str, Any]:
     start = look()
     found = {
         "1,000 epochs": epochs([probe], [200, 600, 999]),
-        "epochs without": epochs([], [100, 250]),
+        "epochs without": epochs([], [100, 200]),
         "epochs, hoarding": epochs([Hoarder()], [100, 150]),
-        "data": epochs([measuring], [30, 100]),
-        "validation": epochs([], [30, 100], validation_data=(X, Y)),
-        "100 fits": fits([probe, measuring], [20, 60, 99]),
+        "data": epochs([measuring], [20, 70]),
+        "validation": epochs([], [20, 70], validation_data=(X, Y)),
+        "100 fits": fits([probe], [20, 60, 99]),
         "fits without": fits([], [20, 50]),
         "fits, forgetting": fits([probe], [2, 5], forget),
     }
