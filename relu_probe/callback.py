@@ -17,7 +17,7 @@ from relu_probe.jumps import Jump, Jumps, has_running_loss
 from relu_probe.last import call_last
 from relu_probe.layers import find_relus, select
 from relu_probe.limits import Limits
-from relu_probe.lives import Lives
+from relu_probe.lives import History, Lives, history
 from relu_probe.measuring import has_loss, measurer_of
 from relu_probe.report import Report
 from relu_probe.stepping import begin_counting, count_next_step, counters_of_this_fit
@@ -46,6 +46,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
         max_dead, max_zero_gradient: limits on the dead and zero-gradient fraction of each layer, None for none.
         patience: the number of reports in a row in which a layer may be above its limit.
         on_limit: what happens then: "stop" ends the training after the epoch, "raise" fails it.
+        keep: the newest so many of the reports stay in `.reports`, for long trainings; None keeps all. Pictures then
+            show those; dates of deaths (`.lives`, `diagnose`) still rest on all.
 
     Raises:
         ValueError, TypeError: on a wrong argument at once; on a wrong model or wrong data before the first step.
@@ -79,15 +81,17 @@ class ReluProbe(tf.keras.callbacks.Callback):
         max_zero_gradient: float | None = None,
         patience: int = 0,
         on_limit: str = "stop",
+        keep: int | None = None,
     ) -> None:
         super().__init__()
         _check_arguments(log_dir, freq, name)
+        _check_keep(keep)
         _check_at_start(at_start, data)
         self._guard = Guard(Limits(max_dead, max_zero_gradient), patience, on_limit)
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
         self.data, self.freq, self.name, self.layers = data, int(freq), name, layers
         self.strict, self.activation_sum, self.at_start = strict, activation_sum, at_start
-        self.images, self.text = images, text
+        self.images, self.text, self.keep = images, text, keep
         self.reports: list[Report] = []
         self._faults = Faults(strict)
         self._summaries: Summaries | None = None
@@ -96,13 +100,22 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._measuring = False  # in this epoch
         self._last = False  # whether Keras calls `_count_step` after all other callbacks' hooks
         self._batch = 0  # of this epoch, the step it began with
-        self._lives, self._jumps = Lives(), Jumps()
+        self._lives, self._jumps = Lives(), Jumps(keep)
+        self._dropped = Lives()  # of the reports that `keep` dropped
         self._uncounted = 0  # training steps since the last measured epoch
 
     @property
     def jumps(self) -> list[Jump]:
-        """Of each epoch the training step whose loss rose most above the loss so far."""
+        """Of each epoch the training step whose loss rose most above the loss so far.
+
+        With `keep` those of the newest epochs, and the largest of the ones before.
+        """
         return self._jumps.found
+
+    @property
+    def lives(self) -> History:
+        """`history(probe.reports)`, in which nothing is forgotten of the reports that `keep` dropped."""
+        return history(self.reports, after=self._dropped)
 
     @property
     def report(self) -> Report | None:
@@ -117,7 +130,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.reports, self._faults, self._measuring = [], Faults(self.strict), False
-        self._lives, self._jumps, self._uncounted = Lives(), Jumps(), 0
+        self._lives, self._dropped = Lives(), Lives()
+        self._jumps, self._uncounted = Jumps(self.keep), 0
         self._close()
         self._keys = select(find_relus(self.model), self.layers, self.model)
         if self.data is not None:
@@ -128,7 +142,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
             begin_counting(self.model, activation_sum=self.activation_sum)
         self._guard.restart(gradients=self._expects_gradients())
         if self.log_dir is not None and _is_chief(self.model.distribute_strategy):
-            self._summaries = Summaries(self.log_dir, self.name, images=self.images, text=self.text)
+            self._summaries = Summaries(self.log_dir, self.name, images=self.images, text=self.text, keep=self.keep)
             self._guarded("logging", self._summaries.open)
         self._last = call_last(self._count_step)
 
@@ -194,6 +208,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
             report = replace(found.select(self._keys), epoch=epoch)
         report = replace(report, source=self._source, incomplete=self._faults.why)
         self.reports.append(self._lives.follow(report))
+        while self.keep is not None and len(self.reports) > self.keep:
+            self._dropped.follow(self.reports.pop(0))
 
     def _log(self, epoch: int) -> None:
         if self._summaries is not None and self.report is not None and self.report.epoch == epoch:
@@ -270,6 +286,13 @@ def _check_at_start(at_start: Any, data: Any) -> None:
         raise ValueError(
             "at_start=True and data=None: before the first step there is no training batch to count; expected data to "
             "measure on. Pass data=(x, y)."
+        )
+
+
+def _check_keep(keep: Any) -> None:
+    if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int) or keep < 1):
+        raise ValueError(
+            f"keep is {keep!r}; expected a whole number of reports >= 1, or None for all. keep=100 keeps the newest 100."
         )
 
 

@@ -61,6 +61,11 @@ class Counters:
             first = tf.VariableAggregation.ONLY_FIRST_REPLICA
             (self._step_number,) = variables(self.strategy, np.ones((), np.int64), aggregation=first)
 
+    @property
+    def model(self) -> Any:
+        """None where it is gone."""
+        return self._model()
+
     # --- while a step is traced or run --------------------------------------------------------------------------------
 
     @tf.autograph.experimental.do_not_convert

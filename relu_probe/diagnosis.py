@@ -17,7 +17,7 @@ from relu_probe.certify import Certificate, Certifier
 from relu_probe.export import import_pandas
 from relu_probe.flow import Flow, recorded
 from relu_probe.jumps import Jump
-from relu_probe.lives import History, history
+from relu_probe.lives import History
 from relu_probe.measuring import Measurer, measurer_of
 from relu_probe.report import Floats, LayerReport, Mask, Report
 from relu_probe.support import check_model
@@ -62,7 +62,7 @@ class Diagnosis:
         layers: name -> `LayerDiagnosis`, in the model's order.
         report: the `Report` it rests on.
         confidence: of the rate limits.
-        lives: of the probe's reports; None without a probe.
+        lives: from the probe; None without a probe.
         jumps: of the loss, from the probe.
     """
 
@@ -133,7 +133,7 @@ def diagnose(model: Any, data: Any, *, bounds: Any = None, confidence: float = 0
     report = observer.run(data_module.read(data, batch_size=256))
     certifier = None if bounds is None else Certifier(observer.flow, bounds)
     layers = {key: observer.layer(key, report, certifier, confidence) for key in report}
-    lives = None if probe is None else history(probe.reports)
+    lives = None if probe is None else probe.lives
     return Diagnosis(MappingProxyType(layers), report, confidence, lives, () if probe is None else tuple(probe.jumps))
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
@@ -47,7 +48,8 @@ class EventFile:
         if self._writer is None or (self._path is not None and not self._path.exists()):
             self.close()
             self.open()
-        with self._writer.as_default(step=step), tf.summary.record_if(True):
+        # Not the Python number: TensorFlow keeps a tensor of each that it ever saw, about 700 bytes an epoch.
+        with self._writer.as_default(step=tf.constant(np.array(step, np.int64))), tf.summary.record_if(True):
             if first := not self._begun:
                 self._begin(step)
             yield

@@ -22,11 +22,19 @@ class Jump(NamedTuple):
         return self.after / self.before if self.before > 0 else 0.0
 
 
-class Jumps:
-    """Follows the loss of one fit, and keeps of each epoch the largest jump. `steps` counts the training steps."""
+LARGEST = 16  # of the jumps before the newest, a death of long ago may be dated by one of them
 
-    def __init__(self) -> None:
+
+class Jumps:
+    """Follows the loss of one fit, and keeps of each epoch the largest jump. `steps` counts the training steps.
+
+    Args:
+        keep: of the newest so many epochs, and the `LARGEST` of those before; None for all.
+    """
+
+    def __init__(self, keep: int | None = None) -> None:
         self.found: list[Jump] = []
+        self._keep = keep
         self.steps = 0
         self._first, self._mean = 0, math.nan  # the step the epoch began with, the mean loss of the epoch so far
         self._best: Jump | None = None  # of this epoch
@@ -48,16 +56,21 @@ class Jumps:
         self._mean = float(mean)
         after = (done * self._mean - seen * before) / new if seen else self._mean
         if math.isfinite(before):
-            self._keep(Jump(self.steps - new, before, after, new))
+            self._add(Jump(self.steps - new, before, after, new))
 
-    def _keep(self, jump: Jump) -> None:
+    def _add(self, jump: Jump) -> None:
         if self._best is None:
             self.found.append(jump)
+            self._forget()
         elif jump.ratio > self._best.ratio:
             self.found[-1] = jump
         else:
             return
         self._best = jump
+
+    def _forget(self) -> None:
+        if self._keep is not None and len(self.found) > self._keep + LARGEST:
+            self.found.remove(min(self.found[: -self._keep], key=lambda jump: jump.ratio))
 
 
 def has_running_loss(model: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ class LayerHistory:
         died: `(reports, neurons)` bool, active in the last report that saw it, dead in this one.
         revived: `(reports, neurons)` bool, dead in the last report that saw it, active in this one.
         born_dead: `(neurons,)` bool, dead in the first report.
+        ever_active: `(neurons,)` bool, active in one report at least.
         dead_since: `(neurons,)`, the epoch whose report first found it dead and all later ones still did, -1 for not
             dead. Dead before the first step (a report with epoch -1) counts as 0; `born_dead` tells it apart.
         last_active: `(neurons,)`, of the newest report: the training step at which it was last active.
@@ -31,6 +33,7 @@ class LayerHistory:
     died: Mask
     revived: Mask
     born_dead: Mask
+    ever_active: Mask
     dead_since: Counts
     last_active: Counts | None
 
@@ -48,10 +51,11 @@ class History(dict[str, LayerHistory]):
         return render(table)
 
 
-def history(reports: Iterable[Report]) -> History:
+def history(reports: Iterable[Report], *, after: Lives | None = None) -> History:
     """The lives of the neurons that `reports` tell of, oldest first; `probe.reports` is such a list.
 
-    A layer that a report did not measure, or a neuron at which it saw a NaN, is as it was in the report before.
+    A layer that a report did not measure, or a neuron at which it saw a NaN, is as it was in the report before. With
+    `ReluProbe(keep=...)` ask `probe.lives`, which goes on `after` the reports that were dropped.
 
     Raises:
         ValueError: the reports are of different models.
@@ -66,7 +70,10 @@ def history(reports: Iterable[Report]) -> History:
     reports = list(reports)
     epochs = np.array([i if report.epoch is None else report.epoch for i, report in enumerate(reports)], np.int64)
     names = dict.fromkeys(name for report in reports for name in report)
-    return History({name: _layer([report.layers.get(name) for report in reports], epochs) for name in names})
+    begun = {} if after is None else deepcopy(after.layers)
+    return History(
+        {name: _layer([report.layers.get(name) for report in reports], epochs, begun.get(name)) for name in names}
+    )
 
 
 class Change(NamedTuple):
@@ -83,6 +90,7 @@ class Life:
         self.state = np.zeros(neurons, np.int8)  # 1 active, -1 dead, 0 not seen yet
         self.since = np.full(neurons, -1, np.int64)
         self.born_dead = np.zeros(neurons, bool)
+        self.ever_active = np.zeros(neurons, bool)
         self._seen = False
 
     def follow(self, layer: LayerReport, epoch: int) -> Change:
@@ -100,6 +108,7 @@ class Life:
         change = Change(died=dead & (self.state > 0), revived=active & (self.state < 0))
         self.since[dead & (self.state >= 0)] = max(epoch, 0)
         self.since[active] = -1
+        self.ever_active |= active
         self.state = np.select([dead, active], [-1, 1], self.state).astype(np.int8)
         if not self._seen:
             self.born_dead, self._seen = dead, True
@@ -110,7 +119,7 @@ class Lives:
     """Follows the reports of one fit, and writes into each how many neurons died and revived since the one before."""
 
     def __init__(self) -> None:
-        self._lives: dict[str, Life] = {}
+        self.layers: dict[str, Life] = {}
 
     def follow(self, report: Report) -> Report:
         epoch = 0 if report.epoch is None else report.epoch
@@ -119,13 +128,13 @@ class Lives:
     def _follow(self, name: str, layer: LayerReport, epoch: int) -> LayerReport:
         if not layer.measured:
             return layer
-        died, revived = self._lives.setdefault(name, Life(layer.neurons)).follow(layer, epoch)
+        died, revived = self.layers.setdefault(name, Life(layer.neurons)).follow(layer, epoch)
         return replace(layer, died=int(np.count_nonzero(died)), revived=int(np.count_nonzero(revived)))
 
 
-def _layer(layers: list[LayerReport | None], epochs: Counts) -> LayerHistory:
+def _layer(layers: list[LayerReport | None], epochs: Counts, begun: Life | None) -> LayerHistory:
     neurons = max(layer.neurons for layer in layers if layer is not None)
-    life, nothing = Life(neurons), np.zeros(neurons, bool)
+    life, nothing = begun or Life(neurons), np.zeros(neurons, bool)
     changes, newest = [], None
     for layer, epoch in zip(layers, epochs.tolist()):
         seen = layer is not None and layer.measured
@@ -137,6 +146,7 @@ def _layer(layers: list[LayerReport | None], epochs: Counts) -> LayerHistory:
         died=np.stack([change.died for change in changes]),
         revived=np.stack([change.revived for change in changes]),
         born_dead=life.born_dead,
+        ever_active=life.ever_active,
         dead_since=np.where(unsure, -1, life.since),
         last_active=None if newest is None else newest.last_active,
     )

@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from relu_probe.counters import Counters
+from relu_probe.gradients import forget_with
 from relu_probe.layers import ReluLayer
 from relu_probe.tallies import Backward, Forward
 
@@ -69,7 +70,9 @@ class Probe:
 
             return tf.identity(a), backward
 
-        return identity(output)
+        result = identity(output)
+        forget_with(self.counters.model, result)
+        return result
 
 
 @tf.autograph.experimental.do_not_convert

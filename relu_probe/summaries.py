@@ -1,6 +1,7 @@
 """How does TensorBoard show it? A report in, event files out."""
 
 import shlex
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +46,17 @@ class Summaries:
         name: of the run.
         images: the picture of each layer's life, whenever the number of reports has doubled, and at the end.
         text: the report as a table.
+        keep: the pictures show the newest so many reports, None for all.
     """
 
-    def __init__(self, log_dir: str, name: str, *, images: bool = True, text: bool = True) -> None:
+    def __init__(
+        self, log_dir: str, name: str, *, images: bool = True, text: bool = True, keep: int | None = None
+    ) -> None:
         self.log_dir = log_dir
         self.directory = str(Path(log_dir) / name) if "://" not in log_dir else f"{log_dir.rstrip('/')}/{name}"
         self.images, self.text = images, text
-        self._reports: list[Report] = []
-        self._pictured = 0  # reports, in the newest pictures
+        self._reports: deque[Report] = deque(maxlen=keep if images else 1)  # for the pictures
+        self._written = self._pictured = 0  # reports: all, and when the newest pictures were made
         self._step = 0
         self._file = EventFile(self.directory)
 
@@ -62,22 +66,23 @@ class Summaries:
 
     def write(self, report: Report, step: int) -> None:
         self._reports.append(report)
+        self._written += 1
         self._step = step
         with self._file.recording(step):
-            if len(self._reports) == 1:
+            if self._written == 1:
                 _layout(report)
             self._write(report)
-            if len(self._reports) >= 2 * self._pictured:
+            if self._written >= 2 * self._pictured:
                 self._picture()
 
     def finish(self) -> None:
         """The last pictures, at the step of the newest report."""
-        if len(self._reports) > self._pictured:
+        if self._written > self._pictured:
             with self._file.recording(self._step):
                 self._picture()
 
     def _picture(self) -> None:
-        self._pictured = len(self._reports)
+        self._pictured = self._written
         for name in self._reports[-1] if self.images else ():
             layers = [report[name] for report in self._reports]
             if any(layer.measured for layer in layers):
@@ -130,7 +135,8 @@ def _layout(report: Report) -> None:
 
 def _scalar(tag: str, value: float | None, description: str) -> None:
     if value is not None and not np.isnan(value):  # not measured: no point in the chart
-        tf.summary.scalar(tag, value, description=description)
+        # An array, not a Python number, of each of which TensorFlow would keep a tensor.
+        tf.summary.scalar(tag, np.array(value, np.float32), description=description)
 
 
 def _histogram(tag: str, rates: Floats, description: str) -> None:

@@ -86,11 +86,11 @@ def _dates(finding: Finding) -> list[str]:
     life, dead = finding.life, finding.layer.report.dead
     if life is None or len(life.dead_since) != len(dead) or not np.any(dead):
         return []
-    born = np.count_nonzero(dead & life.born_dead & (life.dead_since >= 0) & ~life.revived.any(axis=0))
+    known = dead & (life.dead_since >= 0)
+    born = np.count_nonzero(known & life.born_dead & ~life.ever_active)
     parts = [f"{born:,} born dead"] if born else []
-    for row, epoch in zip(life.died, life.epochs):
-        if count := np.count_nonzero(row & dead & (life.dead_since == epoch)):
-            parts.append(f"{count:,} died in epoch {epoch}")
+    epochs, counts = np.unique(life.dead_since[known & life.ever_active], return_counts=True)
+    parts += [f"{count:,} died in epoch {epoch}" for epoch, count in zip(epochs, counts)]
     return [f"When: {', '.join(parts)}."] if parts else []
 
 

@@ -11,7 +11,17 @@ import pytest
 from hypothesis import settings
 
 settings.register_profile("no clock", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=300)  # of tests/test_fuzz.py
 settings.load_profile("no clock")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How many random cases were run, and how many failed."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    for report in reports:
+        for name, value in getattr(report, "user_properties", []):
+            if name == "fuzz":
+                terminalreporter.write_line(f"fuzz, {value}")
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,121 @@
+"""What grows in a process while models are trained? Run as a program, with PYTHONMALLOC=malloc: prints JSON.
+
+Bytes in use, as malloc tells them: exact to a few hundred bytes, where the size of a process is known to a page only.
+"""
+
+import ctypes
+import gc
+import json
+import os
+import sys
+import tempfile
+import threading
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from relu_probe import ReluProbe
+
+K, L = tf.keras, tf.keras.layers
+X, Y = np.ones((6, 4), "f"), np.ones((6, 1), "f")
+FIELDS = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+
+
+class _Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in FIELDS]
+
+
+def known() -> bool:
+    return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallinfo2")  # glibc 2.33
+
+
+def used() -> int:
+    gc.collect()
+    ask = ctypes.CDLL(None).mallinfo2
+    ask.restype = _Info
+    info = ask()
+    return int(info.uordblks + info.hblkhd)
+
+
+def look() -> dict[str, Any]:
+    """Bytes, open event files, all open files, threads of Python."""
+    files = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+    targets = [os.readlink(path) for path in files if os.path.islink(path)]
+    events = sum("tfevents" in target for target in targets)
+    return {"bytes": used(), "events": events, "files": len(targets), "threads": threading.active_count()}
+
+
+class Looks(K.callbacks.Callback):
+    """Looks at the end of these epochs."""
+
+    def __init__(self, epochs: list[int]) -> None:
+        super().__init__()
+        self.epochs, self.seen = epochs, []
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if epoch in self.epochs:
+            self.seen.append(look())
+
+
+class Hoarder(K.callbacks.Callback):
+    """A planted mistake: it keeps an array an epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Any] = []
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.kept.append(np.zeros(100))
+
+
+def net() -> Any:
+    model = K.Sequential([K.Input((4,)), L.Dense(6, "relu"), L.Dense(3, "relu"), L.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+def epochs(probes: list[Any], at: list[int], **fit: Any) -> list[dict[str, Any]]:
+    """One fit of one step an epoch, whose data has no end: Keras then makes one iterator."""
+    data, looks = tf.data.Dataset.from_tensors((X, Y)).repeat(), Looks(at)
+    net().fit(data, steps_per_epoch=1, epochs=at[-1] + 1, verbose=0, callbacks=[*probes, looks], **fit)
+    return looks.seen
+
+
+def fits(probes: list[Any], at: list[int], before: Any = lambda: None) -> list[dict[str, Any]]:
+    """Fits of one model, of two steps each, the last one partial."""
+    model, seen = net(), []
+    for i in range(at[-1] + 1):
+        before()
+        model.fit(X, Y, batch_size=4, verbose=0, callbacks=probes)
+        if i in at:
+            seen.append(look())
+    return seen
+
+
+def forget() -> None:
+    """A planted mistake: counters, and so the training step, made anew for each fit."""
+    from relu_probe import stepping
+
+    stepping._kept._values.clear()
+
+
+def main() -> dict[str, Any]:
+    logs = tempfile.mkdtemp()
+    probe, measuring = ReluProbe(logs, keep=4), ReluProbe(logs, (X, Y), name="data", keep=4)
+    start = look()
+    found = {
+        "1,000 epochs": epochs([probe], [200, 600, 999]),
+        "epochs without": epochs([], [100, 200]),
+        "epochs, hoarding": epochs([Hoarder()], [100, 150]),
+        "data": epochs([measuring], [20, 70]),
+        "validation": epochs([], [20, 70], validation_data=(X, Y)),
+        "100 fits": fits([probe], [20, 60, 99]),
+        "fits without": fits([], [20, 50]),
+        "fits, forgetting": fits([probe], [2, 5], forget),
+    }
+    return found | {"start": [start], "end": [look()]}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main()))
