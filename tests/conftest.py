@@ -15,6 +15,14 @@ settings.register_profile("no clock", deadline=None)
 settings.load_profile("no clock")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Neighbours stay together, so that a worker makes a module's fixtures (a server, a demo's run) once."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _frozen():
     """Keras 3's `clear_session` collects garbage: TensorFlow's own million objects need not be walked each time (0.2 s)."""
