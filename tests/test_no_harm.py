@@ -17,6 +17,8 @@ def train_zoo(name, callbacks, samples=zoo.SAMPLES, **compile_args):
     K.utils.set_random_seed(1)
     model = row.build()
     model.compile(K.optimizers.Adam(0.01), model.loss, **compile_args)
+    if model.built:
+        model.optimizer.build(model.trainable_variables)  # else the step is traced twice; harm.net's is
     if name == "gan":
         model.second.learning_rate = 0.01
     x, y = tf.nest.map_structure(lambda a: a[:samples], (row.x(), row.y()))
@@ -38,6 +40,8 @@ def large(**compile_args):
     model.compile(
         compile_args.pop("optimizer", None) or K.optimizers.Adam(0.01), loss, metrics=["accuracy"], **compile_args
     )
+    if K.mixed_precision.global_policy().name == "float32":
+        model.optimizer.build(model.trainable_variables)  # as in train_zoo
     return model
 
 
