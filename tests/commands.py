@@ -22,7 +22,8 @@ def refused(directory, text, *arguments):
 
 
 def pytest_in(directory, *arguments):
-    return python_tool([sys.executable, "-m", "pytest", *map(str, arguments)], directory)
+    """Without other people's plugins that take a second to import."""
+    return python_tool([sys.executable, "-m", "pytest", "-p", "no:nbmake", *map(str, arguments)], directory)
 
 
 def python_tool(command, cwd, **options):

@@ -1,18 +1,21 @@
-"""`relu-probe check` on models: every verdict, by the installed command. Each run starts TensorFlow once."""
+"""`relu-probe check` on models: every verdict; what only a process of its own shows, by the installed command."""
 
 import csv
 import json
 import os
 import pty
 import re
+import sys
 import warnings
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from commands import refused, relu_probe
+from commands import relu_probe
 
 from relu_probe import Report
+from relu_probe.__main__ import main
 
 K, L = tf.keras, tf.keras.layers
 X = np.random.default_rng(0).random((80, 3), np.float32)
@@ -66,6 +69,28 @@ def files(tmp_path_factory):
     return directory
 
 
+@pytest.fixture
+def check(files, capfd, monkeypatch):
+    """The command in this process: a new one takes seconds to import TensorFlow."""
+
+    def run(*arguments):
+        monkeypatch.chdir(files)
+        monkeypatch.setenv("COLUMNS", "120")
+        monkeypatch.setattr("sys.path", [*sys.path])
+        code = main(["check", *map(str, arguments)])
+        return CompletedProcess(arguments, code, *capfd.readouterr())
+
+    return run
+
+
+def could_not(result, text):
+    """Exit code 2, and one line that says why."""
+    assert (result.returncode, result.stdout) == (2, ""), result
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert result.stderr.startswith("relu-probe check: could not measure: "), result.stderr
+    assert text in result.stderr, result.stderr
+
+
 def test_a_model_that_is_alive(files):
     """Exit 0, the table on stdout, one line on stderr: no progress in a pipe, nothing of TensorFlow's."""
     outputs = ["--json", "report.json", "--csv", "report.csv"]
@@ -87,8 +112,8 @@ def test_a_model_that_is_alive(files):
     ]
 
 
-def test_a_model_that_is_dead(files):
-    result = relu_probe("check", "dead.keras", "--data", "data.npz", "--json", "dead.json", cwd=files)
+def test_a_model_that_is_dead(files, check):
+    result = check("dead.keras", "--data", "data.npz", "--json", "dead.json")
     assert (result.returncode, result.stderr) == (
         1,
         "relu-probe check: 1 of 1 layers above a limit. hidden: 3 of 4 neurons dead (75.0%, max_dead=0) on 80 samples; "
@@ -98,9 +123,9 @@ def test_a_model_that_is_dead(files):
     assert Report.from_dict(json.loads((files / "dead.json").read_text())).dead_fraction == 0.75
 
 
-def test_a_limit_on_gradients(files):
+def test_a_limit_on_gradients(check):
     arguments = ["--max-dead", 1, "--max-zero-gradient", 0.5]
-    result = relu_probe("check", "dead.keras", "--data", "our_data:dataset", *arguments, "--layers", "hid*", cwd=files)
+    result = check("dead.keras", "--data", "our_data:dataset", *arguments, "--layers", "hid*")
     assert (result.returncode, result.stderr) == (
         1,
         "relu-probe check: 1 of 1 layers above a limit. hidden: 3 of 4 neurons without gradient (75.0%, "
@@ -108,8 +133,8 @@ def test_a_limit_on_gradients(files):
     )
 
 
-def test_gradients_that_cannot_be_had(files):
-    result = relu_probe("check", "uncompiled.keras", "--data", "data.npz", "--max-zero-gradient", 0.5, cwd=files)
+def test_gradients_that_cannot_be_had(check):
+    result = check("uncompiled.keras", "--data", "data.npz", "--max-zero-gradient", 0.5)
     assert result.returncode == 2
     assert result.stderr.startswith(
         "relu-probe check: could not measure: max_zero_gradient=0.5 needs gradients, and the report has none of hidden; "
@@ -117,58 +142,57 @@ def test_gradients_that_cannot_be_had(files):
     )
 
 
-def test_a_model_that_carries_code(files):
-    refused(
-        files,
-        "relu-probe check: could not measure: lambda.keras carries code (a Lambda), which loading it would run; refused. "
-        "Put a registered layer or function in its place, or pass --trust-model if you trust whoever made the file.\n",
-        *["lambda.keras", "--data", "data.npz"],
+def test_a_model_that_carries_code(check):
+    could_not(
+        check("lambda.keras", "--data", "data.npz"),
+        "lambda.keras carries code (a Lambda), which loading it would run; refused. Put a registered layer or function in "
+        "its place, or pass --trust-model if you trust whoever made the file.\n",
     )
-    trusted = relu_probe("check", "lambda.keras", "--data", "data.npz", "--trust-model", cwd=files)
-    assert trusted.returncode == 0, trusted.stderr
+    assert check("lambda.keras", "--data", "data.npz", "--trust-model").returncode == 0
 
 
-def test_an_h5_file_always_needs_trust(files):
-    refused(
-        files,
-        "relu-probe check: could not measure: dead.h5 is an HDF5 file, which may run code when it is loaded; refused. Save "
-        "the model as .keras, or pass --trust-model if you trust whoever made the file.\n",
-        *["dead.h5", "--data", "data.npz"],
+def test_an_h5_file_always_needs_trust(check):
+    could_not(
+        check("dead.h5", "--data", "data.npz"),
+        "dead.h5 is an HDF5 file, which may run code when it is loaded; refused. Save the model as .keras, or pass "
+        "--trust-model if you trust whoever made the file.\n",
     )
-    options = ["--data", "packed.npz", "--trust-model", "--max-dead", 0.75]
-    assert relu_probe("check", "dead.h5", *options, cwd=files).returncode == 0
+    assert check("dead.h5", "--data", "packed.npz", "--trust-model", "--max-dead", 0.75).returncode == 0
 
 
-def test_layers_of_ones_own(files):
+def test_layers_of_ones_own(check, monkeypatch):
     """Registered by the module of `--data`, which is imported first."""
-    refused(
-        files,
+    K.utils.get_custom_objects().clear()
+    monkeypatch.delitem(sys.modules, "our_data", raising=False)
+    could_not(
+        check("own.keras", "--data", "data.npz"),
         "Layers or losses of your own must be registered (keras.saving.register_keras_serializable) in the module of "
         "--data module:function, which is imported first.\n",
-        *["own.keras", "--data", "data.npz"],
     )
-    assert relu_probe("check", "own.keras", "--data", "our_data:dataset", cwd=files).returncode == 0
+    assert check("own.keras", "--data", "our_data:dataset").returncode == 0
 
 
-def test_a_model_without_a_relu(files):
-    refused(files, "could not measure: no ReLU found in model 'seq", "tanh.keras", "--data", "data.npz")
+def test_a_model_without_a_relu(check):
+    could_not(check("tanh.keras", "--data", "data.npz"), "no ReLU found in model 'seq")
 
 
-def test_data_of_the_wrong_shape_and_its_traceback(files):
+def test_data_of_the_wrong_shape_and_its_traceback(check):
     text = "could not measure: the model cannot be run on the data: found batches of shape ((None, 5), (None, 1)) (x first)"
-    debugged = relu_probe("check", "alive.keras", "--data", "wide.npz", "--debug", cwd=files)
+    debugged = check("alive.keras", "--data", "wide.npz", "--debug")
     assert debugged.returncode == 2
     assert "Traceback (most recent call last):" in debugged.stderr
     assert text in debugged.stderr.splitlines()[-1]
 
 
-def test_a_layer_that_is_not_there(files):
-    text = "could not measure: layers='conv*' matches no layer of the model; expected names, globs or layer objects from hidden."
-    refused(files, text, "alive.keras", "--data", "data.npz", "--layers", "conv*")
+def test_a_layer_that_is_not_there(check):
+    could_not(
+        check("alive.keras", "--data", "data.npz", "--layers", "conv*"),
+        "layers='conv*' matches no layer of the model; expected names, globs or layer objects from hidden.",
+    )
 
 
-def test_a_damaged_model(files):
-    refused(files, "could not measure: damaged.keras cannot be loaded: ", "damaged.keras", "--data", "data.npz")
+def test_a_damaged_model(check):
+    could_not(check("damaged.keras", "--data", "data.npz"), "damaged.keras cannot be loaded: ")
 
 
 def test_progress_on_a_terminal(files):

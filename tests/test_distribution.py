@@ -1,5 +1,7 @@
 """Many devices, many machines: every worker reports the same global counts, those of one device on the same data."""
 
+import json
+
 import cluster
 import oracle
 import pytest
@@ -7,7 +9,7 @@ import tensorflow as tf
 from stacks import LEGACY, output, python
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from relu_probe import measure
+from relu_probe import Report, measure
 
 K, L = tf.keras, tf.keras.layers
 
@@ -35,7 +37,7 @@ def assert_counts(report, expected):
 # --- many devices -----------------------------------------------------------------------------------------------------
 
 MIRRORED = """
-import json, sys
+import json
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -46,23 +48,28 @@ assert strategy.num_replicas_in_sync == 2
 with strategy.scope():
     model = cluster.model()
 probe, with_data = ReluProbe(strict=True), ReluProbe(data=cluster.arrays(), strict=True)
-if sys.argv[1] == "fit":
-    for _ in range(2):
-        model.fit(*cluster.arrays(), batch_size=cluster.BATCH, epochs=2, verbose=0, callbacks=[probe])
-    model.fit(cluster.batches(), verbose=0, shuffle=False, callbacks=[with_data])
-    reports = [*probe.reports, with_data.report]
-if sys.argv[1] == "measure":
-    reports = [measure(model, cluster.arrays(), batch_size=size) for size in (1, 8, 64)]
-    reports.append(measure(model, cluster.batches()))
-if sys.argv[1] == "watch":
-    reports = cluster.watched(strategy, model)
-print(json.dumps([report.to_dict() for report in reports]))
+for _ in range(2):
+    model.fit(*cluster.arrays(), batch_size=cluster.BATCH, epochs=2, verbose=0, callbacks=[probe])
+model.fit(cluster.batches(), verbose=0, shuffle=False, callbacks=[with_data])
+found = {"fit": [*probe.reports, with_data.report]}
+found["measure"] = [measure(model, cluster.arrays(), batch_size=size) for size in (1, 8, 64)]
+found["measure"].append(measure(model, cluster.batches()))
+with strategy.scope():
+    model = cluster.model()
+found["watch"] = cluster.watched(strategy, model)
+print(json.dumps({job: [report.to_dict() for report in reports] for job, reports in found.items()}))
 """
 
 
+@pytest.fixture(scope="module")
+def mirrored():
+    """Two devices must be asked for before TensorFlow starts: one process, for all jobs."""
+    return json.loads(output(MIRRORED).splitlines()[-1])
+
+
 @pytest.mark.parametrize("job", ["fit", "measure", "watch"])
-def test_two_devices_count_what_one_counts(job, one_device):
-    reports = cluster.Worker(0, output(MIRRORED, job), "").reports()
+def test_two_devices_count_what_one_counts(job, mirrored, one_device):
+    reports = [Report.from_dict(report) for report in mirrored[job]]
     assert len(reports) == {"fit": 3, "measure": 4, "watch": cluster.EPOCHS}[job]
     for report in reports:
         assert_counts(report, one_device)

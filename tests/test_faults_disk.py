@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from functools import cache
 
 import harm
 import pytest
@@ -19,12 +20,17 @@ from relu_probe import LayerReport, ReluProbe, Report
 from relu_probe.summaries import Summaries
 
 
+@cache
+def untouched(epochs):
+    return harm.fitted(harm.net(), [], epochs=epochs)
+
+
 def fit(probe, *others, epochs=4):
     """The trained weights, and what was warned of."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         left = harm.fitted(harm.net(), [probe, *others], epochs=epochs)
-    assert harm.same(left, harm.fitted(harm.net(), [], epochs=epochs))
+    assert harm.same(left, untouched(epochs))
     return [str(w.message) for w in caught if "relu_probe" in str(w.message)]
 
 

@@ -6,19 +6,23 @@ import pytest
 import tensorflow as tf
 import zoo
 from harm import KERAS3, K, L
+from stacks import KERAS
 
 from relu_probe import ReluProbe
 from relu_probe.probe import Probe
 
 
-def train_zoo(name, callbacks, **compile_args):
+def train_zoo(name, callbacks, samples=zoo.SAMPLES, **compile_args):
     row = zoo.rows()[name]
     K.utils.set_random_seed(1)
     model = row.build()
     model.compile(K.optimizers.Adam(0.01), model.loss, **compile_args)
+    if model.built:
+        model.optimizer.build(model.trainable_variables)  # else the step is traced twice; harm.net's is
     if name == "gan":
         model.second.learning_rate = 0.01
-    return harm.fitted(model, callbacks, row.x(), row.y(), batch_size=zoo.BATCH)
+    x, y = tf.nest.map_structure(lambda a: a[:samples], (row.x(), row.y()))
+    return harm.fitted(model, callbacks, x, y, batch_size=zoo.BATCH)
 
 
 @pytest.mark.parametrize("name", list(zoo.rows()))
@@ -36,6 +40,8 @@ def large(**compile_args):
     model.compile(
         compile_args.pop("optimizer", None) or K.optimizers.Adam(0.01), loss, metrics=["accuracy"], **compile_args
     )
+    if K.mixed_precision.global_policy().name == "float32":
+        model.optimizer.build(model.trainable_variables)  # as in train_zoo
     return model
 
 
@@ -88,7 +94,8 @@ def test_ways_to_measure(probes, fit_args):
 
 @pytest.mark.parametrize("options", [{"run_eagerly": True}, {"steps_per_execution": 2}])
 def test_ways_to_run(options):
-    harm.assert_no_harm(lambda c: harm.fitted(harm.net(**options), c), [ReluProbe(strict=True)])
+    x, y = harm.data(24 if KERAS > (3, 3) else 32)  # Keras 3.3 warns of an execution with one step for two
+    harm.assert_no_harm(lambda c: harm.fitted(harm.net(**options), c, x, y), [ReluProbe(strict=True)])
 
 
 @pytest.mark.skipif(not KERAS3, reason="tf_keras' optimizers do not accumulate gradients")

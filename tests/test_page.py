@@ -240,6 +240,7 @@ def test_the_readmes_picture_is_small():
     assert screenshot.FILE.stat().st_size < 150_000
 
 
+@pytest.mark.once  # the slowest test of all; what the page draws is tested above on all versions
 @needs_chromium
 def test_the_readmes_picture_can_be_made_again(tmp_path, capfd):
     """On the run of the demo. The page is not compared pixel by pixel: times are in it."""

@@ -1,5 +1,7 @@
 """Known truths: what probability theory says of random layers, with the right standard errors over several seeds."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,6 +11,12 @@ from relu_probe import measure
 
 K, L = tf.keras, tf.keras.layers
 WIDTH, SEEDS = 4000, 8
+
+
+@cache
+def wide(inputs):
+    """Traced once, for all seeds."""
+    return K.Sequential([K.Input((inputs,)), L.Dense(WIDTH, "relu", name="wide")])
 
 
 def layer_report(x, seed, bias=0.0, unit=False, distribution="normal"):
@@ -21,7 +29,7 @@ def layer_report(x, seed, bias=0.0, unit=False, distribution="normal"):
     )
     if unit:
         weights /= np.linalg.norm(weights, axis=0)
-    model = K.Sequential([K.Input((x.shape[1],)), L.Dense(WIDTH, "relu", name="wide")])
+    model = wide(x.shape[1])
     model.set_weights([weights.astype("f"), np.full(WIDTH, bias, "f")])
     return measure(model, x.astype("f"), batch_size=256)["wide"]
 

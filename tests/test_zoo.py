@@ -9,7 +9,6 @@ import zoo
 from relu_probe import ReluProbe, measure
 
 OWN_STEP = {"teacher_and_student", "gan"}  # the loss of these is not the compiled one: tested below
-PLAIN = [name for name in zoo.rows() if name not in OWN_STEP]
 
 
 def attributes(model):
@@ -26,56 +25,44 @@ def fitted(row, model, **more):
     return probe.report
 
 
-@pytest.mark.parametrize("name", PLAIN)
-def test_fit_counts_what_the_oracle_counts(name):
-    row = zoo.rows()[name]
-    model = row.build()
-    model(tf.nest.map_structure(lambda a: a[:2], row.x()))
-    frozen = name == "frozen"
-    expected = oracle.measure(model, oracle.batches(row.x(), row.y(), zoo.BATCH), training=True)
-    report = fitted(row, model)
+def assert_counts(row, report, expected):
     assert tuple(report.layers) == row.keys
     for key, layer in report.layers.items():
         assert layer.samples == zoo.SAMPLES
         assert layer.positions == zoo.SAMPLES * row.places.get(key, 1)
-        if frozen and key == "frozen":
-            expected[key]["with_gradient"] = None
         oracle.assert_counts(layer, expected[key])
-    assert [layer.frozen for layer in report.layers.values()] == [frozen and key == "frozen" for key in row.keys]
 
 
-@pytest.mark.parametrize("name", PLAIN)
-def test_measure_counts_what_the_oracle_counts(name):
-    row = zoo.rows()[name]
-    model = row.build()
-    model(tf.nest.map_structure(lambda a: a[:2], row.x()))
-    expected = oracle.measure(model, oracle.batches(row.x(), row.y(), 5))
-    report = measure(model, (row.x(), row.y()), batch_size=7)
-    assert tuple(report.layers) == row.keys
-    for key, layer in report.layers.items():
-        oracle.assert_counts(layer, expected[key])
+def assert_saves_and_clones(model, x, path):
+    model.save(path)
+    clone = tf.keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    expected = tf.nest.flatten(model(x, training=False))
+    for other in (tf.keras.models.load_model(path), clone):
+        assert all(np.array_equal(a, b) for a, b in zip(tf.nest.flatten(other(x, training=False)), expected))
 
 
 @pytest.mark.parametrize("name", list(zoo.rows()))
-def test_nothing_is_left_behind(name, tmp_path):
+def test_fit_and_measure_count_what_the_oracle_counts_and_leave_nothing_behind(name, tmp_path):
+    """One model a row: building and tracing it is what takes the time."""
     row = zoo.rows()[name]
-    model = row.build()
+    model, x = row.build(), tf.nest.map_structure(tf.constant, row.x())
+    batches = oracle.batches(row.x(), row.y(), zoo.BATCH)
     model.fit(row.x(), row.y(), batch_size=zoo.BATCH, verbose=0)
     before = attributes(model)
-    fitted(row, model)
+    if name in OWN_STEP:
+        fitted(row, model)
+    else:
+        expected = oracle.measure(model, batches, training=True)
+        report, frozen = fitted(row, model), [key for key in row.keys if key == "frozen"]
+        expected.update({key: {**expected[key], "with_gradient": None} for key in frozen})
+        assert_counts(row, report, expected)
+        assert [key for key, layer in report.layers.items() if layer.frozen] == frozen
+        expected = oracle.measure(model, batches)
+        assert_counts(row, measure(model, (row.x(), row.y()), batch_size=7), expected)
     assert attributes(model) == before
-    if not row.saves:
-        return
-    path = str(tmp_path / "model.keras")
-    model.save(path)
-    loaded = tf.keras.models.load_model(path)
-    clone = tf.keras.models.clone_model(model)
-    clone.set_weights(model.get_weights())
-    for other in (loaded, clone):
-        flat = zip(
-            tf.nest.flatten(other.predict(row.x(), verbose=0)), tf.nest.flatten(model.predict(row.x(), verbose=0))
-        )
-        assert all(np.array_equal(a, b) for a, b in flat)
+    if row.saves:
+        assert_saves_and_clones(model, x, str(tmp_path / "model.keras"))
 
 
 def test_a_teacher_is_never_trained_and_a_student_is():

@@ -279,7 +279,7 @@ if not LEGACY:  # tf_keras calls such a model twice, once for its mask: see test
 def with_bidirectional() -> Any:
     """Bidirectional RNN and RNN cells in the model (not counted)"""
     layers = [
-        L.Bidirectional(L.GRU(3, return_sequences=True)),
+        L.Bidirectional(L.SimpleRNN(3, activation="relu", return_sequences=True)),
         L.RNN(L.SimpleRNNCell(5, "relu"), return_sequences=True),
     ]
     return compiled(K.Sequential([K.Input((4, 3)), *layers, dense(name="hidden"), L.Flatten(), L.Dense(1)]))
