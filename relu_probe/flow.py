@@ -5,7 +5,7 @@ need be known of how the model was written, and nothing is guessed: a tensor tha
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from relu_probe.layers import parts
+from relu_probe.standing_in import standing_in
 
 
 class Call(NamedTuple):
@@ -90,22 +91,14 @@ def recorded(model: Any) -> Iterator[Flow]:
         yield flow
 
 
-@contextmanager
-def _wrapped(layer: Any, seen: Callable[[Any, Any], Any]) -> Iterator[None]:
-    """Has `seen(arguments, result)` decide what a call of the layer gives, and puts back what stood there."""
-    before, call = layer.__dict__.get("call"), layer.call
+def _wrapped(layer: Any, seen: Callable[[Any, Any], Any]) -> AbstractContextManager[None]:
+    """Has `seen(arguments, result)` decide what a call of the layer gives."""
+    call = layer.call
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         return seen((args, kwargs), call(*args, **kwargs))
 
-    layer.__dict__["call"] = wrapper
-    try:
-        yield
-    finally:
-        if before is None:
-            layer.__dict__.pop("call", None)
-        else:
-            layer.__dict__["call"] = before
+    return standing_in(layer, "call", wrapper)
 
 
 def _tensors(value: Any) -> list[tf.Tensor]:

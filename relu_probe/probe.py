@@ -14,6 +14,7 @@ import tensorflow as tf
 from relu_probe.counters import Counters
 from relu_probe.gradients import forget_with
 from relu_probe.layers import ReluLayer
+from relu_probe.standing_in import put
 from relu_probe.tallies import Backward, Forward
 
 _MARK = "_relu_probe_original"  # on our own wrapper function: the call that it wraps
@@ -98,22 +99,13 @@ def _attach(relu: ReluLayer, counters: Counters) -> Callable[[], None]:
     layer, probe = relu.layer, Probe(relu, counters)
     if layer is None:
         return lambda: None
-    before = layer.__dict__.get("call")
     call = getattr(layer.call, _MARK, layer.call)  # of two counters the inner one counts (a measure inside a watch)
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         return probe(call(*args, **kwargs))
 
     setattr(counted, _MARK, call)
-    layer.__dict__["call"] = counted  # past Keras's __setattr__, which tracks
-
-    def restore() -> None:
-        if before is None:
-            layer.__dict__.pop("call", None)
-        else:  # tf_keras' TFOpLambda has a `call` of its own
-            layer.__dict__["call"] = before
-
-    return restore
+    return put(layer, "call", counted)
 
 
 def _before_relu(output: tf.Tensor) -> tf.Tensor:

@@ -2,8 +2,8 @@
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import tensorflow as tf
@@ -13,6 +13,7 @@ from relu_probe.kept import Kept
 from relu_probe.last import fit_under_way
 from relu_probe.layers import find_relus
 from relu_probe.probe import attached
+from relu_probe.standing_in import standing_in
 
 _kept = Kept()
 _fits = Kept()  # Keras's list of callbacks, of the fit that is counted
@@ -81,7 +82,7 @@ class _OneShot:
         counters.untraceable = None
         try:
             step, function = _counted(self.model, self.original, counters)
-            with _as_train_step(self.model, step):
+            with standing_in(self.model, "train_step", step):
                 logs = function(iterator)
         except Exception:
             if counters.untraceable is None:  # a step was run, and cannot be repeated: its batch is gone
@@ -116,7 +117,7 @@ def _train_function(model: Any, step: Callable[..., Any]) -> Any:
     names = ("train_function", "train_tf_function")  # the second is tf_keras'
     before = {name: model.__dict__[name] for name in names if name in model.__dict__}
     try:
-        with _as_train_step(model, step):
+        with standing_in(model, "train_step", step):
             model.__dict__["train_function"] = None  # not all models' own make_train_function takes `force`
             model.make_train_function()
         return model.train_function
@@ -169,16 +170,3 @@ def counted_step(train_step: Callable[..., Any], counters: Counters) -> Callable
             raise
 
     return step
-
-
-@contextmanager
-def _as_train_step(model: Any, step: Callable[..., Any]) -> Iterator[None]:
-    before = model.__dict__.get("train_step")
-    model.__dict__["train_step"] = step
-    try:
-        yield
-    finally:
-        if before is None:
-            model.__dict__.pop("train_step", None)
-        else:
-            model.__dict__["train_step"] = before
