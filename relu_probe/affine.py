@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from relu_probe.flow import Call, Flow, over_neurons
-from relu_probe.layers import ReluLayer, keras_class
+from relu_probe.layers import keras_class
+from relu_probe.relus import ReluLayer
 from relu_probe.report import Floats, Mask
 
 LINEAR = (

@@ -15,10 +15,10 @@ from relu_probe.faults import Faults
 from relu_probe.guard import Guard
 from relu_probe.jumps import Jump, Jumps, has_running_loss
 from relu_probe.last import call_last
-from relu_probe.layers import find_relus, select
 from relu_probe.limits import Limits
 from relu_probe.lives import History, Lives, history
 from relu_probe.measuring import has_loss, measurer_of
+from relu_probe.relus import find_relus, select
 from relu_probe.report import Report
 from relu_probe.stepping import begin_counting, count_next_step, counters_of_this_fit
 from relu_probe.summaries import Summaries

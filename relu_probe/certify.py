@@ -11,7 +11,9 @@ import tensorflow as tf
 from relu_probe.affine import IDENTITY, is_linear_ending
 from relu_probe.flow import Call, Flow
 from relu_probe.intervals import Arithmetic, Box, as_evaluated, read_box, through_affine, through_relu
-from relu_probe.layers import ReluLayer, ending, keras_class, relu_ceiling, relu_threshold
+from relu_probe.layers import ending, keras_class
+from relu_probe.recognition import relu_ceiling, relu_threshold
+from relu_probe.relus import ReluLayer
 from relu_probe.report import Mask
 
 _RELUS = ("ReLU", "Relu", "Relu6")  # the last two are operations of a functional graph

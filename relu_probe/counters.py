@@ -17,8 +17,9 @@ import tensorflow as tf
 
 from relu_probe.beside import side_by_side
 from relu_probe.blocks import Block, Counted, variables
+from relu_probe.frozen import is_frozen, nan_weights
 from relu_probe.kernels import EXACT
-from relu_probe.layers import ReluLayer, is_frozen, nan_weights
+from relu_probe.relus import ReluLayer
 from relu_probe.report import LayerReport
 from relu_probe.tallies import Backward, Forward, Sums, batch_size, wanted
 

@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from relu_probe.affine import BATCH_NORM, LINEAR, batch_norm, hands_on, is_linear_ending
 from relu_probe.flow import Call, Flow
-from relu_probe.layers import ReluLayer, keras_class
+from relu_probe.layers import keras_class
+from relu_probe.relus import ReluLayer
 from relu_probe.report import Mask
 
 _KEEPS_CHANNELS = ("Pooling", "UpSampling", "ZeroPadding", "Cropping")

@@ -12,8 +12,8 @@ from relu_probe import data as data_module
 from relu_probe.counters import Counters
 from relu_probe.faults import reason
 from relu_probe.kept import Kept
-from relu_probe.layers import find_relus, select
 from relu_probe.probe import attached
+from relu_probe.relus import find_relus, select
 from relu_probe.report import Report
 from relu_probe.support import check_model
 

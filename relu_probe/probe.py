@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from relu_probe.counters import Counters
 from relu_probe.gradients import forget_with
-from relu_probe.layers import ReluLayer
+from relu_probe.relus import ReluLayer
 from relu_probe.standing_in import put
 from relu_probe.tallies import Backward, Forward
 

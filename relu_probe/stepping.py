@@ -11,8 +11,8 @@ import tensorflow as tf
 from relu_probe.counters import Counters
 from relu_probe.kept import Kept
 from relu_probe.last import fit_under_way
-from relu_probe.layers import find_relus
 from relu_probe.probe import attached
+from relu_probe.relus import find_relus
 from relu_probe.standing_in import standing_in
 
 _kept = Kept()

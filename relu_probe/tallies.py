@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from relu_probe.kernels import count, most, total
-from relu_probe.layers import ReluLayer
+from relu_probe.relus import ReluLayer
 
 _CALLS = ("If", "StatelessIf", "While", "StatelessWhile", "PartitionedCall", "Case", "StatelessCase")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from relu_probe.counters import Counters
 from relu_probe.kept import Kept
-from relu_probe.layers import find_relus, select
 from relu_probe.probe import attached
+from relu_probe.relus import find_relus, select
 from relu_probe.report import Report
 from relu_probe.support import check_model
 

@@ -9,7 +9,7 @@ from relu_probe.affine import Affine, Twins, affine_of, largest
 from relu_probe.causes import Evidence
 from relu_probe.feeds import Fork, fork_of, leads_to
 from relu_probe.flow import Call, Flow, over_neurons
-from relu_probe.layers import ReluLayer
+from relu_probe.relus import ReluLayer
 from relu_probe.report import Floats, Mask, Report
 
 _TOLERANCE = {"float32": 1e-3, "float64": 1e-9}

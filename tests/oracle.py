@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.layers import find_relus
+from relu_probe.relus import find_relus
 
 
 class Recorder:

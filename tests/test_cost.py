@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from relu_probe import ReluProbe, layers
+from relu_probe import ReluProbe, recognition, relus
 from relu_probe.stepping import counted_step, training_counters
 
 K, L = tf.keras, tf.keras.layers
@@ -51,9 +51,9 @@ def test_bytes_a_neuron(width):
 
 def test_keras_own_relu_is_evaluated_once_a_process_and_the_users_each_time(monkeypatch):
     points, slope = [], [0.0]
-    value = layers._value
-    monkeypatch.setattr(layers, "_value", lambda function, point: points.append(point) or value(function, point))
-    monkeypatch.setattr(layers, "_known", [])
+    value = recognition._value
+    monkeypatch.setattr(recognition, "_value", lambda function, point: points.append(point) or value(function, point))
+    monkeypatch.setattr(recognition, "_known", [])
 
     def mine(z):
         return tf.where(z > 0, z, slope[0] * z)
@@ -62,9 +62,9 @@ def test_keras_own_relu_is_evaluated_once_a_process_and_the_users_each_time(monk
     costs = []
     for _ in range(3):
         points.clear()
-        assert [relu.key for relu in layers.find_relus(model)] == ["a", "b"]
+        assert [relu.key for relu in relus.find_relus(model)] == ["a", "b"]
         costs.append(len(points))
     assert costs[0] > costs[1] == costs[2]
-    assert [function.__name__ for function in layers._known] == ["relu"]
+    assert [function.__name__ for function in recognition._known] == ["relu"]
     slope[0] = 0.1  # what a verdict that was kept for every function would miss
-    assert [relu.key for relu in layers.find_relus(model)] == ["a", "c"]
+    assert [relu.key for relu in relus.find_relus(model)] == ["a", "c"]
