@@ -69,16 +69,27 @@ class Hoarder(K.callbacks.Callback):
         self.kept.append(np.zeros(100))
 
 
+class Passes(K.callbacks.Callback):
+    """What measuring data cannot do without: one pass over a dataset, at the end of an epoch."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        for _ in DATASET.prefetch(1):
+            pass
+
+
+DATASET = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
+
+
 def net() -> Any:
     model = K.Sequential([K.Input((4,)), L.Dense(6, "relu"), L.Dense(3, "relu"), L.Dense(1)])
     model.compile("sgd", "mse")
     return model
 
 
-def epochs(probes: list[Any], at: list[int], **fit: Any) -> list[dict[str, Any]]:
+def epochs(probes: list[Any], at: list[int]) -> list[dict[str, Any]]:
     """One fit of one step an epoch, whose data has no end: Keras then makes one iterator."""
     data, looks = tf.data.Dataset.from_tensors((X, Y)).repeat(), Looks(at)
-    net().fit(data, steps_per_epoch=1, epochs=at[-1] + 1, verbose=0, callbacks=[*probes, looks], **fit)
+    net().fit(data, steps_per_epoch=1, epochs=at[-1] + 1, verbose=0, callbacks=[*probes, looks])
     return looks.seen
 
 
@@ -89,6 +100,17 @@ def fits(probes: list[Any], at: list[int], before: Any = lambda: None) -> list[d
         before()
         model.fit(X, Y, batch_size=4, verbose=0, callbacks=probes)
         if i in at:
+            seen.append(look())
+    return seen
+
+
+def summaries(logs: str) -> list[dict[str, Any]]:
+    """Of TensorFlow's own `tf.summary.scalar`, called 100 times between the looks."""
+    seen = []
+    with tf.summary.create_file_writer(logs).as_default(step=tf.constant(0, tf.int64)):
+        for _ in range(2):
+            for _ in range(100):
+                tf.summary.scalar("plain", np.float32(0.5))
             seen.append(look())
     return seen
 
@@ -108,8 +130,9 @@ def main() -> dict[str, Any]:
         "1,000 epochs": epochs([probe], [200, 600, 999]),
         "epochs without": epochs([], [100, 200]),
         "epochs, hoarding": epochs([Hoarder()], [100, 150]),
-        "data": epochs([measuring], [20, 70]),
-        "validation": epochs([], [20, 70], validation_data=(X, Y)),
+        "data": epochs([measuring], [70, 170]),
+        "passes": epochs([Passes()], [70, 170]),
+        "summaries": summaries(logs),
         "100 fits": fits([probe], [20, 60, 99]),
         "fits without": fits([], [20, 50]),
         "fits, forgetting": fits([probe], [2, 5], forget),

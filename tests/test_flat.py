@@ -15,8 +15,11 @@ from relu_probe import ReluProbe, measure, measuring, stepping, watch
 
 X, Y = growth.X, growth.Y
 # Bytes beyond what the same without a probe grows by. An epoch: two more floats in Keras's History, and their places in
-# its lists. With `data`: besides, a pass over data, of which TensorFlow keeps about 1 kB, as `validation_data` shows.
+# its lists. With `data`: beyond a plain pass over a dataset, of which TensorFlow keeps about 1 kB.
 AN_EPOCH, A_PASS, A_FIT = 300, 700, 4000
+
+OLD = tuple(int(number) for number in tf.__version__.split(".")[:2]) < (2, 17)
+LEAKS = pytest.mark.skipif(OLD, reason="TensorFlow 2.16 itself keeps 400 bytes of each constant, 1 kB of each summary")
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +35,7 @@ def rates(looks, steps):
     return [(b["bytes"] - a["bytes"]) / step for a, b, step in zip(looks, looks[1:], steps)]
 
 
+@LEAKS
 def test_a_thousand_epochs_are_flat(grown):
     (without,) = rates(grown["epochs without"], [100])
     assert max(rates(grown["1,000 epochs"], [400, 399])) < without + AN_EPOCH
@@ -39,11 +43,19 @@ def test_a_thousand_epochs_are_flat(grown):
     assert planted > without + AN_EPOCH
 
 
-def test_measuring_data_grows_by_no_more_than_keras_validation(grown):
-    (found,), (without,) = rates(grown["data"], [50]), rates(grown["validation"], [50])
+@LEAKS
+def test_measuring_data_grows_by_little_more_than_a_pass_over_it(grown):
+    (found,), (without,) = rates(grown["data"], [100]), rates(grown["passes"], [100])
     assert found < without + A_PASS
 
 
+def test_a_plain_summary_of_an_old_tensorflow_is_not_flat(grown):
+    """Why the tests of this file that write or make constants are skipped there."""
+    (each,) = rates(grown["summaries"], [100])
+    assert each > 500 if OLD else each < 300
+
+
+@LEAKS
 def test_a_hundred_fits_are_flat(grown):
     (without,) = rates(grown["fits without"], [30])
     assert max(rates(grown["100 fits"], [40, 39])) < without + A_FIT
@@ -134,7 +146,8 @@ def test_nothing_outlives_the_model(tmp_path):
     probe.set_model(growth.net())  # what Keras's Callback holds, until the next fit
     del model
     tf.keras.backend.clear_session()
-    gc.collect()
+    for _ in range(2):  # what a model's end lets go of is found the next time
+        gc.collect()
     assert [ref() for ref in alive] == [None] * len(alive)
 
 
