@@ -155,7 +155,11 @@ def test_weights_that_turn_nan_in_mid_training():
     assert_trained(probe, stepped(X, Y, 2, spoil))
     assert fit(measured, X, Y, others=[Spoil()], shuffle=False) == []
     for one in (probe, measured):
-        assert [report["hidden"].nan.sum() for report in one.reports] == [0, 6]
+        assert not one.reports[0]["hidden"].nan.any()
+        # With oneDNN the fused ReLU turns NaN into 0, and the others train on; without, all are lost in one step.
+        lost = np.isnan(one.model.get_weights()[0]).any(axis=0)
+        assert lost[3]
+        assert np.array_equal(one.report["hidden"].nan, lost)
         assert one.report.dead_fraction == 0
 
 

@@ -50,10 +50,8 @@ class Plant(K.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if batch == 0:
             (block,) = kept_counters(self.model)._blocks.values()
-            block.counts.assign_add(
-                tf.constant([[self.more], [self.more], [0]], tf.int64) + tf.zeros_like(block.counts)
-            )
-            block.meta.assign_add([[self.more]] * 2 + [[0]])
+            block.counts.assign_add(tf.fill(block.counts.shape, tf.constant(self.more, tf.int64)))
+            block.meta.assign_add([[self.more]] * 2 + [[0]] * 2)  # positions, samples
 
 
 def test_counts_beyond_2_to_the_31():
