@@ -8,9 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from relu_probe.tallies import Backward, Forward
+from relu_probe.tallies import NARROW, Backward, Forward, flow
 
-_NARROW = 128  # neurons; wider outputs cost more to copy than is saved
 _KEEP_ROWS = ("Identity", "IdentityN", "Relu", "Relu6", "BiasAdd", "MatMul", "Cast", "StopGradient")
 _ELEMENTWISE = ("AddV2", "Mul", "Sub", "Maximum", "Minimum", "RealDiv")
 
@@ -30,7 +29,7 @@ def _kind(calls: list[Forward | Backward]) -> Any:
     output = first.output
     if not isinstance(first, Forward) or len(backward) > 1 or any(b.output is not output for b in backward):
         return None
-    if not hasattr(output, "op") or tf.executing_eagerly() or output.shape.rank != 2 or output.shape[1] > _NARROW:
+    if not hasattr(output, "op") or tf.executing_eagerly() or output.shape.rank != 2 or output.shape[1] > NARROW:
         return None
     if first.source is not output or first.relu.ceiling is not None or any(isinstance(b, Forward) for b in backward):
         return None
@@ -65,6 +64,6 @@ def _join(group: list[list[Forward | Backward]]) -> list[Forward | Backward]:
     output, relu = tf.concat([call.output for call in first], 1), first[0].relu
     joined: list[Forward | Backward] = [Forward(keys, neurons, relu, output, output)]
     if len(group[0]) > 1:
-        gradient = tf.concat([call.gradient for calls in group for call in calls if isinstance(call, Backward)], 1)
+        gradient = tf.concat([flow(call) for calls in group for call in calls if isinstance(call, Backward)], 1)
         joined.append(Backward(keys, neurons, relu, output, gradient, []))
     return joined

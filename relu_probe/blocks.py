@@ -1,6 +1,6 @@
 """Where do the counts live? In non-trainable int64 variables, the layers of one step side by side, added to at once.
 
-Per neuron 28 bytes: active, with gradient, the sum of the outputs (for NaN), and the step of the last activity.
+Per neuron 32 bytes: positions active, with gradient and NaN, and the step of the last activity.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.kernels import alike, joined
-from relu_probe.tallies import Sums
+from relu_probe.kernels import joined
+from relu_probe.tallies import Sums, nan_counts
 
 
 class Block:
@@ -29,10 +29,9 @@ class Block:
         self.step = step
         total = self.ends[-1]
         replicas = 0 if step is None else self.replicas
-        self.counts, self.total, self.meta, self.last, self.sums = variables(
+        self.counts, self.meta, self.last, self.sums = variables(
             strategy,
-            np.zeros((2, total), np.int64),  # active, with gradient
-            np.zeros(total, np.float32),  # of the outputs, for the NaN among them
+            np.zeros((3, total), np.int64),  # active, with gradient, NaN
             np.zeros((4, len(neurons)), np.int64),  # positions, samples, backward passes, steps too large to count
             # The step of the last activity, 0 for never. Variables aggregate by SUM, not by MAX: a row a replica.
             np.zeros((replicas, total), np.int64),
@@ -41,16 +40,12 @@ class Block:
 
     @property
     def all(self) -> list[Any]:
-        return [self.counts, self.total, self.meta, self.last, self.sums]
+        return [self.counts, self.meta, self.last, self.sums]
 
     def add(self, layers: list[Sums]) -> None:
         """Few large operations rather than many small ones: on small models it is their number that costs."""
-        active, with_gradient, total = (
-            joined([getattr(layer, name) for layer in layers]) for name in ("active", "with_gradient", "total")
-        )
-        counts = tf.cast(tf.stack(alike(active, with_gradient)), tf.int64)
+        counts = tf.cast(_counts(layers), tf.int64)
         self.counts.assign_add(counts)
-        self.total.assign_add(total)
         positions, samples, backwards, limits = (
             _row([getattr(layer, name) for layer in layers for _ in layer.keys])
             for name in ("positions", "samples", "backwards", "limit")
@@ -59,7 +54,7 @@ class Block:
         with tf.control_dependencies([counts]):
             self.meta.assign_add(tf.stack([positions, samples, backwards, tf.cast(positions > limits, tf.int64)]))
         if self.step is not None:
-            self._date(active > 0, self.step)
+            self._date(counts[0] > 0, self.step)
         if self.sums.shape[0]:
             self.sums.assign_add(joined([layer.activation_sum for layer in layers]))
 
@@ -70,7 +65,7 @@ class Block:
         self.last.assign(tf.where(fired, step, self.last))
 
     def reset(self) -> None:
-        for counted in (self.counts, self.total, self.meta, self.sums):
+        for counted in (self.counts, self.meta, self.sums):
             _zero(counted)
 
     def forget(self) -> None:
@@ -79,10 +74,10 @@ class Block:
 
     def read(self) -> list["Counted"]:
         """The global counts, layer by layer."""
-        counts, total, meta, last, sums = (np.asarray(tf.convert_to_tensor(v)) for v in self.all)
+        counts, meta, last, sums = (np.asarray(tf.convert_to_tensor(v)) for v in self.all)
         starts = self.ends - self.neurons
         return [
-            Counted._make([*counts[:, a:b], total[a:b], *meta[:, i], last[:, a:b].max(axis=0, initial=0), sums[a:b]])
+            Counted._make([*counts[:, a:b], *meta[:, i], last[:, a:b].max(axis=0, initial=0), sums[a:b]])
             for i, (a, b) in enumerate(zip(starts, self.ends))
         ]
 
@@ -92,7 +87,7 @@ class Counted(NamedTuple):
 
     active: Any
     with_gradient: Any
-    total: Any
+    nan: Any
     positions: Any
     samples: Any
     backwards: Any
@@ -102,6 +97,15 @@ class Counted(NamedTuple):
 
     def __add__(self, other: "Counted") -> "Counted":  # type: ignore[override]  # no tuple is wanted
         return Counted._make(a + b for a, b in zip(self, other))._replace(last=np.maximum(self.last, other.last))
+
+
+def _counts(layers: list[Sums]) -> tf.Tensor:
+    """`(3, neurons)` of all layers; the first ones are those in which NaN are hunted."""
+    parts = [layer.counts for layer in layers if not layer.hunted]
+    if hunted := [layer for layer in layers if layer.hunted]:
+        two = joined([layer.counts for layer in hunted], 1)
+        parts.insert(0, joined([two, nan_counts([layer.hunted for layer in hunted])[None]]))
+    return joined(parts, 1)
 
 
 def variables(strategy: Any, *values: Any, aggregation: Any = tf.VariableAggregation.SUM) -> list[tf.Variable]:

@@ -117,14 +117,17 @@ class Counters:
             gathered.append(tally)
         else:
             with tf.name_scope("relu_probe"):
-                self._add([tally])
+                self._add([tally], gathered=False)
 
-    def _add(self, tallies: list[Forward | Backward], samples: Any = None) -> None:
+    def _add(self, tallies: list[Forward | Backward], samples: Any = None, *, gathered: bool = True) -> None:
         if not tallies:
             return
         tallies = tallies if self.measuring else side_by_side(tallies)
         groups = [[t for t in tallies if t.keys == keys] for keys in dict.fromkeys(t.keys for t in tallies)]
-        sums = [Sums.of(group, samples, jit=self.jit, sums=self.activation_sum) for group in groups]
+        # A call in another graph than the step's may be in a function that the user has XLA compile.
+        xla = self.jit if gathered else None
+        sums = [Sums.of(group, samples, xla=xla, sums=self.activation_sum) for group in groups]
+        sums.sort(key=lambda layers: not layers.hunted)
         keys = tuple(key for layers in sums for key in layers.keys)
         with self._lock:
             if keys not in self._blocks:
@@ -139,7 +142,7 @@ class Counters:
     # --- between the steps --------------------------------------------------------------------------------------------
 
     def variables(self) -> list[tf.Variable]:
-        """All state kept for the model: at most 36 bytes a neuron."""
+        """All state kept for the model: at most 40 bytes a neuron."""
         return [variable for block in self._blocks.values() for variable in block.all]
 
     def reset(self, uncounted: int = 0) -> None:
@@ -204,7 +207,7 @@ class Counters:
             positions=total.positions,
             active=total.active,
             with_gradient=total.with_gradient if reached else None,
-            nan=np.isnan(total.total) | nan_weights(relu.layer, len(total.total)),
+            nan=(total.nan > 0) | nan_weights(relu.layer, len(total.nan)),
             activation_sum=total.sums if self.activation_sum else None,
             last_active=total.last - 1 if self._step_number is not None else None,
             frozen=bool(with_gradients and not reached and is_frozen(relu.layer)),

@@ -1,20 +1,94 @@
 """How are positions counted, exactly and in few passes over the values?
 
-float32 counts exactly up to 2**24, and is summed two to five times as fast as integers are (on a GPU TensorFlow would even
-take int32 to the host); so floats add up what is known to be fewer, and int64 the rest.
+What costs is memory that is written and read again. XLA counts all masks in one pass, in ten bits of an int32 each. Without
+it TensorFlow adds up bytes, four neurons in an int32; or floats, which are exact up to 2**24 and summed up faster than
+integers (on a GPU TensorFlow would even take int32 to the host).
 """
 
+from functools import cache, reduce
 from typing import Any
 
 import tensorflow as tf
 
 EXACT = 2**24
+_WIDE = 1024  # neurons from which the bytes of `(batch, neurons)` are added up
+_BITS = 10  # of an int32 for each of three masks
+_BYTE = 255  # rows that a byte can count
+
+Mask = list[tf.Tensor]  # bool tensors `(batch, ..., neurons)`: True where all of them are
 
 
-def count(mask: tf.Tensor, axis: int, *, jit: bool = False) -> tf.Tensor:
-    """True positions of each neuron, `(neurons,)`: float32 for `(batch, neurons)`, right up to `EXACT`; else int64."""
-    # XLA vectorises a choice, and does not vectorise the conversion of booleans.
-    values = tf.where(mask, tf.ones([]), tf.zeros([])) if jit else tf.cast(mask, tf.float32)
+def counts(masks: list[Mask], axis: int, xla: bool | None) -> tf.Tensor:
+    """True positions of each neuron in at most three masks, `(masks, neurons)`.
+
+    Args:
+        axis: of the neurons, -1 or 1.
+        xla: whether XLA compiles this; None where that is not known.
+
+    Returns:
+        int64, or float32 that is right up to `most` positions.
+    """
+    shape = masks[0][0].shape
+    if xla and axis != 1:
+        return _packed(masks)
+    if _in_bytes(shape, axis, xla):
+        return tf.stack([_bytes(mask) for mask in masks])
+    whole = [reduce(tf.logical_and, mask) for mask in masks]
+    if shape.rank == 2 and axis != 1:  # few operations are what small models want
+        return tf.reshape(_floats(joined(whole, 1), axis), [len(masks), shape[1]])
+    return tf.stack([_floats(mask, axis) for mask in whole])
+
+
+def most(output: tf.Tensor, axis: int, xla: bool | None) -> int:
+    """The positions up to which `counts` is right for such an output."""
+    floats = output.shape.rank == 2 and axis != 1 and not xla and not _in_bytes(output.shape, axis, xla)
+    return EXACT if floats and output.shape[0] is None else 2**62
+
+
+def total(values: tf.Tensor, axis: int) -> tf.Tensor:
+    """The sum of each neuron's values, `(neurons,)`."""
+    if axis == 1:
+        return tf.reduce_sum(values, [0, *range(2, values.shape.rank)])
+    return _sum_rows(_over_places(values))
+
+
+def _packed(masks: list[Mask]) -> tf.Tensor:
+    """Each mask has bits of its own in one int32, which is summed up over blocks of up to 1,023 rows."""
+    values = reduce(
+        tf.add,
+        [tf.where(reduce(tf.logical_and, mask), 1 << _BITS * i, 0) for i, mask in enumerate(masks)],
+    )
+    most, neurons, k = 2**_BITS - 1, values.shape[-1], _divisor(values.shape, 2**_BITS - 1)
+    if k > 1:
+        sums = tf.reduce_sum(tf.reshape(values, [-1, k, neurons]), 1)
+    else:
+        rows = tf.reshape(values, [-1, neurons])
+        whole = tf.shape(rows)[0] // most * most
+        blocks = tf.reduce_sum(tf.reshape(rows[:whole], [-1, most, neurons]), 1)
+        sums = tf.concat([blocks, tf.reduce_sum(rows[whole:], 0, keepdims=True)], 0)
+    shifts = tf.range(0, _BITS * len(masks), _BITS)[:, None, None]
+    return tf.reduce_sum(tf.cast(tf.bitwise.bitwise_and(tf.bitwise.right_shift(sums[None], shifts), most), tf.int64), 1)
+
+
+def _in_bytes(shape: tf.TensorShape, axis: int, xla: bool | None) -> bool:
+    large = shape.rank > 2 or shape[-1] >= _WIDE
+    return xla is False and axis != 1 and large and shape[-1] % 4 == 0 and not _on_gpu()
+
+
+def _bytes(mask: Mask) -> tf.Tensor:
+    """A byte for each position: a quarter of what floats write and read."""
+    neurons, k = mask[0].shape[-1], _divisor(mask[0].shape, _BYTE)
+    fours = [tf.bitcast(tf.reshape(tf.cast(m, tf.uint8), [-1, neurons // 4, 4]), tf.int32) for m in mask]
+    rows = reduce(tf.bitwise.bitwise_and, fours)
+    if k > 1:
+        sums = tf.reduce_sum(tf.reshape(rows, [-1, k, neurons // 4]), 1)
+    else:
+        sums = tf.math.segment_sum(rows, tf.range(tf.shape(rows)[0]) // _BYTE)
+    return tf.reduce_sum(tf.cast(tf.reshape(tf.bitcast(sums, tf.uint8), [-1, neurons]), tf.int64), 0)
+
+
+def _floats(mask: tf.Tensor, axis: int) -> tf.Tensor:
+    values = tf.cast(mask, tf.float32)
     if mask.shape.rank == 2 and axis != 1 and (mask.shape[0] or 0) <= EXACT:
         return _sum_rows(values)
     places = mask.shape[2:].num_elements() if axis == 1 else mask.shape[-2]
@@ -23,13 +97,6 @@ def count(mask: tf.Tensor, axis: int, *, jit: bool = False) -> tf.Tensor:
     if axis == 1:
         return tf.reduce_sum(tf.cast(tf.reduce_sum(values, list(range(2, mask.shape.rank))), tf.int64), 0)
     return tf.reduce_sum(tf.cast(_over_places(values), tf.int64), 0)
-
-
-def total(values: tf.Tensor, axis: int) -> tf.Tensor:
-    """The sum of each neuron's values, `(neurons,)`."""
-    if axis == 1:
-        return tf.reduce_sum(values, [0, *range(2, values.shape.rank)])
-    return _sum_rows(_over_places(values))
 
 
 def _over_places(values: tf.Tensor) -> tf.Tensor:
@@ -44,16 +111,27 @@ def _sum_rows(values: tf.Tensor) -> tf.Tensor:
     return tf.raw_ops.BiasAddGrad(out_backprop=values)
 
 
-def joined(parts: list[Any]) -> Any:
+def _divisor(shape: tf.TensorShape, most: int) -> int:
+    """By how many places of a sample, at most, all of them can be divided; 1 where that is few, or not known.
+
+    >>> [_divisor(tf.TensorShape([None, 30, n, 8]), 255) for n in (30, 509, None)]
+    [225, 30, 1]
+    """
+    places = shape[1:-1].num_elements() if shape.rank > 2 else None
+    k = next(k for k in range(min(places or 1, most), 0, -1) if (places or 1) % k == 0)
+    return k if k >= 16 else 1
+
+
+@cache
+def _on_gpu() -> bool:
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
+def joined(parts: list[Any], axis: int = 0) -> Any:
     """Vectors of several layers as one."""
-    return parts[0] if len(parts) == 1 else tf.concat(alike(*parts), 0)
+    return parts[0] if len(parts) == 1 else tf.concat(alike(*parts), axis)
 
 
 def alike(*parts: Any) -> list[Any]:
     """Counts of one kind: int64 where some are."""
     return list(parts) if len({part.dtype for part in parts}) == 1 else [tf.cast(part, tf.int64) for part in parts]
-
-
-def most(output: tf.Tensor, axis: int) -> int:
-    """The positions up to which `count` is right for such an output."""
-    return EXACT if output.shape.rank == 2 and axis != 1 and output.shape[0] is None else 2**62

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.kernels import count, most, total
+from relu_probe.kernels import Mask, counts, joined, most, total
 from relu_probe.relus import ReluLayer
 
+NARROW = 128  # neurons; of narrow layers it is the number of operations that costs, of others the values
 _CALLS = ("If", "StatelessIf", "While", "StatelessWhile", "PartitionedCall", "Case", "StatelessCase")
 
 
@@ -39,9 +40,8 @@ class Sums(NamedTuple):
 
     keys: tuple[str, ...]
     neurons: tuple[int, ...]
-    active: Any
-    with_gradient: Any
-    total: Any  # of the outputs, float32: NaN where one was seen
+    counts: Any  # (3, neurons): active, with gradient, NaN; the last missing where `hunted`
+    hunted: list[Forward]  # calls in which a NaN is looked for only if there is one
     activation_sum: Any  # float64, None where it was not asked for
     positions: Any
     samples: Any
@@ -50,32 +50,73 @@ class Sums(NamedTuple):
 
     @classmethod
     def of(
-        cls, tallies: list[Forward | Backward], samples: Any = None, *, jit: bool = False, sums: bool = False
+        cls,
+        tallies: list[Forward | Backward],
+        samples: Any = None,
+        *,
+        xla: bool | None = None,
+        sums: bool = False,
     ) -> "Sums":
         forward = [t for t in tallies if isinstance(t, Forward)]
         keys, neurons, relu, output, *_ = tallies[0]
         axis, size, outputs = relu.axis, sum(neurons), [t.output for t in forward]
+        hunted = forward if xla is False and max(neurons) > NARROW and not tf.executing_eagerly() else []
         with tf.device(output.device):  # where the user placed the layer
-            fires = {key: a > 0 for key, a in {id(t.output): t.output for t in tallies}.items()}
-            with_gradient = [
-                count(_new(t, fires[id(t.output)]), axis, jit=jit) for t in tallies if isinstance(t, Backward)
-            ]
+            calls = {id(t.output): [u for u in tallies if u.output is t.output] for t in tallies}
+            found = [_counts(call, axis, xla, nan=not hunted) for call in calls.values()]
             return cls(
                 keys,
                 neurons,
-                active=_sum([count(fires[id(a)], axis, jit=jit) for a in outputs], size, tf.int64),
-                with_gradient=_sum(with_gradient, size, tf.int64),
-                total=_sum([_nan(t, axis) for t in forward], size, tf.float32),
-                activation_sum=_sum([total(tf.cast(a, tf.float64), axis) for a in outputs], size, tf.float64)
+                counts=_sum(found, tf.int64),
+                hunted=hunted,
+                activation_sum=_sum(
+                    [total(tf.cast(a, tf.float64), axis) for a in outputs] or [np.zeros(size)], tf.float64
+                )
                 if sums
                 else None,
                 positions=reduce(add, [_positions(a, axis) for a in outputs]) if outputs else 0,
                 # A shared layer called twice sees its samples twice, not twice as many (positions do add), and
                 # TimeDistributed may fold time into the batch: the samples are the step's, where there is a step.
                 samples=samples if forward and samples is not None else _max([_rows(a) for a in outputs]),
-                backwards=int(bool(with_gradient)),
-                limit=min([most(a, axis) for a in outputs], default=0),
+                backwards=int(len(forward) < len(tallies)),
+                limit=min([most(a, axis, xla) for a in outputs], default=0),
             )
+
+
+def nan_counts(hunted: list[list[Forward]]) -> tf.Tensor:
+    """`(neurons,)`, of these calls of each layer, the layers side by side: the neurons are looked at one by one only where
+    there is a NaN to be found. (The largest of some values is NaN where one of them is.)"""
+    largest = [tf.cast(tf.reduce_max(t.source), tf.float32) for calls in hunted for t in calls]
+    found = tf.math.is_nan(tf.reduce_max(tf.stack(largest)))
+
+    def each() -> tf.Tensor:
+        return joined([_sum([_nan(t) for t in calls], tf.int64) for calls in hunted])
+
+    size = sum(sum(calls[0].neurons) for calls in hunted)
+    return tf.cond(found, lambda: tf.cast(each(), tf.int64), lambda: tf.zeros([size], tf.int64))
+
+
+def _nan(tally: Forward) -> tf.Tensor:
+    return counts([[tf.math.is_nan(tally.source)]], tally.relu.axis, None)[0]
+
+
+def _counts(call: list[Forward | Backward], axis: int, xla: bool | None, nan: bool) -> tf.Tensor:
+    """What one call of a layer adds, `(3, neurons)`: active, with gradient and, where it is asked for, NaN."""
+    fires = call[0].output > 0
+    forward = [t for t in call if isinstance(t, Forward)]
+    flows = [_new(t) for t in call if isinstance(t, Backward)]
+    masks: list[Mask] = [
+        [fires] if forward else [],
+        [reduce(tf.logical_or, flows), fires]
+        if flows
+        else [],  # dL/dz = dL/da * relu'(z), zero where the neuron is off
+        *([[tf.math.is_nan(t.source) for t in forward]] if nan else []),
+    ]
+    found = counts([mask for mask in masks if mask], axis, xla)
+    if all(masks):
+        return found
+    each = iter(tf.unstack(found))
+    return tf.stack([next(each) if mask else tf.zeros_like(found[0]) for mask in masks])
 
 
 def wanted(tallies: list[Forward | Backward], graph: Any) -> list[Forward | Backward]:
@@ -122,31 +163,29 @@ def _positions(output: tf.Tensor, axis: int) -> Any:
     return (tf.size(output, tf.int64) if known is None else known) // output.shape[axis]
 
 
-def _new(tally: Backward, fires: tf.Tensor) -> tf.Tensor:
-    """Where dL/dz != 0, and was not counted yet; dL/dz = dL/da * relu'(z), which is zero where the neuron is off, or at
-    the ceiling of a bounded ReLU."""
-    passes, ceiling = (tally.gradient != 0) & fires, tally.relu.ceiling
+def flow(tally: Backward) -> tf.Tensor:
+    """dL/dz where the graph shows it, else dL/da: they differ where the neuron is off. (What nobody reads but the ReLU's own
+    backward pass, TensorFlow overwrites with its result instead of taking new memory.)"""
+    if not tf.executing_eagerly() and tally.relu.ceiling is None:
+        for op in tally.gradient.consumers():
+            if op.type == "ReluGrad" and op.inputs[0] is tally.gradient and op.inputs[1] is tally.output:
+                return op.outputs[0]
+    return tally.gradient
+
+
+def _new(tally: Backward) -> tf.Tensor:
+    """Where a gradient arrives, and was not counted yet. At the ceiling of a bounded ReLU relu'(z) is zero, too."""
+    flows, ceiling = flow(tally) != 0, tally.relu.ceiling
     if ceiling is not None:
-        passes &= tally.output != tf.cast(ceiling, tally.output.dtype)
-    before = [mask for mask in tally.call if tf.executing_eagerly() or mask.graph is passes.graph]
-    tally.call.append(passes | before[-1] if before else passes)
-    return passes & ~before[-1] if before else passes
+        flows &= tally.output != tf.cast(ceiling, tally.output.dtype)
+    before = [mask for mask in tally.call if tf.executing_eagerly() or mask.graph is flows.graph]
+    tally.call.append(flows | before[-1] if before else flows)
+    return flows & ~before[-1] if before else flows
 
 
-def _nan(tally: Forward, axis: int) -> tf.Tensor:
-    """Outputs are >= 0: their sum is NaN only where one of them is, for one pass less. (Finite values must not overflow,
-    nor NaN stand in the graph: the user may be looking for them, with `enable_check_numerics`.)"""
-    values = tally.source
-    if values is not tally.output:
-        values = tf.where(tf.math.is_nan(values), values, tf.zeros_like(values))
-    return tf.cast(total(tf.cast(values, tf.float32) if values.dtype == tf.float16 else values, axis), tf.float32)
-
-
-def _sum(parts: list[Any], size: int, dtype: Any) -> Any:
+def _sum(parts: list[Any], dtype: Any) -> Any:
     """Counts in float32 are exact one by one, their sum in int64."""
-    if len(parts) > 1:
-        return tf.add_n([tf.cast(part, dtype) for part in parts])
-    return parts[0] if parts else np.zeros(size, np.float32)
+    return tf.add_n([tf.cast(part, dtype) for part in parts]) if len(parts) > 1 else parts[0]
 
 
 def _max(parts: list[Any]) -> Any:

@@ -49,7 +49,7 @@ def halves():
 
 def counted(build, monkeypatch, narrow):
     """The report of an epoch with weights frozen, and how the layers stood side by side."""
-    monkeypatch.setattr(beside, "_NARROW", narrow)
+    monkeypatch.setattr(beside, "NARROW", narrow)
     K.utils.set_random_seed(1)
     model = build()
     model.compile(K.optimizers.SGD(0.0), "mse")
