@@ -8,10 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from relu_probe.rows import earliest
 from relu_probe.tallies import NARROW, Backward, Forward, flow
-
-_KEEP_ROWS = ("Identity", "IdentityN", "Relu", "Relu6", "BiasAdd", "MatMul", "Cast", "StopGradient")
-_ELEMENTWISE = ("AddV2", "Mul", "Sub", "Maximum", "Minimum", "RealDiv")
 
 
 def side_by_side(tallies: list[Forward | Backward]) -> list[Forward | Backward]:
@@ -33,27 +31,7 @@ def _kind(calls: list[Forward | Backward]) -> Any:
         return None
     if first.source is not output or first.relu.ceiling is not None or any(isinstance(b, Forward) for b in backward):
         return None
-    return id(_rows_of(output)), len(backward), output.dtype, output.device
-
-
-def _rows_of(tensor: tf.Tensor) -> tf.Tensor:
-    """The earliest tensor in the graph that certainly has as many rows."""
-    while (source := _source(tensor)) is not None:
-        tensor = source
-    return tensor
-
-
-def _source(tensor: tf.Tensor) -> tf.Tensor | None:
-    op = tensor.op
-    if op.type == "MatMul" and op.get_attr("transpose_a"):
-        return None
-    if op.type in _KEEP_ROWS:
-        return op.inputs[tensor.value_index if op.type == "IdentityN" else 0]
-    if op.type in _ELEMENTWISE:  # where all others are broadcast
-        rows = [t for t in op.inputs if t.shape.rank == 2 and t.shape[0] != 1]
-        known = all(t.shape.rank in (0, 1, 2) for t in op.inputs)
-        return rows[0] if known and len(rows) == 1 else None
-    return None
+    return id(earliest(output)), len(backward), output.dtype, output.device
 
 
 def _join(group: list[list[Forward | Backward]]) -> list[Forward | Backward]:

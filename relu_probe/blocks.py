@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.kernels import joined
+from relu_probe.kernels import EXACT, joined
 from relu_probe.tallies import Sums, nan_counts
 
 
@@ -32,7 +32,7 @@ class Block:
         self.counts, self.meta, self.last, self.sums = variables(
             strategy,
             np.zeros((3, total), np.int64),  # active, with gradient, NaN
-            np.zeros((4, len(neurons)), np.int64),  # positions, samples, backward passes, steps too large to count
+            np.zeros(4 * len(neurons), np.int64),  # positions, samples, backward passes, steps too large to count
             # The step of the last activity, 0 for never. Variables aggregate by SUM, not by MAX: a row a replica.
             np.zeros((replicas, total), np.int64),
             np.zeros(total if activation_sum else 0, np.float64),
@@ -46,13 +46,9 @@ class Block:
         """Few large operations rather than many small ones: on small models it is their number that costs."""
         counts = tf.cast(_counts(layers), tf.int64)
         self.counts.assign_add(counts)
-        positions, samples, backwards, limits = (
-            _row([getattr(layer, name) for layer in layers for _ in layer.keys])
-            for name in ("positions", "samples", "backwards", "limit")
-        )
         # What is constant would not wait for the batch, and count one more after the last: see `Counters.step`.
         with tf.control_dependencies([counts]):
-            self.meta.assign_add(tf.stack([positions, samples, backwards, tf.cast(positions > limits, tf.int64)]))
+            self.meta.assign_add(_numbers(layers))
         if self.step is not None:
             self._date(counts[0] > 0, self.step)
         if self.sums.shape[0]:
@@ -75,7 +71,7 @@ class Block:
     def read(self) -> list["Counted"]:
         """The global counts, layer by layer."""
         counts, meta, last, sums = (np.asarray(tf.convert_to_tensor(v)) for v in self.all)
-        starts = self.ends - self.neurons
+        starts, meta = self.ends - self.neurons, meta.reshape(4, -1)
         return [
             Counted._make([*counts[:, a:b], *meta[:, i], last[:, a:b].max(axis=0, initial=0), sums[a:b]])
             for i, (a, b) in enumerate(zip(starts, self.ends))
@@ -143,10 +139,13 @@ def _zero(counted: tf.Variable) -> None:
         counted.assign(tf.zeros_like(counted))
 
 
-def _row(values: list[Any]) -> Any:
-    """int64, a constant where all values are known when the step is traced."""
-    if all(isinstance(value, (int, np.integer)) for value in values):
+def _numbers(layers: list[Sums]) -> tf.Tensor:
+    """What a step adds to the positions, samples, backward passes and steps too large to count of all layers."""
+    limited = {id(s.positions): s.positions for s in layers if s.limit <= EXACT}
+    too_large = {key: positions // (EXACT + 1) for key, positions in limited.items()}
+    each = [(s.positions, s.samples, s.backwards, too_large.get(id(s.positions), 0)) for s in layers]
+    values = [four[i] for i in range(4) for four, s in zip(each, layers) for _ in s.keys]
+    if not any(tf.is_tensor(value) for value in values):
         return tf.constant(values, tf.int64)
-    if all(value is values[0] for value in values):
-        return values[0] * np.ones(len(values), np.int64)
-    return tf.stack([tf.cast(value, tf.int64) for value in values])
+    constants = {value: tf.constant(value, tf.int64) for value in values if not tf.is_tensor(value)}
+    return tf.stack([tf.cast(value, tf.int64) if tf.is_tensor(value) else constants[value] for value in values])

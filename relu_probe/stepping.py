@@ -13,7 +13,7 @@ from relu_probe.kept import Kept
 from relu_probe.last import fit_under_way
 from relu_probe.probe import attached
 from relu_probe.relus import find_relus
-from relu_probe.standing_in import standing_in
+from relu_probe.standing_in import put, standing_in
 
 _kept = Kept()
 _fits = Kept()  # Keras's list of callbacks, of the fit that is counted
@@ -82,8 +82,11 @@ class _OneShot:
         counters.untraceable = None
         try:
             step, function = _counted(self.model, self.original, counters)
-            with standing_in(self.model, "train_step", step):
+            restore = put(self.model, "train_step", step)  # no context manager: this runs at every step
+            try:
                 logs = function(iterator)
+            finally:
+                restore()
         except Exception:
             if counters.untraceable is None:  # a step was run, and cannot be repeated: its batch is gone
                 raise

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from relu_probe.kernels import Mask, counts, joined, most, total
 from relu_probe.relus import ReluLayer
+from relu_probe.rows import rows
 
 NARROW = 128  # neurons; of narrow layers it is the number of operations that costs, of others the values
 _CALLS = ("If", "StatelessIf", "While", "StatelessWhile", "PartitionedCall", "Case", "StatelessCase")
@@ -77,7 +78,7 @@ class Sums(NamedTuple):
                 positions=reduce(add, [_positions(a, axis) for a in outputs]) if outputs else 0,
                 # A shared layer called twice sees its samples twice, not twice as many (positions do add), and
                 # TimeDistributed may fold time into the batch: the samples are the step's, where there is a step.
-                samples=samples if forward and samples is not None else _max([_rows(a) for a in outputs]),
+                samples=samples if forward and samples is not None else _max([rows(a) for a in outputs]),
                 backwards=int(len(forward) < len(tallies)),
                 limit=min([most(a, axis, xla) for a in outputs], default=0),
             )
@@ -149,16 +150,12 @@ def batch_size(data: Any) -> Any:
     first = next(iter(tf.nest.flatten(data)), None)
     if isinstance(first, tf.RaggedTensor):
         return first.nrows(tf.int64)
-    return _rows(first) if isinstance(first, tf.Tensor) and first.shape.rank else None
-
-
-def _rows(tensor: tf.Tensor) -> Any:
-    return tf.shape(tensor, tf.int64)[0] if tensor.shape[0] is None else int(tensor.shape[0])
+    return rows(first) if isinstance(first, tf.Tensor) and first.shape.rank else None
 
 
 def _positions(output: tf.Tensor, axis: int) -> Any:
     if output.shape.rank == 2:
-        return _rows(output)
+        return rows(output)
     known = output.shape.num_elements()
     return (tf.size(output, tf.int64) if known is None else known) // output.shape[axis]
 

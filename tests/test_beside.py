@@ -72,7 +72,7 @@ def test_counts_are_those_of_each_layer_alone(build, monkeypatch):
 def test_a_batch_is_proved_and_not_assumed(monkeypatch):
     """The planted mistake: were all narrow layers joined, the step of `folded` could not be run."""
     assert counted(folded, monkeypatch, 128)[0]["folded"].positions == 30
-    monkeypatch.setattr(beside, "_rows_of", lambda tensor: tf)
+    monkeypatch.setattr(beside, "earliest", lambda tensor: tf)
     K.utils.set_random_seed(1)
     model = folded()
     model.compile(K.optimizers.SGD(0.0), "mse")
