@@ -44,8 +44,8 @@ class Block:
 
     def add(self, layers: list[Sums]) -> None:
         """Few large operations rather than many small ones: on small models it is their number that costs."""
-        counts = tf.cast(_counts(layers), tf.int64)
-        self.counts.assign_add(counts)
+        counts = _counts(layers)
+        self.counts.assign_add(tf.cast(counts, tf.int64))
         # What is constant would not wait for the batch, and count one more after the last: see `Counters.step`.
         with tf.control_dependencies([counts]):
             self.meta.assign_add(_numbers(layers))
@@ -70,10 +70,11 @@ class Block:
 
     def read(self) -> list["Counted"]:
         """The global counts, layer by layer."""
-        counts, meta, last, sums = (np.asarray(tf.convert_to_tensor(v)) for v in self.all)
+        # Views, not copies: of a layer as wide as a million neurons these are 32 MB.
+        counts, meta, last, sums = (np.asarray(memoryview(tf.convert_to_tensor(v))) for v in self.all)
         starts, meta = self.ends - self.neurons, meta.reshape(4, -1)
         return [
-            Counted._make([*counts[:, a:b], *meta[:, i], last[:, a:b].max(axis=0, initial=0), sums[a:b]])
+            Counted._make([*counts[:, a:b], *meta[:, i], last[:, a:b].max(axis=0, initial=0) - 1, sums[a:b]])
             for i, (a, b) in enumerate(zip(starts, self.ends))
         ]
 

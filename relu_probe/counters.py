@@ -202,6 +202,7 @@ class Counters:
                 "exactly; expected smaller batches, or a batch size that the model knows (keras.Input(batch_size=...))."
             )
         reached = total.backwards > 0
+        total.last.flags.writeable = False  # so that the report need not copy it
         return LayerReport(
             samples=total.samples,
             positions=total.positions,
@@ -209,7 +210,7 @@ class Counters:
             with_gradient=total.with_gradient if reached else None,
             nan=(total.nan > 0) | nan_weights(relu.layer, len(total.nan)),
             activation_sum=total.sums if self.activation_sum else None,
-            last_active=total.last - 1 if self._step_number is not None else None,
+            last_active=total.last if self._step_number is not None else None,
             frozen=bool(with_gradients and not reached and is_frozen(relu.layer)),
         )
 

@@ -26,7 +26,8 @@ def counts(masks: list[Mask], axis: int, xla: bool | None) -> tf.Tensor:
         xla: whether XLA compiles this; None where that is not known.
 
     Returns:
-        int64, or float32 that is right up to `most` positions.
+        int64; int32, which counts the positions of any tensor that fits into memory; or float32, which is right up to
+        `most` of them.
     """
     shape = masks[0][0].shape
     if xla and axis != 1:
@@ -84,7 +85,7 @@ def _bytes(mask: Mask) -> tf.Tensor:
         sums = tf.reduce_sum(tf.reshape(rows, [-1, k, neurons // 4]), 1)
     else:
         sums = tf.math.segment_sum(rows, tf.range(tf.shape(rows)[0]) // _BYTE)
-    return tf.reduce_sum(tf.cast(tf.reshape(tf.bitcast(sums, tf.uint8), [-1, neurons]), tf.int64), 0)
+    return tf.reduce_sum(tf.cast(tf.reshape(tf.bitcast(sums, tf.uint8), [-1, neurons]), tf.int32), 0)
 
 
 def _floats(mask: tf.Tensor, axis: int) -> tf.Tensor:

@@ -88,7 +88,7 @@ class Life:
 
     def __init__(self, neurons: int) -> None:
         self.state = np.zeros(neurons, np.int8)  # 1 active, -1 dead, 0 not seen yet
-        self.since = np.full(neurons, -1, np.int64)
+        self.since = np.full(neurons, -1, np.int32)
         self.born_dead = np.zeros(neurons, bool)
         self.ever_active = np.zeros(neurons, bool)
         self._seen = False
@@ -109,7 +109,7 @@ class Life:
         self.since[dead & (self.state >= 0)] = max(epoch, 0)
         self.since[active] = -1
         self.ever_active |= active
-        self.state = np.select([dead, active], [-1, 1], self.state).astype(np.int8)
+        self.state[dead], self.state[active] = -1, 1
         if not self._seen:
             self.born_dead, self._seen = dead, True
         return change
@@ -147,6 +147,6 @@ def _layer(layers: list[LayerReport | None], epochs: Counts, begun: Life | None)
         revived=np.stack([change.revived for change in changes]),
         born_dead=life.born_dead,
         ever_active=life.ever_active,
-        dead_since=np.where(unsure, -1, life.since),
+        dead_since=np.where(unsure, -1, life.since).astype(np.int64),
         last_active=None if newest is None else newest.last_active,
     )

@@ -352,8 +352,10 @@ def _count(name: str, value: Any) -> int:
 
 def _frozen(name: str, value: Any, dtype: Any, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
     try:
-        array = np.array(value, dtype)  # a copy: nobody else can change it
-        same = dtype is np.float64 or np.array_equal(array, value)  # not so for 1.5, "1", or 2 as a bool
+        array = value if _is_frozen(value, dtype) else np.array(value, dtype)  # a copy: nobody else can change it
+        same = (
+            array is value or dtype is np.float64 or np.array_equal(array, value)
+        )  # not so for 1.5, "1", or 2 as a bool
     except (OverflowError, TypeError, ValueError):
         same = False
     if not same:
@@ -363,6 +365,11 @@ def _frozen(name: str, value: Any, dtype: Any, shape: tuple[int, ...] | None = N
         raise ValueError(f"{name} has shape {array.shape}; expected one value a neuron, as `active` has: {shape}.")
     array.flags.writeable = False
     return array
+
+
+def _is_frozen(value: Any, dtype: Any) -> bool:
+    """Whether it is the array of another report, which need not be copied once more."""
+    return isinstance(value, np.ndarray) and value.dtype == dtype and value.base is None and not value.flags.writeable
 
 
 def _rate(counts: Counts, positions: int) -> Floats:

@@ -94,7 +94,7 @@ def nan_counts(hunted: list[list[Forward]]) -> tf.Tensor:
         return joined([_sum([_nan(t) for t in calls], tf.int64) for calls in hunted])
 
     size = sum(sum(calls[0].neurons) for calls in hunted)
-    return tf.cond(found, lambda: tf.cast(each(), tf.int64), lambda: tf.zeros([size], tf.int64))
+    return tf.cond(found, lambda: tf.cast(each(), tf.int32), lambda: tf.zeros([size], tf.int32))
 
 
 def _nan(tally: Forward) -> tf.Tensor:
