@@ -33,23 +33,31 @@ def pytest_xdist_make_scheduler(config, log):
     return WorkStealingScheduling(config, log)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _frozen():
-    """Keras 3's `clear_session` collects garbage: TensorFlow's own million objects need not be walked each time (0.2 s)."""
-    import tensorflow as tf
-
-    tf.keras.utils.set_random_seed(0)
+def freeze():
+    """What is alive now need not be walked again by each later collection: Keras 3's `clear_session` makes one."""
     gc.collect()
     gc.freeze()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _frozen():
+    """TensorFlow's own million objects (0.2 s a collection)."""
+    import tensorflow as tf
+
+    tf.keras.utils.set_random_seed(0)
+    freeze()
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
+    """Keras itself never lets go of some graphs of a training (18 of the smallest), with no probe near: in a process of
+    hundreds of tests a collection would take a second."""
     import tensorflow as tf
 
     tf.keras.utils.set_random_seed(0)
     yield
     tf.keras.backend.clear_session()
+    freeze()
 
 
 @pytest.fixture

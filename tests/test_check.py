@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from commands import refused, relu_probe
 
+pytestmark = pytest.mark.once
+
 DATA_MODULE = """
 import sys
 

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.once
 PROOF = "import sys; assert 'tensorflow' not in sys.modules, 'TensorFlow was imported'"
 
 

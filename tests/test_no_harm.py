@@ -17,11 +17,13 @@ def train_zoo(name, callbacks, samples=zoo.SAMPLES, **compile_args):
     K.utils.set_random_seed(1)
     model = row.build()
     model.compile(K.optimizers.Adam(0.01), model.loss, **compile_args)
-    if model.built:
-        model.optimizer.build(model.trainable_variables)  # else the step is traced twice; harm.net's is
     if name == "gan":
         model.second.learning_rate = 0.01
     x, y = tf.nest.map_structure(lambda a: a[:samples], (row.x(), row.y()))
+    if model.built:
+        # Keras 3.3 calls a `Sequential` built that gave up at a layer which could not tell its output's shape.
+        model(tf.nest.map_structure(lambda a: tf.constant(a[:1]), x))
+        model.optimizer.build(model.trainable_variables)  # else the step is traced twice; harm.net's is
     return harm.fitted(model, callbacks, x, y, batch_size=zoo.BATCH)
 
 

@@ -117,6 +117,7 @@ def test_a_notebook_shows_a_figure_once():
     assert plt.get_fignums() == []
 
 
+@pytest.mark.once
 def test_without_matplotlib_the_way_out_is_said_and_the_core_works():
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"

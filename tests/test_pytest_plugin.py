@@ -32,10 +32,12 @@ def test_passes(assert_alive):
 """
 
 
+@pytest.mark.once
 def test_the_entry_point_is_registered():
     assert [point.value for point in entry_points(group="pytest11", name="relu_probe")] == ["relu_probe.pytest_plugin"]
 
 
+@pytest.mark.once
 def test_loading_it_imports_no_tensorflow(tmp_path):
     proof = "import sys\ndef test_light(): assert 'relu_probe.pytest_plugin' in sys.modules and 'tensorflow' not in sys.modules"
     (tmp_path / "test_light.py").write_text(proof)
@@ -51,6 +53,7 @@ def failing(tmp_path_factory):
     return directory, pytest_in(directory, "-n", 2, "--relu-probe-json", "reports/of_tests")
 
 
+@pytest.mark.once
 def test_a_failing_test_says_why_and_shows_its_report(failing):
     _, result = failing
     assert result.returncode == 1, result.stderr
@@ -62,6 +65,7 @@ def test_a_failing_test_says_why_and_shows_its_report(failing):
     assert "limits.py" not in result.stdout  # the traceback ends at the test's own line
 
 
+@pytest.mark.once
 def test_each_report_is_written_by_xdist_workers_too(failing):
     directory, _ = failing
     written = {
@@ -76,6 +80,7 @@ def test_each_report_is_written_by_xdist_workers_too(failing):
     assert all(report["hidden"].dead.tolist() == [True, False] for report in written.values())
 
 
+@pytest.mark.once
 def test_a_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     result = pytest_in(tmp_path, "--relu-probe-json", "file")
