@@ -73,7 +73,7 @@ def _packed(masks: list[Mask]) -> tf.Tensor:
 
 def _in_bytes(shape: tf.TensorShape, axis: int, xla: bool | None) -> bool:
     large = shape.rank > 2 or shape[-1] >= _WIDE
-    return xla is False and axis != 1 and large and shape[-1] % 4 == 0 and not _on_gpu()
+    return xla is False and axis != 1 and large and shape[-1] % 4 == 0 and not on_gpu()
 
 
 def _bytes(mask: Mask) -> tf.Tensor:
@@ -124,7 +124,7 @@ def _divisor(shape: tf.TensorShape, most: int) -> int:
 
 
 @cache
-def _on_gpu() -> bool:
+def on_gpu() -> bool:
     return bool(tf.config.list_logical_devices("GPU"))
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.kernels import Mask, counts, joined, most, total
+from relu_probe.kernels import Mask, counts, joined, most, on_gpu, total
 from relu_probe.relus import ReluLayer
 from relu_probe.rows import rows
 
@@ -61,7 +61,7 @@ class Sums(NamedTuple):
         forward = [t for t in tallies if isinstance(t, Forward)]
         keys, neurons, relu, output, *_ = tallies[0]
         axis, size, outputs = relu.axis, sum(neurons), [t.output for t in forward]
-        hunted = forward if xla is False and max(neurons) > NARROW and not tf.executing_eagerly() else []
+        hunted = forward if max(neurons) > NARROW and _may_hunt(xla) else []
         with tf.device(output.device):  # where the user placed the layer
             calls = {id(t.output): [u for u in tallies if u.output is t.output] for t in tallies}
             found = [_counts(call, axis, xla, nan=not hunted) for call in calls.values()]
@@ -82,6 +82,11 @@ class Sums(NamedTuple):
                 backwards=int(len(forward) < len(tallies)),
                 limit=min([most(a, axis, xla) for a in outputs], default=0),
             )
+
+
+def _may_hunt(xla: bool | None) -> bool:
+    """Not where a choice would wait for a value, nor on a GPU, where the largest of some values may hide a NaN."""
+    return xla is False and not tf.executing_eagerly() and not on_gpu()
 
 
 def nan_counts(hunted: list[list[Forward]]) -> tf.Tensor:
@@ -108,9 +113,8 @@ def _counts(call: list[Forward | Backward], axis: int, xla: bool | None, nan: bo
     flows = [_new(t) for t in call if isinstance(t, Backward)]
     masks: list[Mask] = [
         [fires] if forward else [],
-        [reduce(tf.logical_or, flows), fires]
-        if flows
-        else [],  # dL/dz = dL/da * relu'(z), zero where the neuron is off
+        # dL/dz = dL/da * relu'(z) is zero where the neuron is off, even where dL/da is infinite.
+        [reduce(tf.logical_or, flows), fires] if flows else [],
         *([[tf.math.is_nan(t.source) for t in forward]] if nan else []),
     ]
     found = counts([mask for mask in masks if mask], axis, xla)

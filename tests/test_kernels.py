@@ -1,0 +1,99 @@
+"""The counting kernels count what NumPy counts, to the last position, in every shape and on every way."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from relu_probe import ReluProbe, kernels, measure
+
+K, L = tf.keras, tf.keras.layers
+SHAPES = {  # name -> (shape, axis of the neurons)
+    "narrow": ((7, 5), -1),
+    "more rows than a byte counts": ((700, 1028), -1),
+    "more rows than ten bits count": ((2500, 3), -1),
+    "an image": ((3, 30, 30, 8), -1),
+    "few places": ((400, 2, 2, 4), -1),
+    "a prime number of places": ((2, 1031, 4), -1),
+    "neurons that are no multiple of four": ((3, 12, 12, 5), -1),
+    "channels first": ((2, 4, 9, 9), 1),
+}
+
+
+def masks_of(shape):
+    """Fires, flows, and where both: one neuron always, one never."""
+    rng = np.random.default_rng(0)
+    fires, flows = rng.random(shape) < 0.7, rng.random(shape) < 0.5
+    fires[..., 0], flows[..., 0] = True, True
+    fires[..., 1] = False
+    return fires, flows
+
+
+def by_numpy(mask, axis):
+    return np.moveaxis(mask, axis, -1).reshape(-1, mask.shape[axis]).sum(0)
+
+
+def counted(shape, axis, xla, known):
+    """`(masks, neurons)` as a graph counts them, the size of the batch known to it or not."""
+    spec = tf.TensorSpec(shape if known else (None, *shape[1:]), tf.bool)
+    fires, flows = masks_of(shape)
+
+    @tf.function(input_signature=[spec, spec], jit_compile=xla is not False, autograph=False)
+    def count(fires, flows):  # where it is not known whether XLA compiles it, XLA must be able to
+        return kernels.counts([[fires], [flows, fires], [flows]], axis, xla)
+
+    return count(fires, flows).numpy(), np.stack([by_numpy(m, axis) for m in (fires, flows & fires, flows)])
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["batch known", "batch unknown"])
+@pytest.mark.parametrize("xla", [True, False, None])
+@pytest.mark.parametrize("name", SHAPES)
+def test_counts_are_numpys(name, xla, known):
+    found, expected = counted(*SHAPES[name], xla, known)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "xla", "bound"), [("more rows than a byte counts", False, "_BYTE"), ("an image", True, "_BITS")]
+)
+def test_the_comparison_rejects_blocks_that_are_too_long(name, xla, bound, monkeypatch):
+    """256 rows in a byte, or 900 in nine bits, run over into the next neuron or mask."""
+    monkeypatch.setattr(kernels, bound, {"_BYTE": 256, "_BITS": 9}[bound])
+    monkeypatch.setattr(kernels, "_divisor", lambda shape, most: 900 if len(shape) > 2 else 1)
+    found, expected = counted(*SHAPES[name], xla, known=True)
+    assert (found != expected).any()
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("width", [64, 256, 1024])
+def test_nan_and_infinite_gradients_on_every_way(width, jit):
+    """Each width is counted in another way. A NaN among the inputs of one sample; a gradient that is infinite, which
+    the ReLU's own backward pass makes NaN where the neuron is off: no gradient is counted there."""
+    model = K.Sequential([K.Input((4,)), L.Dense(width, "relu", name="hidden"), L.Dense(1)])
+    model.compile(K.optimizers.SGD(0.0), "mse", jit_compile=jit)
+    rng = np.random.default_rng(0)
+    x, y, weight = rng.standard_normal((9, 4)).astype("float32"), np.ones((9, 1)), np.ones(9)
+    weight[3] = np.inf
+    clean = measure(model, (x, y, weight))["hidden"]
+    active = model.layers[0](x).numpy() > 0
+    np.testing.assert_array_equal(clean.active, active.sum(0))
+    np.testing.assert_array_equal(clean.with_gradient, active.sum(0))
+    assert not clean.nan.any()
+    x[5, 0] = np.nan
+    assert measure(model, (x, y))["hidden"].nan.all()
+    kernel = model.layers[0].kernel
+    kernel.assign(tf.concat([kernel[:, :7] * np.nan, kernel[:, 7:]], 1))
+    spoilt = measure(model, (x[:5], y[:5]))["hidden"]
+    assert spoilt.nan.tolist() == [True] * 7 + [False] * (width - 7)
+    np.testing.assert_array_equal(spoilt.active[7:], active[:5, 7:].sum(0))
+
+
+def test_nan_that_come_and_go_in_a_training_are_seen():
+    """Neither in the weights at the epoch's end nor in the last batch: the choice to look is made at each step."""
+    model = K.Sequential([K.Input((300,)), L.ReLU(name="relu"), L.Dense(1)])
+    model.compile(K.optimizers.SGD(0.0), "mse")
+    x = np.ones((12, 300), "float32")
+    x[1, 17] = np.nan
+    probe = ReluProbe(strict=True)
+    model.fit(x, np.ones((12, 1)), batch_size=4, verbose=0, shuffle=False, callbacks=[probe])
+    assert np.flatnonzero(probe.report["relu"].nan).tolist() == [17]
+    assert probe.report["relu"].active[17] == 11
