@@ -119,6 +119,11 @@ def keras_class(layer: Any) -> str:
     return type(layer).__name__ if type(layer).__module__.startswith(("keras.", "tf_keras.")) else ""
 
 
+def compilation(model: Any) -> Any:
+    """Another object after each `compile`, None before the first."""
+    return getattr(model, "_compile_config", None)
+
+
 def _keras_modules(layer: Any) -> list[str]:
     return [c.__module__ for c in type(layer).__mro__ if c.__module__.startswith(("keras.", "tf_keras."))]
 
