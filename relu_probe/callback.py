@@ -14,7 +14,7 @@ from relu_probe import data as data_module
 from relu_probe.faults import Faults
 from relu_probe.guard import Guard
 from relu_probe.jumps import Jump, Jumps, has_running_loss
-from relu_probe.last import call_last
+from relu_probe.last import call_last, fit_under_way
 from relu_probe.limits import Limits
 from relu_probe.lives import History, Lives, history
 from relu_probe.measuring import has_loss, measurer_of
@@ -36,7 +36,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         data: None counts every training batch of the epoch, as trained, with no extra pass over any data. Else what
             `measure` takes: measured at each epoch's end, weights frozen, inference mode.
         freq: measures the epochs with `epoch % freq == 0`; in between `logs` repeat the last values.
-        name: of the run directory. A probe with another name writes `{name}_dead_fraction` to `logs`.
+        name: of the run directory, one a probe of a fit. A probe with another name writes `{name}_dead_fraction` to `logs`.
         layers: names, globs or layer objects; None for every ReLU layer.
         strict: an error of measuring or logging stops the training; otherwise it is a warning, and the report says so.
         activation_sum: keep the sums of the activations of the training batches too, for `LayerReport.dormant`.
@@ -133,6 +133,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._lives, self._dropped = Lives(), Lives()
         self._jumps, self._uncounted = Jumps(self.keep), 0
         self._close()
+        _check_names(self.name, getattr(fit_under_way(), "callbacks", []))
         self._keys = select(find_relus(self.model), self.layers, self.model)
         if self.data is not None:
             self._batches = data_module.read(self.data)
@@ -279,6 +280,16 @@ def _say(text: str) -> None:
 
 def _is_chief(strategy: Any) -> bool:
     return bool(strategy.extended.should_save_summary)
+
+
+def _check_names(name: str, callbacks: list[Any]) -> None:
+    """Two of one name would write the same keys to `logs`, and cut each other's event files."""
+    same = sum(isinstance(callback, ReluProbe) and callback.name == name for callback in callbacks)
+    if same > 1:
+        raise ValueError(
+            f"{same} probes of this fit have the name {name!r}; expected another one each, for their keys in logs and "
+            'their run directories. Pass name=..., such as ReluProbe(..., name="held_out").'
+        )
 
 
 def _check_at_start(at_start: Any, data: Any) -> None:

@@ -1,6 +1,7 @@
 """Where do the events go? Into an event file of the run directory, which may be full, or be taken away at any time."""
 
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,10 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-from relu_probe.superseded import SUFFIX, supersede
+from relu_probe.last import fit_under_way, is_under_way
+from relu_probe.superseded import SUFFIX, supersede, unended
+
+_open: "weakref.WeakSet[EventFile]" = weakref.WeakSet()
 
 
 class EventFile:
@@ -26,6 +30,7 @@ class EventFile:
         self._path: Path | None = None  # None where the file system does not show it, as remote ones do not at once
         self._before: set[Path] = set()  # files of other fits
         self._begun = False
+        self._fit: Any = lambda: None  # whose file it is
 
     def open(self) -> None:
         """Makes the file.
@@ -34,6 +39,9 @@ class EventFile:
             tf.errors.OpError: it cannot be written.
         """
         before = self._files()
+        if (fit := fit_under_way()) is not None:
+            self._fit = weakref.ref(fit)
+        _open.add(self)
         self._writer = tf.summary.create_file_writer(self.directory, filename_suffix=SUFFIX)
         self._writer.flush()
         self._path = next(iter(self._files() - before), None)
@@ -50,19 +58,29 @@ class EventFile:
             self.open()
         # Not the Python number: TensorFlow keeps a tensor of each that it ever saw, about 700 bytes an epoch.
         with self._writer.as_default(step=tf.constant(np.array(step, np.int64))), tf.summary.record_if(True):
-            if first := not self._begun:
-                self._begin(step)
+            again = [] if self._begun else unended(self._before - _of_running_fits(), step)
+            for _ in range(
+                2 if again else 0
+            ):  # TensorBoard is told that what the killed fit wrote of this step is void:
+                self._log(SessionLog.START, step)  # twice, since the first start that it sees is the beginning to it
+            self._begun = True
             yield
         self._writer.flush()
-        if first:
-            supersede(self._before, step)  # now that it is written again
+        supersede(again, step)  # now that it is written again
 
-    def _begin(self, step: int) -> None:
-        """Tells TensorBoard that a restarted training takes over here: what a killed one wrote of this step is void."""
-        start = SessionLog(status=SessionLog.START)
-        event = Event(step=step, wall_time=time.time(), session_log=start)
+    def end(self, step: int) -> None:
+        """The fit came to its end: no later one takes it up again."""
+        with self.recording(step):
+            self._log(SessionLog.STOP, step)
+
+    def _log(self, status: Any, step: int) -> None:
+        event = Event(step=step, wall_time=time.time(), session_log=SessionLog(status=status))
         tf.raw_ops.ImportEvent(writer=self._writer._resource, event=event.SerializeToString())
-        self._begun = True
+
+    def runs(self) -> bool:
+        """Whether its fit is under way: not where an interrupt ended it before it could close the file."""
+        fit = self._fit()
+        return self._writer is not None and fit is not None and is_under_way(fit)
 
     def close(self) -> None:
         """Never fails: what was recorded is flushed, and a full disk has been told of."""
@@ -74,4 +92,9 @@ class EventFile:
                 del writer
 
     def _files(self) -> set[Path]:
-        return set(Path(self.directory).glob("events.out.tfevents.*"))
+        return {path.resolve() for path in Path(self.directory).glob("events.out.tfevents.*")}
+
+
+def _of_running_fits() -> set[Path]:
+    """The event files of this process that are still written to, by a fit around this one or in another thread."""
+    return {file._path for file in _open if file._path is not None and file.runs()}

@@ -1,7 +1,7 @@
 """How does a callback act after all others? By joining the list of the fit that is under way, at its end."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -36,9 +36,23 @@ def call_last(work: Callable[[], None]) -> bool:
 
 def fit_under_way() -> Any:
     """Keras's list of callbacks that calls a hook now, one for each fit. None is given it: it is found among the callers."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
+    for frame in _callers(sys._getframe(1)):
         if isinstance(fit := frame.f_locals.get("self"), tf.keras.callbacks.CallbackList):
             return fit
-        frame = frame.f_back
     return None
+
+
+def is_under_way(fit: Any) -> bool:
+    """Whether this list's fit is running, in any thread: `Model.fit` calls it `callbacks`, and it itself `self`.
+
+    That the list lives says nothing: after Ctrl-C in a notebook the traceback holds it.
+    """
+    frames = [frame for newest in sys._current_frames().values() for frame in _callers(newest)]
+    return any(frame.f_locals.get(name) is fit for frame in frames for name in ("self", "callbacks"))
+
+
+def _callers(frame: FrameType | None) -> Iterator[FrameType]:
+    """The frame itself first."""
+    while frame is not None:
+        yield frame
+        frame = frame.f_back

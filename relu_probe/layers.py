@@ -104,7 +104,8 @@ def _only_passes_on(layer: Any) -> bool:
 
 def ending(layer: Any) -> Any:
     """The activation that a layer of Keras ends in, as a function of one tensor; None where there is none to see."""
-    if callable(getattr(layer, "activation", None)) and _any_in(_keras_modules(layer), _ENDS_IN_ACTIVATION):
+    carries = callable(getattr(layer, "activation", None)) and _any_in(_keras_modules(layer), _ENDS_IN_ACTIVATION)
+    if carries and _own(type(layer).call):  # a call of the user's, such as `-super().call(x)`, may end in anything
         return _as_function(layer.activation)
     return _as_function(layer) if only_activates(layer) else None
 
@@ -116,11 +117,21 @@ def only_activates(layer: Any) -> bool:
 
 def keras_class(layer: Any) -> str:
     """The name of the layer's class where it is Keras's own, "" where it is anybody else's or a subclass."""
-    return type(layer).__name__ if type(layer).__module__.startswith(("keras.", "tf_keras.")) else ""
+    return type(layer).__name__ if _own(type(layer)) else ""
+
+
+def _own(defined: Any) -> bool:
+    """Whether a class or function is Keras's own."""
+    return str(getattr(defined, "__module__", "")).startswith(("keras.", "tf_keras."))
+
+
+def compilation(model: Any) -> Any:
+    """Another object after each `compile`, None before the first."""
+    return getattr(model, "_compile_config", None)
 
 
 def _keras_modules(layer: Any) -> list[str]:
-    return [c.__module__ for c in type(layer).__mro__ if c.__module__.startswith(("keras.", "tf_keras."))]
+    return [c.__module__ for c in type(layer).__mro__ if _own(c)]
 
 
 def _as_function(activation: Any) -> Any:

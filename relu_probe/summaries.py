@@ -80,10 +80,12 @@ class Summaries:
                 self._picture()
 
     def finish(self) -> None:
-        """The last pictures, at the step of the newest report."""
+        """The last pictures, at the step of the newest report, and that the fit came to its end."""
         if self._written > self._pictured:
             with self._file.recording(self._step):
                 self._picture()
+        if self._written:
+            self._file.end(self._step)
 
     def _picture(self) -> None:
         self._pictured = self._written

@@ -1,4 +1,8 @@
-"""What did a killed fit write that the resumed one has written again? It is taken out of TensorBoard's sight."""
+"""What did a killed fit write that the resumed one has written again? It is taken out of TensorBoard's sight.
+
+A killed fit is known by what it could not do any more: write the end of its file. What stands before the end of another
+fit was taken up again by that one, or is of a training before it.
+"""
 
 import os
 import shutil
@@ -6,9 +10,9 @@ import struct
 from bisect import bisect_left
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 SUFFIX = ".relu_probe.v2"  # of our event files: no others are touched
 
@@ -17,13 +21,27 @@ class _Record(NamedTuple):
     start: int
     length: int  # of the event; 8 + 4 bytes stand before it, 4 behind
 
-    def step(self, file: BinaryIO) -> int:
+    def event(self, file: BinaryIO) -> Any:
         file.seek(self.start + 12)
-        return int(Event.FromString(file.read(self.length)).step)
+        return Event.FromString(file.read(self.length))
+
+
+def unended(files: Iterable[Path], step: int) -> list[Path]:
+    """Those of our event files whose fit did not come to its end, and that hold `step` or later ones."""
+    newest_end, open_ended = 0, []
+    for path in (path for path in files if path.name.endswith(SUFFIX)):
+        try:
+            if _ended(path):
+                newest_end = max(newest_end, path.stat().st_mtime_ns)
+            elif _bytes_before(path, step) < path.stat().st_size:
+                open_ended.append((path, path.stat().st_mtime_ns))
+        except OSError:
+            continue
+    return [path for path, written in open_ended if written > newest_end]
 
 
 def supersede(files: Iterable[Path], step: int) -> None:
-    """Cuts off what event files of fits before hold of `step` and later steps.
+    """Cuts off what these event files hold of `step` and later steps.
 
     TensorBoard leaves it out itself, told by the SessionLog.START of the resumed fit; `EventAccumulator`, which people
     read event files with, does so with the summaries of TensorFlow 1 only [TensorBoard 2.16 to 2.21]. The whole file is
@@ -31,8 +49,7 @@ def supersede(files: Iterable[Path], step: int) -> None:
     """
     for path in files:
         try:
-            if path.name.endswith(SUFFIX) and (kept := _bytes_before(path, step)) < path.stat().st_size:
-                _cut(path, kept)
+            _cut(path, _bytes_before(path, step))
         except OSError:
             continue
 
@@ -42,8 +59,14 @@ def _bytes_before(path: Path, step: int) -> int:
     size = path.stat().st_size
     with path.open("rb") as file:
         records = _records(file, size)[1:]
-        first = bisect_left(records, step, key=lambda record: record.step(file))
+        first = bisect_left(records, step, key=lambda record: record.event(file).step)
     return records[first].start if first < len(records) else size
+
+
+def _ended(path: Path) -> bool:
+    with path.open("rb") as file:
+        records = _records(file, path.stat().st_size)
+        return bool(records) and records[-1].event(file).session_log.status == SessionLog.STOP
 
 
 def _records(file: BinaryIO, size: int) -> list[_Record]:

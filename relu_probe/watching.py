@@ -6,6 +6,7 @@ from typing import Any
 
 from relu_probe.counters import Counters
 from relu_probe.kept import Kept
+from relu_probe.layers import compilation
 from relu_probe.probe import attached
 from relu_probe.relus import find_relus, select
 from relu_probe.report import Report
@@ -79,19 +80,50 @@ def _counters(model: Any) -> Counters:
     return counters
 
 
+class _Functions:
+    """Keras's functions that were made in a watch: name -> (the one it stood in for, the function).
+
+    They hold the model, so only the model may hold them. No dict, which Keras would look through when it saves.
+
+    Args:
+        counters: what their traces count into.
+        compiled: what `compile` last made; after another one they would train with the optimizer before.
+    """
+
+    def __init__(self, counters: Counters, compiled: Any) -> None:
+        self.counters, self.compiled = counters, compiled
+        self.made: dict[str, tuple[Any, Any]] = {}
+
+    def get(self, name: str, original: Any) -> Any:
+        """None where `original` was replaced, by `make_train_function(force=True)`."""
+        before, made = self.made.get(name, (None, None))
+        return made if before is None or before is original else None
+
+
+def _functions(model: Any, counters: Counters) -> _Functions:
+    kept: _Functions | None = model.__dict__.get("_relu_probe_watched")
+    compiled = compilation(model)
+    if kept is None or kept.counters is not counters or kept.compiled is not compiled:
+        kept = _Functions(counters, compiled)
+    return kept
+
+
 @contextmanager
 def _own_functions(model: Any, counters: Counters) -> Iterator[None]:
     """Keras's cached functions (`train_on_batch`, `evaluate`) are traced anew inside, and put back outside.
 
-    Those made inside are kept for the next `watch`, with the ones they stood in for, so that nothing is traced twice.
+    Those made inside are kept for the next `watch`, so that nothing is traced twice.
     """
-    before = {name: model.__dict__.get(name) for name in _FUNCTIONS}
-    for name in _FUNCTIONS:
-        model.__dict__[name] = getattr(before[name], "_relu_probe_watched", None)
+    before, kept = {name: model.__dict__.get(name) for name in _FUNCTIONS}, _functions(model, counters)
+    for name, original in before.items():
+        model.__dict__[name] = kept.get(name, original)
     try:
         yield
     finally:
+        anew = kept.compiled is not compilation(model)  # in the block: what was traced before is void
+        kept = _functions(model, counters) if anew else kept
         for name, original in before.items():
-            if original is not None and model.__dict__[name] is not None:
-                original._relu_probe_watched = model.__dict__[name]
-            model.__dict__[name] = original
+            if made := model.__dict__[name]:
+                kept.made[name] = original, made
+                model.__dict__["_relu_probe_watched"] = kept
+            model.__dict__[name] = None if anew else original

@@ -147,3 +147,18 @@ measure(model, np.ones((4, 3)))
         pytest.skip("this Keras needs JAX for its NumPy backend; the oldest-version run has one that does not")
     assert result.returncode == 1
     assert "Keras runs on the 'numpy' backend; expected 'tensorflow'. Set KERAS_BACKEND=tensorflow" in result.stderr
+
+
+def test_two_probes_of_one_name_in_one_fit(tmp_path):
+    """Before the first step, and before anything is written. In two fits a name can serve twice."""
+    probes, model = [ReluProbe(tmp_path), ReluProbe(data=(X, Y))], net()
+    before = model.get_weights()
+    text = (
+        "2 probes of this fit have the name 'relu_probe'; expected another one each, for their keys in logs and their"
+    )
+    raises(ValueError, text, lambda: model.fit(X, Y, verbose=0, callbacks=probes))
+    assert all(map(np.array_equal, before, model.get_weights()))
+    assert list(tmp_path.iterdir()) == []
+    for probe in probes:
+        model.fit(X, Y, verbose=0, callbacks=[probe, ReluProbe(name="other")])
+        assert probe.report.samples == 6

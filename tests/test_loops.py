@@ -1,5 +1,9 @@
 """Training loops of the user's own: `train_on_batch`, a custom `train_step`, a GradientTape, through `watch`."""
 
+import contextlib
+import gc
+import weakref
+
 import numpy as np
 import oracle
 import pytest
@@ -89,6 +93,53 @@ def test_train_on_batch_that_was_traced_before_counts_all_the_same():
         for batch in zip(x, y):
             model.train_on_batch(*batch)
         assert_report(w.report(), expected)
+
+
+class Traced(K.Sequential):
+    traces = 0
+
+    def train_step(self, batch):
+        type(self).traces += 1
+        return super().train_step(batch)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_train_on_batch_is_traced_once_however_often_it_is_watched(trained):
+    """And the functions that are kept for it do not keep the model alive."""
+    model, (x, y) = build(Traced), data()
+    if trained:
+        model.train_on_batch(x[0], y[0])
+    counts = []
+    for _ in range(3):
+        with watch(model) as w:
+            model.train_on_batch(x[0], y[0])
+            assert w.report().samples == SIZE
+        counts.append(Traced.traces)
+    assert len(set(counts)) == 1, counts
+    gone = weakref.ref(model)
+    del model, w
+    K.backend.clear_session()
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_model_that_is_compiled_anew_trains_with_its_new_optimizer(inside):
+    model, (x, y) = build(), data()
+    if inside:
+        model.train_on_batch(x[0], y[0])
+    with watch(model):
+        model.train_on_batch(x[0], y[0])
+        if inside:
+            model.compile(K.optimizers.SGD(0.1), "mse")
+            model.train_on_batch(x[0], y[0])
+    if not inside:
+        model.compile(K.optimizers.SGD(0.1), "mse")
+    for block in (watch, lambda _: contextlib.nullcontext()):
+        before = model.get_weights()
+        with block(model):
+            model.train_on_batch(x[0], y[0])
+        assert not all(map(np.array_equal, before, model.get_weights()))
 
 
 class OwnStep(K.Sequential):

@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import harm
@@ -18,7 +19,7 @@ from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from relu_probe import ReluProbe
-from relu_probe.superseded import SUFFIX, supersede
+from relu_probe.superseded import SUFFIX, supersede, unended
 
 PROBES = ("relu_probe", "other")
 # Each life, and the epochs that the first probe has told of when it was killed; "writing": 3 or not.
@@ -116,7 +117,7 @@ def test_a_record_that_was_half_written(copy):
     with newest.open("r+b") as file:
         file.truncate(newest.stat().st_size - 7)
     assert_steps(points(directory), [0, 1, 2])
-    supersede(directory.iterdir(), 2)
+    supersede(unended(directory.iterdir(), 2), 2)
     assert_steps(points(directory), [0, 1])
 
 
@@ -125,8 +126,9 @@ def test_files_of_others_and_what_is_not_written_again_stay(copy):
     newest = max(directory.glob("*tfevents*"))
     other = newest.rename(directory / newest.name.removesuffix(SUFFIX))
     before = {path: path.read_bytes() for path in directory.iterdir()}
-    supersede(directory.iterdir(), 3)
-    supersede([other, directory / "missing"], 0)
+    assert unended(directory.iterdir(), 3) == []
+    assert unended([other, directory / "missing"], 0) == []
+    supersede([directory / "missing"], 0)
     assert before == {path: path.read_bytes() for path in directory.iterdir()}
 
 
@@ -154,3 +156,65 @@ def test_the_probe_belongs_before_the_backup(tmp_path, order, steps):
         with contextlib.suppress(KeyboardInterrupt):
             harm.fitted(harm.net(), between if order == "probe first" else between[::-1], epochs=3)
     assert_steps(points(tmp_path / "relu_probe"), steps)
+
+
+# --- fits that were not killed ----------------------------------------------------------------------------------------
+
+BOTH = [0, 1, 2, 3, 4, 0, 1]
+
+
+def seen(directory, kind=EventAccumulator):
+    return [step for step, _ in points(directory / "relu_probe", kind)["dead_fraction"]]
+
+
+@pytest.mark.parametrize("kind", [EventAccumulator, plugin_event_accumulator.EventAccumulator])
+def test_a_completed_fit_stays_whole_beside_a_later_one(tmp_path, kind):
+    for epochs in (5, 2):
+        harm.fitted(harm.net(), [ReluProbe(tmp_path)], epochs=epochs)
+    assert sorted(seen(tmp_path, kind)) == sorted(BOTH)
+
+
+def test_what_a_completed_fit_took_up_is_of_a_completed_training(tmp_path):
+    """Interrupted in epoch 2, resumed, ended; a fresh fit then leaves the interrupted one's epochs alone."""
+    for first, last, stop in ((0, 4, 2), (2, 4, None), (0, 2, None)):
+        with contextlib.suppress(KeyboardInterrupt):
+            harm.fitted(harm.net(), [Interrupt(stop), ReluProbe(tmp_path)], initial_epoch=first, epochs=last)
+    assert sorted(seen(tmp_path)) == [0, 0, 1, 1, 2, 3]  # files of one second are in no order
+
+
+class Interrupt(K.callbacks.Callback):
+    def __init__(self, at):
+        super().__init__()
+        self.at = at
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.at:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_a_fit_that_is_still_running_is_never_cut(tmp_path, threads):
+    """The fit inside it, or in another thread beside it, has the same run directory."""
+
+    def inner():
+        harm.fitted(harm.net(), [ReluProbe(tmp_path)], epochs=2)
+
+    def run(epoch, logs):
+        if epoch == 2:
+            thread = threading.Thread(target=inner)
+            thread.start() if threads else inner()
+            thread.join() if threads else None
+
+    outer = [ReluProbe(tmp_path), K.callbacks.LambdaCallback(on_epoch_end=run)]
+    harm.fitted(harm.net(), outer, epochs=5)
+    assert sorted(seen(tmp_path)) == sorted(BOTH)
+    assert not list(tmp_path.rglob("*superseded*"))
+
+
+def test_an_interrupted_fit_is_cut_though_its_traceback_is_kept(tmp_path):
+    """As a notebook keeps it: with it lives all that the fit held."""
+    with pytest.raises(KeyboardInterrupt) as kept:
+        harm.fitted(harm.net(), [Interrupt(3), ReluProbe(tmp_path)], epochs=5)
+    harm.fitted(harm.net(), [ReluProbe(tmp_path)], initial_epoch=1, epochs=5)
+    assert seen(tmp_path) == list(range(5))
+    del kept

@@ -171,6 +171,30 @@ def test_a_custom_layer_with_an_activation_may_end_in_anything():
     assert keys(model_of(Mixed())) == []
 
 
+class Named(L.Dense):
+    """Of the user's, with Keras's own call."""
+
+    def build(self, shape):
+        super().build(shape)
+
+
+class Negated(L.Dense):
+    def call(self, x):
+        return -super().call(x)
+
+
+class Rectified(L.Activation):
+    """What has no weights is evaluated as it is called."""
+
+    def call(self, x):
+        return tf.nn.relu(x)
+
+
+def test_a_subclass_of_keras_layers_is_counted_where_it_is_known_how_it_ends():
+    layers = [Named(3, "relu", name="named"), Negated(3, "relu", name="negated"), L.Dense(2)]
+    assert keys(model_of(*layers, Rectified("linear", name="rectified"))) == ["named", "rectified"]
+
+
 def test_rnn_cells_are_not_counted():
     layers = [L.LSTM(3, activation="relu", return_sequences=True), L.RNN(L.GRUCell(3, activation="relu"))]
     model = K.Sequential([K.Input((5, 4)), *layers, L.Dense(2, "relu", name="hidden"), L.Dense(1)])
