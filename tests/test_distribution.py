@@ -159,6 +159,28 @@ def test_a_full_disk_on_the_chief_stops_writing_only(one_device, tmp_path):
     assert epochs_written(tmp_path) == [0]
 
 
+@tf_keras_only
+def test_a_fault_on_one_worker_leaves_all_in_step(one_device, tmp_path):
+    """Reading the counters is a collective: who stopped reading, or counting, would leave the others waiting for ever."""
+    workers = cluster.run("fit_with_a_fault", tmp_path)
+    assert [worker.code for worker in workers] == [0, 0], workers[0].err[-3000:]
+    assert [[report.epoch for report in worker.reports()] for worker in workers] == [[0, 1, 2], [0, 2]]
+    for report in workers[0].reports() + workers[1].reports():
+        assert_counts(report, one_device)
+    assert "relu_probe" not in workers[0].err
+    assert workers[1].err.count("relu_probe: measuring stopped: MemoryError: on one worker") == 1
+    assert [bool(report.incomplete) for report in workers[1].reports()] == [True, True]
+
+
+@tf_keras_only
+def test_data_that_fails_on_one_worker_ends_the_run(tmp_path):
+    """The others wait in the middle of a pass: without the error they would for ever."""
+    workers = cluster.run("fit_on_broken_data", tmp_path)
+    assert [worker.code for worker in workers] != [0, 0]
+    assert "OSError: the file is gone" in workers[1].err
+    assert all("tensorflow.python.framework.errors_impl." in worker.err for worker in workers)
+
+
 @keras_3_only
 def test_keras_3s_own_fit_fails_on_two_workers_without_us():
     """A pin (keras#20585): the day it works, `tf_keras_only` goes, and the README's row changes."""
