@@ -32,6 +32,11 @@ def has_several_workers(strategy: Any) -> bool:
     return cluster is not None and sum(cluster.num_tasks(job) for job in cluster.jobs) > 1
 
 
+def is_loop_or_branch(graph: Any) -> bool:
+    """Whether it is the body of a `tf.while_loop` or `tf.cond`, or its gradient; TensorFlow's class is not public."""
+    return any(c.__name__ == "ControlFlowFuncGraph" for c in type(graph).__mro__)
+
+
 def _not_a_model(model: Any) -> str:
     module = type(model).__module__
     if module.startswith("tf_keras") or any(c.__module__.startswith("tf_keras.") for c in type(model).__mro__):

@@ -1,5 +1,7 @@
 """Training loops of the user's own: `train_on_batch`, a custom `train_step`, a GradientTape, through `watch`."""
 
+import re
+
 import numpy as np
 import oracle
 import pytest
@@ -188,6 +190,78 @@ def test_measure_inside_a_watch_counts_for_itself():
         step_of(model)(x[0], y[0])
         assert measure(model, (x[1], y[1])).samples == SIZE
         assert w.report().samples == SIZE
+
+
+# --- TensorFlow's own loops and branches ------------------------------------------------------------------------------
+
+IN_A_LOOP = (
+    "layer 'a' is called inside tf.while_loop, tf.map_fn or tf.cond, through which its gradient cannot be counted; "
+    "expected a call outside of them. Write the loop in Python, or compile the model with run_eagerly=True."
+)
+
+
+class InALoop(L.Layer):
+    """Calls its Dense layer from the body of a loop or branch."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.inner = kind, L.Dense(4, "relu", name="a")
+
+    def build(self, shape):
+        self.inner.build(shape)
+        self.built = True
+
+    def call(self, x):
+        def body(i, value):
+            return i + 1, tf.ensure_shape(self.inner(value), value.shape)
+
+        if self.kind == "while_loop":
+            return tf.while_loop(lambda i, _: i < 3, body, [0, x])[1]
+        if self.kind == "map_fn":
+            return tf.ensure_shape(tf.map_fn(lambda row: self.inner(row[None])[0], x), x.shape)
+        return tf.cond(tf.reduce_sum(x) > -1e9, lambda: self.inner(x), lambda: x)
+
+
+def looping(kind):
+    K.utils.set_random_seed(1)
+    model = K.Sequential([K.Input((4,)), InALoop(kind), L.Dense(1)], name="net")
+    model.compile(K.optimizers.SGD(0.1), "mse")
+    return model
+
+
+@pytest.mark.parametrize("kind", ["while_loop", "map_fn", "cond"])
+def test_a_layer_inside_a_loop_of_tensorflows_is_named_and_trained_as_without_us(kind):
+    x, y = (array.reshape(-1, array.shape[-1]) for array in data())
+    plain, watched = looping(kind), looping(kind)
+    plain.train_on_batch(x, y)
+    with watch(watched) as w:
+        watched.train_on_batch(x, y)
+        with pytest.raises(ValueError, match=f"^{re.escape(IN_A_LOOP)}$"):
+            w.report()
+    for probe in (ReluProbe(), ReluProbe(data=(x, y))):
+        fitted = looping(kind)
+        with pytest.warns(UserWarning, match="measuring stopped: ValueError: layer 'a' is called inside tf.while_loop"):
+            fitted.fit(x, y, batch_size=len(x), shuffle=False, verbose=0, callbacks=[probe])
+        assert all(np.array_equal(a, b) for a, b in zip(plain.get_weights(), fitted.get_weights()))
+    with pytest.raises(ValueError, match=f"^{re.escape(IN_A_LOOP)}$"):
+        measure(plain, (x, y))
+    assert all(np.array_equal(a, b) for a, b in zip(plain.get_weights(), watched.get_weights()))
+
+
+def test_a_step_inside_a_loop_of_tensorflows_is_counted():
+    """The tape is inside, too."""
+    model, (x, y) = build(), data()
+    expected, step = expected_of(model, x, y), eager_step_of(model)
+
+    @tf.function
+    def epoch():
+        for i in tf.range(BATCHES):
+            step(tf.gather(x, i), tf.gather(y, i))
+
+    model.optimizer.build(model.trainable_variables)
+    with watch(model) as w:
+        epoch()
+        assert_report(w.report(), expected)
 
 
 # --- nothing left -----------------------------------------------------------------------------------------------------
