@@ -285,6 +285,25 @@ def test_nothing_is_left_on_the_model_even_when_the_block_raises():
     assert attributes(model) == before
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["no call of its own", "a call of its own"])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (0, 2, 1), (1, 2, 0), (2, 0, 1)])
+def test_blocks_of_models_that_share_a_layer_end_in_any_order(order, own):
+    shared, (x, _) = L.Dense(3, "relu", name="shared"), data()
+    models = [K.Sequential([K.Input((4,)), shared, L.Dense(units)]) for units in (1, 2, 3)]
+    if own:
+        vars(shared)["call"] = shared.call
+    before = vars(shared).get("call")
+    blocks = [watch(model) for model in models]
+    watched = [block.__enter__() for block in blocks]
+    models[2](x[0])
+    assert watched[2].report().samples == SIZE
+    for i in order:
+        assert vars(shared).get("call") is not before
+        blocks[i].__exit__(None, None, None)
+    assert vars(shared).get("call") is before
+    assert ("call" in vars(shared)) is own
+
+
 def test_the_trained_weights_are_the_same_bits_with_and_without():
     (x, y), found = data(), []
     for watched in (False, True):
