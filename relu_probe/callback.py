@@ -22,7 +22,7 @@ from relu_probe.relus import find_relus, select
 from relu_probe.report import Report
 from relu_probe.stepping import begin_counting, count_next_step, counters_of_this_fit
 from relu_probe.summaries import Summaries
-from relu_probe.support import check_model
+from relu_probe.support import check_model, has_several_workers
 
 
 class ReluProbe(tf.keras.callbacks.Callback):
@@ -129,7 +129,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
     # --- a fit --------------------------------------------------------------------------------------------------------
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self.reports, self._faults, self._measuring = [], Faults(self.strict), False
+        self.reports, self._faults, self._measuring = [], self._no_faults(), False
         self._lives, self._dropped = Lives(), Lives()
         self._jumps, self._uncounted = Jumps(self.keep), 0
         self._close()
@@ -182,7 +182,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
     # --- its parts ----------------------------------------------------------------------------------------------------
 
     def _count_step(self) -> None:
-        if self._measuring and self.data is None and "measuring" not in self._faults:
+        if self._measuring and self.data is None and not self._faults.switched_off("measuring"):
             count_next_step(self.model, not_all=self.freq > 1)
 
     def _date(self, batch: int, logs: Any) -> None:
@@ -241,6 +241,15 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def _expects_gradients(self) -> bool:
         return self.data is None or (self._batches.labelled and has_loss(self.model))
+
+    def _no_faults(self) -> Faults:
+        """Of several workers each waits for all others: one that has a fault goes on with them, or ends.
+
+        The counters are counted and read on, step by step the same collectives. A pass over data cannot be resumed: its
+        error passes, and TensorFlow ends the others.
+        """
+        shared = ["measuring"] if has_several_workers(self.model.distribute_strategy) else []
+        return Faults(self.strict, lasting=shared) if self.data is None else Faults(self.strict, passing=shared)
 
     def _guarded(self, part: str, work: Callable[[], None]) -> None:
         """Run-time errors never stop a fit: one warning, the part is switched off, and the report says so."""

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 # What TensorFlow says before it says what happened inside a graph.
 _NO_REASON = ("Graph execution error", "Detected at node", "  File", "<stack traces unavailable>")
@@ -15,6 +15,8 @@ class Faults:
 
     Args:
         strict: errors pass.
+        passing: the parts whose errors pass in any case.
+        lasting: the parts that are run on after an error.
 
     >>> faults = Faults(strict=False)
     >>> with warnings.catch_warnings():
@@ -25,8 +27,8 @@ class Faults:
     (True, 'logging stopped: ZeroDivisionError: division by zero')
     """
 
-    def __init__(self, strict: bool) -> None:
-        self.strict = strict
+    def __init__(self, strict: bool, *, passing: Collection[str] = (), lasting: Collection[str] = ()) -> None:
+        self.strict, self._passing, self._lasting = strict, passing, lasting
         self._reasons: dict[str, str] = {}
 
     def __contains__(self, part: str) -> bool:
@@ -37,15 +39,20 @@ class Faults:
         """Of all parts that failed, "" where none did."""
         return "; ".join(self._reasons.values())
 
+    def switched_off(self, part: str) -> bool:
+        return part in self and part not in self._lasting
+
     def run(self, part: str, work: Callable[[], None]) -> None:
         """KeyboardInterrupt and SystemExit are no errors, and pass."""
-        if part in self:
+        if self.switched_off(part):
             return
         try:
             work()
         except Exception as error:
-            if self.strict:
+            if self.strict or part in self._passing:
                 raise
+            if part in self:  # said once
+                return
             self._reasons[part] = reason = f"{part} stopped: {_say(error)}"
             warnings.warn(f"relu_probe: {reason} The training goes on. strict=True would raise.", stacklevel=3)
 

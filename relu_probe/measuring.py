@@ -219,7 +219,8 @@ def _left_as_found(model: Any) -> Iterator[None]:
         yield
     finally:
         for variable, value in before:
-            variable.assign(value)
+            # To read what was assigned is a collective of all workers: one with an error would wait in it for ever.
+            variable.assign(value, **({"read_value": False} if isinstance(variable, tf.Variable) else {}))
         known = {id(v) for v in states}
         for metric in model.metrics:  # made while measuring: back to where it begins
             if any(id(v) not in known for v in metric.variables):

@@ -15,6 +15,7 @@ from relu_probe.counters import Counters
 from relu_probe.gradients import forget_with
 from relu_probe.relus import ReluLayer
 from relu_probe.standing_in import put
+from relu_probe.support import is_loop_or_branch
 from relu_probe.tallies import Backward, Forward
 
 _MARK = "_relu_probe_original"  # on our own wrapper function: the call that it wraps
@@ -50,6 +51,19 @@ class Probe:
                 "the layer without TimeDistributed: a Dense acts on the last axis anyway."
             )
 
+    def _check_backward(self, a: tf.Tensor) -> None:
+        """A loop or branch is differentiated in a graph of its own, and TensorFlow cannot carry the counters into it.
+
+        Only where the tape is outside: a step inside a loop, tape and all, is differentiated where it was called.
+        """
+        graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+        if graph is not None and graph is not a.graph and is_loop_or_branch(graph):
+            raise ValueError(
+                f"layer {self.relu.key!r} is called inside tf.while_loop, tf.map_fn or tf.cond, through which its gradient "
+                "cannot be counted; expected a call outside of them. Write the loop in Python, or compile the model with "
+                "run_eagerly=True."
+            )
+
     def _identity(self, output: tf.Tensor) -> tf.Tensor:
         source = _before_relu(output) if self.counters.measuring else output
 
@@ -63,6 +77,7 @@ class Probe:
             def backward(gradient: Any) -> Any:
                 passed = tf.identity(gradient)  # its consumers tell whether anybody wants it
                 try:
+                    self._check_backward(a)
                     if not self.counters.is_frozen(self.relu):
                         self.counters.record(Backward(keys, neurons, self.relu, a, passed, call))
                 except Exception as error:

@@ -19,7 +19,8 @@ import numpy as np
 import tensorflow as tf
 from stacks import environment
 
-from relu_probe import ReluProbe, Report, measure, watch
+from relu_probe import ReluProbe, Report, callback, measure, watch
+from relu_probe.lives import Lives
 
 K, L = tf.keras, tf.keras.layers
 N, BATCH, EPOCHS = 22, 8, 3  # the last batch is a partial one, and odd for two workers
@@ -176,6 +177,44 @@ def fit_on_a_full_disk(log_dir: str, index: int) -> list[Report]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
     return fit(log_dir, index, fill, strict=False)
+
+
+class Fails(Lives):
+    """Memory runs out after the counters of the second epoch were read."""
+
+    def follow(self, report: Report) -> Report:
+        if report.epoch == 1:
+            raise MemoryError("on one worker")
+        return super().follow(report)
+
+
+def fit_with_a_fault(log_dir: str, index: int) -> list[Report]:
+    """On the second worker."""
+    callback.Lives = Fails if index == 1 else Lives  # type: ignore[misc]
+    return fit(log_dir, index, strict=False)
+
+
+def _broken(index: int) -> tf.data.Dataset:
+    """On the second worker the file is gone in the second pass."""
+    passes = []
+
+    def generate() -> Any:
+        passes.append(None)
+        for x, y in tf.data.Dataset.from_tensor_slices(arrays()).batch(BATCH, drop_remainder=True):
+            yield x, y
+            if index == 1 and len(passes) == 2:
+                raise OSError("the file is gone")
+
+    spec = tuple(tf.TensorSpec((BATCH, width)) for width in (6, 1))
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return tf.data.Dataset.from_generator(generate, output_signature=spec).with_options(options)
+
+
+def fit_on_broken_data(log_dir: str, index: int) -> list[Report]:
+    _, built = multi_worker()
+    built.fit(batches(), epochs=EPOCHS, verbose=0, callbacks=[ReluProbe(log_dir, data=_broken(index))])
+    return []
 
 
 if __name__ == "__main__":

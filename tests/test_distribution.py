@@ -41,7 +41,7 @@ import json
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import cluster
+import cluster, harm
 from relu_probe import ReluProbe, measure
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 assert strategy.num_replicas_in_sync == 2
@@ -57,7 +57,28 @@ found["measure"].append(measure(model, cluster.batches()))
 with strategy.scope():
     model = cluster.model()
 found["watch"] = cluster.watched(strategy, model)
-print(json.dumps({job: [report.to_dict() for report in reports] for job, reports in found.items()}))
+found = {job: [report.to_dict() for report in reports] for job, reports in found.items()}
+
+def train(callbacks):
+    harm.K.utils.set_random_seed(1)
+    with strategy.scope():
+        L, rate = harm.L, 0.3 if harm.KERAS3 else 0  # tf_keras' draws anew in each trace
+        hidden = [L.Dense(16, "relu"), L.BatchNormalization(), L.Dropout(rate), L.Dense(6, "relu")]
+        model = harm.K.Sequential([harm.K.Input((4,)), *hidden, L.Dense(1)])
+        model.compile(harm.K.optimizers.Adam(0.01), "mse", metrics=["mae"])
+    return harm.fitted(model, callbacks, *harm.data(22))
+
+class Nudges(harm.K.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        self.model.layers[0].bias.assign_add([1e-6] * 16)
+
+for name, callback in (("probe", ReluProbe(strict=True)), ("harmful", Nudges())):
+    try:
+        harm.assert_no_harm(train, [callback])
+        found[name] = "no harm"
+    except AssertionError as error:
+        found[name] = str(error)
+print(json.dumps(found))
 """
 
 
@@ -75,6 +96,12 @@ def test_two_devices_count_what_one_counts(job, mirrored, one_device):
         assert_counts(report, one_device)
         dated = report["a"].last_active
         assert dated is None or dated[0] == -1 < dated[1:].min()
+
+
+def test_two_devices_train_bit_by_bit_as_without_the_probe(mirrored):
+    """Weights, optimizer state, History, with BatchNormalization, Dropout and a partial batch."""
+    assert mirrored["probe"] == "no harm"
+    assert mirrored["harmful"] == "the callback changed the training"  # the comparison can fail
 
 
 @pytest.mark.parametrize("mistake", ["one replica's counts", "every replica's counts twice"])
@@ -157,6 +184,28 @@ def test_a_full_disk_on_the_chief_stops_writing_only(one_device, tmp_path):
     assert "logging stopped" in workers[0].reports()[1].incomplete
     assert "relu_probe" not in workers[1].err
     assert epochs_written(tmp_path) == [0]
+
+
+@tf_keras_only
+def test_a_fault_on_one_worker_leaves_all_in_step(one_device, tmp_path):
+    """Reading the counters is a collective: who stopped reading, or counting, would leave the others waiting for ever."""
+    workers = cluster.run("fit_with_a_fault", tmp_path)
+    assert [worker.code for worker in workers] == [0, 0], workers[0].err[-3000:]
+    assert [[report.epoch for report in worker.reports()] for worker in workers] == [[0, 1, 2], [0, 2]]
+    for report in workers[0].reports() + workers[1].reports():
+        assert_counts(report, one_device)
+    assert "relu_probe" not in workers[0].err
+    assert workers[1].err.count("relu_probe: measuring stopped: MemoryError: on one worker") == 1
+    assert [bool(report.incomplete) for report in workers[1].reports()] == [True, True]
+
+
+@tf_keras_only
+def test_data_that_fails_on_one_worker_ends_the_run(tmp_path):
+    """The others wait in the middle of a pass: without the error they would for ever."""
+    workers = cluster.run("fit_on_broken_data", tmp_path)
+    assert [worker.code for worker in workers] != [0, 0]
+    assert "OSError: the file is gone" in workers[1].err
+    assert all("tensorflow.python.framework.errors_impl." in worker.err for worker in workers)
 
 
 @keras_3_only

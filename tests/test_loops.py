@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import re
 import weakref
 
 import numpy as np
@@ -241,6 +242,78 @@ def test_measure_inside_a_watch_counts_for_itself():
         assert w.report().samples == SIZE
 
 
+# --- TensorFlow's own loops and branches ------------------------------------------------------------------------------
+
+IN_A_LOOP = (
+    "layer 'a' is called inside tf.while_loop, tf.map_fn or tf.cond, through which its gradient cannot be counted; "
+    "expected a call outside of them. Write the loop in Python, or compile the model with run_eagerly=True."
+)
+
+
+class InALoop(L.Layer):
+    """Calls its Dense layer from the body of a loop or branch."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.inner = kind, L.Dense(4, "relu", name="a")
+
+    def build(self, shape):
+        self.inner.build(shape)
+        self.built = True
+
+    def call(self, x):
+        def body(i, value):
+            return i + 1, tf.ensure_shape(self.inner(value), value.shape)
+
+        if self.kind == "while_loop":
+            return tf.while_loop(lambda i, _: i < 3, body, [0, x])[1]
+        if self.kind == "map_fn":
+            return tf.ensure_shape(tf.map_fn(lambda row: self.inner(row[None])[0], x), x.shape)
+        return tf.cond(tf.reduce_sum(x) > -1e9, lambda: self.inner(x), lambda: x)
+
+
+def looping(kind):
+    K.utils.set_random_seed(1)
+    model = K.Sequential([K.Input((4,)), InALoop(kind), L.Dense(1)], name="net")
+    model.compile(K.optimizers.SGD(0.1), "mse")
+    return model
+
+
+@pytest.mark.parametrize("kind", ["while_loop", "map_fn", "cond"])
+def test_a_layer_inside_a_loop_of_tensorflows_is_named_and_trained_as_without_us(kind):
+    x, y = (array.reshape(-1, array.shape[-1]) for array in data())
+    plain, watched = looping(kind), looping(kind)
+    plain.train_on_batch(x, y)
+    with watch(watched) as w:
+        watched.train_on_batch(x, y)
+        with pytest.raises(ValueError, match=f"^{re.escape(IN_A_LOOP)}$"):
+            w.report()
+    for probe in (ReluProbe(), ReluProbe(data=(x, y))):
+        fitted = looping(kind)
+        with pytest.warns(UserWarning, match="measuring stopped: ValueError: layer 'a' is called inside tf.while_loop"):
+            fitted.fit(x, y, batch_size=len(x), shuffle=False, verbose=0, callbacks=[probe])
+        assert all(np.array_equal(a, b) for a, b in zip(plain.get_weights(), fitted.get_weights()))
+    with pytest.raises(ValueError, match=f"^{re.escape(IN_A_LOOP)}$"):
+        measure(plain, (x, y))
+    assert all(np.array_equal(a, b) for a, b in zip(plain.get_weights(), watched.get_weights()))
+
+
+def test_a_step_inside_a_loop_of_tensorflows_is_counted():
+    """The tape is inside, too."""
+    model, (x, y) = build(), data()
+    expected, step = expected_of(model, x, y), eager_step_of(model)
+
+    @tf.function
+    def epoch():
+        for i in tf.range(BATCHES):
+            step(tf.gather(x, i), tf.gather(y, i))
+
+    model.optimizer.build(model.trainable_variables)
+    with watch(model) as w:
+        epoch()
+        assert_report(w.report(), expected)
+
+
 # --- nothing left -----------------------------------------------------------------------------------------------------
 
 
@@ -260,6 +333,25 @@ def test_nothing_is_left_on_the_model_even_when_the_block_raises():
     with pytest.raises(KeyError), watch(model):
         raise KeyError
     assert attributes(model) == before
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["no call of its own", "a call of its own"])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (0, 2, 1), (1, 2, 0), (2, 0, 1)])
+def test_blocks_of_models_that_share_a_layer_end_in_any_order(order, own):
+    shared, (x, _) = L.Dense(3, "relu", name="shared"), data()
+    models = [K.Sequential([K.Input((4,)), shared, L.Dense(units)]) for units in (1, 2, 3)]
+    if own:
+        vars(shared)["call"] = shared.call
+    before = vars(shared).get("call")
+    blocks = [watch(model) for model in models]
+    watched = [block.__enter__() for block in blocks]
+    models[2](x[0])
+    assert watched[2].report().samples == SIZE
+    for i in order:
+        assert vars(shared).get("call") is not before
+        blocks[i].__exit__(None, None, None)
+    assert vars(shared).get("call") is before
+    assert ("call" in vars(shared)) is own
 
 
 def test_the_trained_weights_are_the_same_bits_with_and_without():

@@ -139,6 +139,19 @@ def test_the_comparison_rejects_a_harmful_callback():
         harm.assert_no_harm(train_large, [Moves()])
 
 
+def test_the_comparison_rejects_what_it_cannot_compare():
+    """Two trainings that differ without any callback say nothing about it."""
+    seeds = iter(range(100))
+
+    def train(callbacks):
+        model = harm.net()
+        model.layers[0].bias.assign(np.full(6, next(seeds), np.float32))
+        return harm.fitted(model, callbacks)
+
+    with pytest.raises(AssertionError, match="trainings without the callback differ: nothing was compared"):
+        harm.assert_no_harm(train, [ReluProbe()])
+
+
 def test_the_comparison_rejects_a_probe_that_is_not_the_identity(monkeypatch):
     counted = Probe.__call__
     monkeypatch.setattr(Probe, "__call__", lambda self, output: counted(self, output) * np.float32(1 + 2**-20))

@@ -104,7 +104,8 @@ def list_inputs_outputs() -> Any:
     """Several inputs and outputs, as lists"""
     one, two = K.Input((3,)), K.Input((4,))
     a, b = dense(name="a")(one), dense(4, "b")(two)
-    model = K.Model([one, two], [L.Dense(1)(L.Concatenate()([a, b])), L.Dense(2)(b)])
+    p, q = L.Dense(1, name="p")(L.Concatenate()([a, b])), L.Dense(2, name="q")(b)  # names are keys of the History
+    model = K.Model([one, two], [p, q])
     return compiled(model, ["mse", "mae"])
 
 
