@@ -59,10 +59,10 @@ class EventFile:
         # Not the Python number: TensorFlow keeps a tensor of each that it ever saw, about 700 bytes an epoch.
         with self._writer.as_default(step=tf.constant(np.array(step, np.int64))), tf.summary.record_if(True):
             again = [] if self._begun else unended(self._before - _of_running_fits(), step)
-            for _ in range(
-                2 if again else 0
-            ):  # TensorBoard is told that what the killed fit wrote of this step is void:
-                self._log(SessionLog.START, step)  # twice, since the first start that it sees is the beginning to it
+            # TensorBoard is told that what the killed fit wrote of this step is void: twice, since the first start that it
+            # sees is the beginning to it.
+            for _ in again[:1] * 2:
+                self._log(SessionLog.START, step)
             self._begun = True
             yield
         self._writer.flush()
