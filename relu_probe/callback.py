@@ -20,7 +20,7 @@ from relu_probe.lives import History, Lives, history
 from relu_probe.measuring import has_loss, measurer_of
 from relu_probe.relus import find_relus, select
 from relu_probe.report import Report
-from relu_probe.stepping import begin_counting, count_next_step, counters_of_this_fit
+from relu_probe.stepping import begin_counting, count_next_step, counters_of_this_fit, kept_counters, training_counters
 from relu_probe.summaries import Summaries
 from relu_probe.support import check_model, has_several_workers
 
@@ -102,6 +102,9 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._batch = 0  # of this epoch, the step it began with
         self._lives, self._jumps = Lives(), Jumps(keep)
         self._dropped = Lives()  # of the reports that `keep` dropped
+        self._late: list[str] = []  # the keys, once the first step has built the model and made layers
+        self._missed = ""  # in the newest report, for that
+        self._unbuilt = False  # until the first report
         self._uncounted = 0  # training steps since the last measured epoch
 
     @property
@@ -135,6 +138,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._close()
         _check_names(self.name, getattr(fit_under_way(), "callbacks", []))
         self._keys = select(find_relus(self.model), self.layers, self.model)
+        self._unbuilt, self._late, self._missed = not self.model.built, [], ""
         if self.data is not None:
             self._batches = data_module.read(self.data)
             if self.model.built:
@@ -151,6 +155,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         if epoch == 0 and self.at_start:
             self._report_on(-1)
         self._measuring = epoch % self.freq == 0
+        self._count_late_layers()
         if self._measuring and self.data is None:
             self._guarded("measuring", lambda: counters_of_this_fit(self.model).reset(self._uncounted))
             self._uncounted = 0
@@ -185,6 +190,28 @@ class ReluProbe(tf.keras.callbacks.Callback):
         if self._measuring and self.data is None and not self._faults.switched_off("measuring"):
             count_next_step(self.model, not_all=self.freq > 1)
 
+    def _look_for_late_layers(self) -> None:
+        """What sub-layers make in `build` is there once the first step has built the model."""
+        found = select(find_relus(self.model), self.layers, self.model) if self._unbuilt else self._keys
+        late, self._unbuilt, self._missed = [key for key in found if key not in self._keys], False, ""
+        if late and self.data is not None:
+            self._keys = found
+        elif late:
+            self._late = found
+            self._missed = f"{', '.join(late)} not counted yet: made while the model was built, by its first step"
+
+    def _count_late_layers(self) -> None:
+        """From the next epoch on: not before all probes of the fit have read the counters that do not know them."""
+        if self._late:
+            self._keys, self._late = self._late, []
+            before = kept_counters(self.model)
+            if training_counters(self.model, activation_sum=self.activation_sum) is not before:  # else by another probe
+                self._uncounted += self._jumps.epoch_steps  # the new counters know nothing of
+
+    @property
+    def _incomplete(self) -> str:
+        return "; ".join(why for why in (self._faults.why, self._missed) if why)
+
     def _date(self, batch: int, logs: Any) -> None:
         # Of the steps of one execution Keras 3.3 names the first, later ones the last, even if the data ended before.
         steps = getattr(self.model, "steps_per_execution", 1)  # under tf_keras a variable, and the last step is named
@@ -200,6 +227,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._guarded("logging", lambda: self._log(epoch))
 
     def _measure(self, epoch: int) -> None:
+        self._look_for_late_layers()
         if self.data is None:
             counters = counters_of_this_fit(self.model)
             report = Report(counters.read(self._keys, self.activation_sum), epoch)
@@ -207,7 +235,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         else:
             found = measurer_of(self.model).run(self._batches)
             report = replace(found.select(self._keys), epoch=epoch)
-        report = replace(report, source=self._source, incomplete=self._faults.why)
+        report = replace(report, source=self._source, incomplete=self._incomplete)
         self.reports.append(self._lives.follow(report))
         while self.keep is not None and len(self.reports) > self.keep:
             self._dropped.follow(self.reports.pop(0))
@@ -258,8 +286,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
         except Exception:
             self._close()  # strict; Keras skips on_train_end
             raise
-        if self.reports and self.reports[-1].incomplete != self._faults.why:
-            self.reports[-1] = replace(self.reports[-1], incomplete=self._faults.why)
+        if self.reports and self.reports[-1].incomplete != self._incomplete:
+            self.reports[-1] = replace(self.reports[-1], incomplete=self._incomplete)
 
     def _close(self) -> None:
         if self._summaries is not None:

@@ -1,5 +1,6 @@
 """What data may be measured on? Arrays, batched datasets and PyDatasets, all made one: a batched `tf.data.Dataset`."""
 
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,18 +87,27 @@ def _trimmed(dataset: Any, limit: int) -> Any:
 
 
 def _from_pydataset(data: Any) -> Any:
+    count = getattr(data, "num_batches", None) or len(data)
     first = _as_tuple(data[0])
-    spec = tuple(
-        tf.TensorSpec((None, *np.shape(leaf)[1:]), tf.as_dtype(np.asarray(leaf).dtype))
-        for leaf in tf.nest.flatten(first)
-    )
+    others = []
+    for index in sorted({1, count - 1} & set(range(1, count))):
+        with suppress(Exception):  # told when it is measured on
+            others.append(tf.nest.flatten(_as_tuple(data[index])))
+    spec = tuple(_spec(*leaves) for leaves in zip(tf.nest.flatten(first), *others))
 
     def batches() -> Any:
-        for index in range(getattr(data, "num_batches", None) or len(data)):
+        for index in range(count):
             yield tuple(np.asarray(leaf) for leaf in tf.nest.flatten(_as_tuple(data[index])))
 
     flat = tf.data.Dataset.from_generator(batches, output_signature=spec)
     return flat.map(lambda *leaves: tf.nest.pack_sequence_as(_tuples(first), leaves))
+
+
+def _spec(*leaves: Any) -> tf.TensorSpec:
+    """Of a leaf in several batches: what differs is not fixed (lengths of sequences), what does not stays known, since a
+    Dense needs its last axis. `fit` goes by the first two batches."""
+    same = (sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*(np.shape(leaf)[1:] for leaf in leaves)))
+    return tf.TensorSpec((None, *same), tf.as_dtype(np.asarray(leaves[0]).dtype))
 
 
 def _as_tuple(batch: Any) -> tuple[Any, ...]:

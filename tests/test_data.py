@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from relu_probe import ReluProbe, measure
+from relu_probe.data import read
 
 K, L = tf.keras, tf.keras.layers
 N, BATCH = 23, 8  # the last batch is a partial one
@@ -260,3 +261,39 @@ def test_an_error_of_the_data_is_the_users_to_see(model):
         measure(model, Failing(x, y))
     with pytest.warns(UserWarning, match=r"(?s)measuring stopped: .*the disk is gone"):
         model.fit(x, y, verbose=0, callbacks=[ReluProbe(data=Failing(x, y))])
+
+
+class Lengths(K.utils.Sequence):
+    """Sequences, in each batch of another length."""
+
+    def __init__(self, lengths):
+        super().__init__()
+        self.lengths = lengths
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def __getitem__(self, index):
+        shape = (4, self.lengths[index], 3)
+        return np.random.default_rng(index).standard_normal(shape).astype("f"), np.ones((4, 1), "f")
+
+
+@pytest.mark.parametrize("lengths", [(5, 6, 5), (5, 5, 6), (5,)])
+def test_sequences_of_another_length_in_each_batch(lengths):
+    layers = [K.Input((None, 3)), L.Dense(6, "relu", name="hidden"), L.GlobalAveragePooling1D(), L.Dense(1)]
+    model, data = K.Sequential(layers), Lengths(lengths)
+    model.compile("sgd", "mse")
+    report, active = measure(model, data), 0
+    for index in range(len(data)):
+        active = active + np.sum(model.layers[0](data[index][0]).numpy() > 0, axis=(0, 1))
+    assert report["hidden"].active.tolist() == active.tolist()
+    assert report["hidden"].positions == 4 * sum(lengths)
+
+
+def test_lengths_that_do_not_vary_stay_known():
+    """A Dense behind a Flatten needs them."""
+    layers = [K.Input((5, 3)), L.Flatten(), L.Dense(6, "relu", name="hidden"), L.Dense(1)]
+    model = K.Sequential(layers)
+    model.compile("sgd", "mse")
+    assert measure(model, Lengths((5, 5, 5))).samples == 12
+    assert read(Lengths((5, 5))).dataset.element_spec[0].shape.as_list() == [None, 5, 3]

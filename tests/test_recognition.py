@@ -372,3 +372,42 @@ def test_time_distributed_over_an_unknown_time_is_refused():
         with pytest.raises(ValueError) as error:  # noqa: PT011  # compared word for word
             work()
         assert str(error.value) == UNKNOWN_TIME
+
+
+class Late(L.Layer):
+    def build(self, shape):
+        self.inner = L.Dense(4, "relu", name="late")
+        self.inner.build(shape)
+        self.built = True
+
+    def call(self, x):
+        return self.inner(x)
+
+
+class BuiltLate(K.Model):
+    def __init__(self):
+        super().__init__()
+        self.early, self.block, self.out = L.Dense(4, "relu", name="early"), Late(), L.Dense(1)
+
+    def call(self, x):
+        return self.out(self.block(self.early(x)))
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_layers_made_by_the_first_step_are_counted_from_the_next_epoch_on(measured):
+    """The first report says what it lacks, and steps are numbered on. `data=` is measured after the step, and lacks nothing."""
+    x, y = np.ones((6, 3), "f"), np.ones((6, 1), "f")
+    probe, model = ReluProbe(data=(x, y) if measured else None, strict=True), BuiltLate()
+    other = ReluProbe(name="other", strict=True)
+    model.early.bias_initializer = K.initializers.Constant(50.0)  # active to the last step
+    model.compile(K.optimizers.SGD(0.0), "mse")
+    model.fit(x, y, batch_size=2, epochs=3, verbose=0, callbacks=[probe, other])
+    for shown in (other,) if measured else (probe, other):
+        first, *rest = shown.reports
+        assert list(first) == ["early"]
+        assert first.incomplete.endswith("late not counted yet: made while the model was built, by its first step")
+        assert all(len(list(report)) == 2 and not report.incomplete for report in rest)
+        assert all(layer.samples == 6 for report in rest for layer in report.layers.values())
+        assert rest[-1]["early"].last_active.max() == 8  # from 0
+    if measured:
+        assert all(len(list(report)) == 2 and not report.incomplete for report in probe.reports)
