@@ -298,6 +298,27 @@ def test_a_layer_inside_a_loop_of_tensorflows_is_named_and_trained_as_without_us
     assert all(np.array_equal(a, b) for a, b in zip(plain.get_weights(), watched.get_weights()))
 
 
+class Recomputed(InALoop):
+    def call(self, x):
+        return tf.recompute_grad(self.inner)(x)
+
+
+def test_what_is_recomputed_for_its_gradient_is_counted_twice():
+    """A pin, told of in the README: the layer is called twice. What is dead, and who gets a gradient, stays right."""
+    x, y = (array.reshape(-1, array.shape[-1]) for array in data())
+    K.utils.set_random_seed(1)
+    model = K.Sequential([K.Input((4,)), Recomputed("recompute"), L.Dense(1)])
+    model.compile(K.optimizers.SGD(0.0), "mse")
+    model.layers[0].inner.bias.assign([-50.0, 0.1, 0.1, 0.1])
+    model.fit(x, y, verbose=0, callbacks=[probe := ReluProbe(strict=True)])
+    layer = probe.report["a"]
+    once = np.asarray(model.layers[0].inner(x)) > 0
+    assert layer.positions == 2 * len(x)
+    assert layer.active.tolist() == (2 * once.sum(0)).tolist()
+    assert layer.with_gradient.tolist() == once.sum(0).tolist()
+    assert layer.dead.tolist() == [True, False, False, False]
+
+
 def test_a_step_inside_a_loop_of_tensorflows_is_counted():
     """The tape is inside, too."""
     model, (x, y) = build(), data()

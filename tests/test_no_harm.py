@@ -75,7 +75,8 @@ def held_out():
     ],
 )
 def test_dropout_batch_normalization_and_mixed_precision(policy, jit):
-    args = {"policy": policy, "compile_args": lambda: {"jit_compile": jit}}
+    rates = (0.3, 0.5) if KERAS3 or not jit else (0, 0)  # XLA's random numbers have no seed: no two trainings are alike
+    args = {"policy": policy, "compile_args": lambda: {"jit_compile": jit}, "rates": rates}
     harm.assert_no_harm(lambda c: train_large(c, **args), [ReluProbe(strict=True)])
 
 
