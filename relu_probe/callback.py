@@ -5,12 +5,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from relu_probe import data as data_module
+from relu_probe.arguments import check_arguments, check_names
 from relu_probe.faults import Faults
 from relu_probe.guard import Guard
 from relu_probe.jumps import Jump, Jumps, has_running_loss
@@ -84,9 +84,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         keep: int | None = None,
     ) -> None:
         super().__init__()
-        _check_arguments(log_dir, freq, name)
-        _check_keep(keep)
-        _check_at_start(at_start, data)
+        check_arguments(log_dir=log_dir, data=data, freq=freq, name=name, at_start=at_start, keep=keep)
         self._guard = Guard(Limits(max_dead, max_zero_gradient), patience, on_limit)
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
         self.data, self.freq, self.name, self.layers = data, int(freq), name, layers
@@ -136,7 +134,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._lives, self._dropped = Lives(), Lives()
         self._jumps, self._uncounted = Jumps(self.keep), 0
         self._close()
-        _check_names(self.name, getattr(fit_under_way(), "callbacks", []))
+        check_names(self.name, [c.name for c in getattr(fit_under_way(), "callbacks", []) if isinstance(c, ReluProbe)])
         self._keys = select(find_relus(self.model), self.layers, self.model)
         self._unbuilt, self._late, self._missed = not self.model.built, [], ""
         if self.data is not None:
@@ -317,47 +315,3 @@ def _say(text: str) -> None:
 
 def _is_chief(strategy: Any) -> bool:
     return bool(strategy.extended.should_save_summary)
-
-
-def _check_names(name: str, callbacks: list[Any]) -> None:
-    """Two of one name would write the same keys to `logs`, and cut each other's event files."""
-    same = sum(isinstance(callback, ReluProbe) and callback.name == name for callback in callbacks)
-    if same > 1:
-        raise ValueError(
-            f"{same} probes of this fit have the name {name!r}; expected another one each, for their keys in logs and "
-            'their run directories. Pass name=..., such as ReluProbe(..., name="held_out").'
-        )
-
-
-def _check_at_start(at_start: Any, data: Any) -> None:
-    if at_start and data is None:
-        raise ValueError(
-            "at_start=True and data=None: before the first step there is no training batch to count; expected data to "
-            "measure on. Pass data=(x, y)."
-        )
-
-
-def _check_keep(keep: Any) -> None:
-    if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int) or keep < 1):
-        raise ValueError(
-            f"keep is {keep!r}; expected a whole number of reports >= 1, or None for all. keep=100 keeps the newest 100."
-        )
-
-
-def _check_arguments(log_dir: Any, freq: Any, name: Any) -> None:
-    if isinstance(freq, bool) or not isinstance(freq, int) or freq < 1:
-        raise ValueError(f"freq is {freq!r}; expected a whole number of epochs >= 1. freq=1 measures every epoch.")
-    if not isinstance(name, str) or not name or name in (".", "..") or any(c in name for c in "/\\\0"):
-        raise ValueError(f"name is {name!r}; expected a directory's name without slashes, such as 'relu_probe'.")
-    if log_dir is None:
-        return
-    if not isinstance(log_dir, (str, os.PathLike)):
-        raise TypeError(
-            f"log_dir is {log_dir!r:.60} ({type(log_dir).__name__}); expected a path. Data goes into data=."
-        )
-    there = next((path for path in (Path(log_dir), *Path(log_dir).parents) if os.path.exists(path)), Path())
-    if not there.is_dir():
-        raise ValueError(
-            f"log_dir {os.fspath(log_dir)!r}: {str(there)!r} is a file; expected a directory, or a path that does not "
-            "exist yet."
-        )

@@ -1,0 +1,66 @@
+"""Are the arguments of a ReluProbe right? Each is checked at once: what was found, what is expected, the fix."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+
+def check_arguments(*, log_dir: Any, data: Any, freq: Any, name: Any, at_start: Any, keep: Any) -> None:
+    """
+    Raises:
+        ValueError, TypeError: one of them is wrong.
+    """
+    _check_freq(freq)
+    _check_name(name)
+    _check_log_dir(log_dir)
+    _check_keep(keep)
+    _check_at_start(at_start, data)
+
+
+def check_names(name: str, names: list[str]) -> None:
+    """Two of one name would write the same keys to `logs`, and cut each other's event files."""
+    if (same := names.count(name)) > 1:
+        raise ValueError(
+            f"{same} probes of this fit have the name {name!r}; expected another one each, for their keys in logs and "
+            'their run directories. Pass name=..., such as ReluProbe(..., name="held_out").'
+        )
+
+
+def _check_at_start(at_start: Any, data: Any) -> None:
+    if at_start and data is None:
+        raise ValueError(
+            "at_start=True and data=None: before the first step there is no training batch to count; expected data to "
+            "measure on. Pass data=(x, y)."
+        )
+
+
+def _check_keep(keep: Any) -> None:
+    if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int) or keep < 1):
+        raise ValueError(
+            f"keep is {keep!r}; expected a whole number of reports >= 1, or None for all. keep=100 keeps the newest 100."
+        )
+
+
+def _check_freq(freq: Any) -> None:
+    if isinstance(freq, bool) or not isinstance(freq, int) or freq < 1:
+        raise ValueError(f"freq is {freq!r}; expected a whole number of epochs >= 1. freq=1 measures every epoch.")
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not name or name in (".", "..") or any(c in name for c in "/\\\0"):
+        raise ValueError(f"name is {name!r}; expected a directory's name without slashes, such as 'relu_probe'.")
+
+
+def _check_log_dir(log_dir: Any) -> None:
+    if log_dir is None:
+        return
+    if not isinstance(log_dir, (str, os.PathLike)):
+        raise TypeError(
+            f"log_dir is {log_dir!r:.60} ({type(log_dir).__name__}); expected a path. Data goes into data=."
+        )
+    there = next((path for path in (Path(log_dir), *Path(log_dir).parents) if os.path.exists(path)), Path())
+    if not there.is_dir():
+        raise ValueError(
+            f"log_dir {os.fspath(log_dir)!r}: {str(there)!r} is a file; expected a directory, or a path that does not "
+            "exist yet."
+        )
