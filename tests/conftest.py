@@ -33,31 +33,28 @@ def pytest_xdist_make_scheduler(config, log):
     return WorkStealingScheduling(config, log)
 
 
-def freeze():
-    """What is alive now need not be walked again by each later collection: Keras 3's `clear_session` makes one."""
+@pytest.fixture(autouse=True, scope="module")
+def _frozen():
+    """What is alive when a module begins is not walked by its collections: Keras 3's `clear_session` makes one a test.
+
+    That is TensorFlow's own million objects (0.2 s), and what Keras itself never lets go of, with no probe near: 18 graphs
+    of the smallest training. After hundreds of tests a collection would take a second. Not after each test: what lives as
+    long as a module, or dies in a second collection, would stay for good.
+    """
+    import tensorflow as tf
+
+    tf.keras.utils.set_random_seed(0)
     gc.collect()
     gc.freeze()
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _frozen():
-    """TensorFlow's own million objects (0.2 s a collection)."""
-    import tensorflow as tf
-
-    tf.keras.utils.set_random_seed(0)
-    freeze()
-
-
 @pytest.fixture(autouse=True)
 def _seeded():
-    """Keras itself never lets go of some graphs of a training (18 of the smallest), with no probe near: in a process of
-    hundreds of tests a collection would take a second."""
     import tensorflow as tf
 
     tf.keras.utils.set_random_seed(0)
     yield
     tf.keras.backend.clear_session()
-    freeze()
 
 
 @pytest.fixture
