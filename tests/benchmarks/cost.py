@@ -1,7 +1,7 @@
 """What watching costs, as ratios: `python tests/benchmarks/cost.py` prints the table (about 10 minutes, alone on the machine).
 
-Everything is timed in one process, taken in turn in random order. Training steps: the median ratio of seven repetitions and
-its standard error; the others: medians, with the half width of their 95 % bootstrap interval.
+Everything is timed in one process, taken in turn in random order. Training steps: the median ratio of some repetitions and its
+standard error; the others: medians, with the half width of their 95 % bootstrap interval.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def shown(times: dict[str, Any], name: str, base: str) -> str:
     return f"{value:.3f} ± {spread:.3f}"
 
 
-def training(seconds: float, repeats: int = 7) -> list[Row]:
+def training(seconds: float, repeats: int) -> list[Row]:
     """Models anew in each repetition: where one's memory happens to lie makes its steps up to 6 % faster or slower."""
     rows = []
     for name in SIZES:
@@ -186,7 +186,8 @@ def importing() -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20, help="of timing for each row (default 20)")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--repeats", type=int, default=3, help="of the training steps, at least 2 (default 3)")
+    seconds, repeats = parser.parse_args().seconds, parser.parse_args().repeats
     table = Table(
         title=f"TensorFlow {tf.__version__}, {len(tf.config.list_physical_devices('GPU'))} GPUs", show_lines=False
     )
@@ -196,7 +197,7 @@ def main() -> None:
         importing,
         memory,
         scaling,
-        lambda: training(seconds),
+        lambda: training(seconds, repeats),
         lambda: measuring(seconds),
         lambda: others(seconds),
     ):
