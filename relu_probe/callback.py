@@ -103,7 +103,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._late: list[str] = []  # the keys, once the first step has built the model and made layers
         self._missed = ""  # in the newest report, for that
         self._unbuilt = False  # until the first report
-        self._uncounted = 0  # training steps since the last measured epoch
+        self._uncounted = False  # whether training steps of this fit were taken without counting
 
     @property
     def jumps(self) -> list[Jump]:
@@ -132,7 +132,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         self.reports, self._faults, self._measuring = [], self._no_faults(), False
         self._lives, self._dropped = Lives(), Lives()
-        self._jumps, self._uncounted = Jumps(self.keep), 0
+        self._jumps, self._uncounted = Jumps(self.keep), False
         self._close()
         check_names(self.name, [c.name for c in getattr(fit_under_way(), "callbacks", []) if isinstance(c, ReluProbe)])
         self._keys = select(find_relus(self.model), self.layers, self.model)
@@ -155,8 +155,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._measuring = epoch % self.freq == 0
         self._count_late_layers()
         if self._measuring and self.data is None:
-            self._guarded("measuring", lambda: counters_of_this_fit(self.model).reset(self._uncounted))
-            self._uncounted = 0
+            steps = self._jumps.steps if self._uncounted else None
+            self._guarded("measuring", lambda: counters_of_this_fit(self.model).reset(steps))
         self._jumps.begin_epoch()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
@@ -171,7 +171,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         if self._measuring:
             self._report_on(epoch)
         else:
-            self._uncounted += self._jumps.epoch_steps
+            self._uncounted = True
         self._tell(logs)
         self._enforce(epoch)
 
@@ -204,7 +204,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
             self._keys, self._late = self._late, []
             before = kept_counters(self.model)
             if training_counters(self.model, activation_sum=self.activation_sum) is not before:  # else by another probe
-                self._uncounted += self._jumps.epoch_steps  # the new counters know nothing of
+                self._uncounted = True  # by the new counters
 
     @property
     def _incomplete(self) -> str:

@@ -145,15 +145,15 @@ class Counters:
         """All state kept for the model: at most 40 bytes a neuron."""
         return [variable for block in self._blocks.values() for variable in block.all]
 
-    def reset(self, uncounted: int = 0) -> None:
+    def reset(self, steps: int | None = None) -> None:
         """Starts counting anew; the last active steps belong to the whole fit and stay.
 
         Args:
-            uncounted: training steps since the last reset that were taken without counting.
+            steps: training steps of this fit so far, where some were taken without counting.
         """
         with self.strategy.scope():
-            if self._step_number is not None and uncounted:
-                self._step_number.assign(tf.convert_to_tensor(self._step_number) + uncounted)
+            if self._step_number is not None and steps is not None:
+                self._step_number.assign(steps + 1)
             for block in self._blocks.values():
                 block.reset()
 

@@ -7,6 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from relu_probe import LayerReport, ReluProbe, Report, history
 
+K, L = tf.keras, tf.keras.layers
 N = 4
 
 
@@ -255,3 +256,13 @@ def test_tables_are_text_in_a_notebook_too(monkeypatch):
     """There `rich` would show the table itself, and hand back nothing."""
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     assert "hidden" in str(history(LIVES)).splitlines()[3]
+
+
+def test_two_probes_that_skip_epochs_number_the_steps_once():
+    model = K.Sequential([K.Input((2,)), L.Dense(3, "relu", kernel_initializer="ones", name="hidden"), L.Dense(1)])
+    model.compile(K.optimizers.SGD(0.0), "mse")
+    probes = [ReluProbe(strict=True, freq=2, name="a"), ReluProbe(strict=True, freq=3, name="b")]
+    model.fit(np.ones((6, 2)), np.ones((6, 1)), batch_size=2, epochs=7, verbose=0, callbacks=probes)
+    for probe in probes:  # both measured the last of 7 epochs of 3 steps
+        assert [report.epoch for report in probe.reports][-1] == 6
+        assert probe.report["hidden"].last_active.tolist() == [20, 20, 20]
