@@ -140,7 +140,10 @@ def test_a_terminal_that_is_closed_or_knows_no_umlauts(tmp_path):
             assert fit(ReluProbe(tmp_path / "für")) == []
 
 
-def test_no_home_directory(tmp_path):
+@pytest.mark.parametrize("home", ["/proc/nowhere", "/proc"], ids=["missing", "not writable"])
+def test_no_home_directory(home, tmp_path):
+    with pytest.raises(OSError, match="/proc"):  # not even by root
+        os.makedirs(os.path.join(home, "x"))
     code = """
 import numpy as np, tensorflow as tf
 from relu_probe import ReluProbe
@@ -150,7 +153,7 @@ probe = ReluProbe("logs", strict=True)
 model.fit(np.ones((4, 3)), np.ones((4, 1)), verbose=0, callbacks=[probe])
 print(probe.report.samples)
 """
-    paths = {"PYTHONPATH": os.pathsep.join(sys.path), "HOME": "/proc/nowhere", "XDG_CACHE_HOME": "/proc/nowhere"}
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path), "HOME": home, "XDG_CACHE_HOME": home}
     env = {**os.environ, **paths, "MPLCONFIGDIR": ""}
     result = subprocess.run(
         [sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
