@@ -8,8 +8,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from relu_probe.calls import Backward, Forward, flow
+from relu_probe.hunt import NARROW
 from relu_probe.rows import earliest
-from relu_probe.tallies import NARROW, Backward, Forward, flow
 
 
 def side_by_side(tallies: list[Forward | Backward]) -> list[Forward | Backward]:

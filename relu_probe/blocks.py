@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from relu_probe.hunt import Hunted, found
 from relu_probe.kernels import EXACT, joined
-from relu_probe.tallies import Sums, nan_counts
+from relu_probe.tallies import Sums
 
 
 class Block:
@@ -97,11 +98,10 @@ class Counted(NamedTuple):
 
 
 def _counts(layers: list[Sums]) -> tf.Tensor:
-    """`(3, neurons)` of all layers; the first ones are those in which NaN are hunted."""
-    parts = [layer.counts for layer in layers if not layer.hunted]
-    if hunted := [layer for layer in layers if layer.hunted]:
-        two = joined([layer.counts for layer in hunted], 1)
-        parts.insert(0, joined([two, nan_counts([layer.hunted for layer in hunted])[None]]))
+    """`(3, neurons)` of all layers; the hunted ones are the first."""
+    parts = [layer.counts for layer in layers if not isinstance(layer.counts, Hunted)]
+    if hunted := [layer.counts for layer in layers if isinstance(layer.counts, Hunted)]:
+        parts.insert(0, found(hunted))
     return joined(parts, 1)
 
 

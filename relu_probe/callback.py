@@ -98,7 +98,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._measuring = False  # in this epoch
         self._last = False  # whether Keras calls `_count_step` after all other callbacks' hooks
         self._batch = 0  # of this epoch, the step it began with
-        self._lives, self._jumps = Lives(), Jumps(keep)
+        self._lives, self._jumps, self._running_loss = Lives(), Jumps(keep), False
         self._dropped = Lives()  # of the reports that `keep` dropped
         self._late: list[str] = []  # the keys, once the first step has built the model and made layers
         self._missed = ""  # in the newest report, for that
@@ -133,6 +133,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self.reports, self._faults, self._measuring = [], self._no_faults(), False
         self._lives, self._dropped = Lives(), Lives()
         self._jumps, self._uncounted = Jumps(self.keep), False
+        self._running_loss = has_running_loss(self.model)
         self._close()
         check_names(self.name, [c.name for c in getattr(fit_under_way(), "callbacks", []) if isinstance(c, ReluProbe)])
         self._keys = select(find_relus(self.model), self.layers, self.model)
@@ -216,7 +217,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         done = batch + (steps if batch == self._batch and isinstance(steps, int) else 1)
         limit = self.params.get("steps")
         done = done if limit is None else min(done, int(limit))
-        self._jumps.see(done, logs.get("loss") if has_running_loss(self.model) else None)
+        self._jumps.see(done, logs.get("loss") if self._running_loss else None)
 
     def _report_on(self, epoch: int) -> None:
         self._guarded("measuring", lambda: self._measure(epoch))
@@ -280,11 +281,11 @@ class ReluProbe(tf.keras.callbacks.Callback):
     def _guarded(self, part: str, work: Callable[[], None]) -> None:
         """Run-time errors never stop a fit: one warning, the part is switched off, and the report says so."""
         try:
-            self._faults.run(part, work)
+            fine = self._faults.run(part, work)
         except Exception:
             self._close()  # strict; Keras skips on_train_end
             raise
-        if self.reports and self.reports[-1].incomplete != self._incomplete:
+        if not fine and self.reports and self.reports[-1].incomplete != self._incomplete:
             self.reports[-1] = replace(self.reports[-1], incomplete=self._incomplete)
 
     def _close(self) -> None:

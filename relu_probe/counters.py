@@ -17,11 +17,13 @@ import tensorflow as tf
 
 from relu_probe.beside import side_by_side
 from relu_probe.blocks import Block, Counted, variables
+from relu_probe.calls import Backward, Forward
 from relu_probe.frozen import is_frozen, nan_weights
+from relu_probe.hunt import Hunted
 from relu_probe.kernels import EXACT
 from relu_probe.relus import ReluLayer
 from relu_probe.report import LayerReport
-from relu_probe.tallies import Backward, Forward, Sums, batch_size, wanted
+from relu_probe.tallies import Sums, batch_size, wanted
 
 
 class Counters:
@@ -127,7 +129,7 @@ class Counters:
         # A call in another graph than the step's may be in a function that the user has XLA compile.
         xla = self.jit if gathered else None
         sums = [Sums.of(group, samples, xla=xla, sums=self.activation_sum) for group in groups]
-        sums.sort(key=lambda layers: not layers.hunted)
+        sums.sort(key=lambda layers: not isinstance(layers.counts, Hunted))
         keys = tuple(key for layers in sums for key in layers.keys)
         with self._lock:
             if keys not in self._blocks:

@@ -22,7 +22,9 @@ class Faults:
     >>> with warnings.catch_warnings():
     ...     warnings.simplefilter("ignore")
     ...     faults.run("logging", lambda: 1 / 0)
+    False
     >>> faults.run("logging", lambda: print("never called"))
+    False
     >>> "logging" in faults, faults.why
     (True, 'logging stopped: ZeroDivisionError: division by zero')
     """
@@ -42,19 +44,21 @@ class Faults:
     def switched_off(self, part: str) -> bool:
         return part in self and part not in self._lasting
 
-    def run(self, part: str, work: Callable[[], None]) -> None:
-        """KeyboardInterrupt and SystemExit are no errors, and pass."""
+    def run(self, part: str, work: Callable[[], None]) -> bool:
+        """Whether it was done. KeyboardInterrupt and SystemExit are no errors, and pass."""
         if self.switched_off(part):
-            return
+            return False
         try:
             work()
         except Exception as error:
             if self.strict or part in self._passing:
                 raise
             if part in self:  # said once
-                return
+                return False
             self._reasons[part] = reason = f"{part} stopped: {_say(error)}"
             warnings.warn(f"relu_probe: {reason} The training goes on. strict=True would raise.", stacklevel=3)
+            return False
+        return True
 
 
 def reason(error: Exception) -> str:

@@ -32,17 +32,20 @@ def counts(masks: list[Mask], axis: int, xla: bool | None) -> tf.Tensor:
     shape = masks[0][0].shape
     if xla and axis != 1:
         return _packed(masks)
-    if _in_bytes(shape, axis, xla):
-        return tf.stack([_bytes(mask) for mask in masks])
-    whole = [reduce(tf.logical_and, mask) for mask in masks]
-    if shape.rank == 2 and axis != 1:  # few operations are what small models want
+    if shape.rank == 2 and axis != 1 and not in_bytes(shape, axis, xla):  # few operations are what small models want
+        whole = [reduce(tf.logical_and, mask) for mask in masks]
         return tf.reshape(_floats(joined(whole, 1), axis), [len(masks), shape[1]])
-    return tf.stack([_floats(mask, axis) for mask in whole])
+    return tf.stack([vector(mask, axis, xla) for mask in masks])
+
+
+def vector(mask: Mask, axis: int, xla: bool | None = False) -> tf.Tensor:
+    """`counts` of one mask, without XLA: `(neurons,)`."""
+    return _bytes(mask) if in_bytes(mask[0].shape, axis, xla) else _floats(reduce(tf.logical_and, mask), axis)
 
 
 def most(output: tf.Tensor, axis: int, xla: bool | None) -> int:
     """The positions up to which `counts` is right for such an output."""
-    floats = output.shape.rank == 2 and axis != 1 and not xla and not _in_bytes(output.shape, axis, xla)
+    floats = output.shape.rank == 2 and axis != 1 and not xla and not in_bytes(output.shape, axis, xla)
     return EXACT if floats and output.shape[0] is None else 2**62
 
 
@@ -50,7 +53,7 @@ def total(values: tf.Tensor, axis: int) -> tf.Tensor:
     """The sum of each neuron's values, `(neurons,)`."""
     if axis == 1:
         return tf.reduce_sum(values, [0, *range(2, values.shape.rank)])
-    return _sum_rows(_over_places(values))
+    return sum_rows(_over_places(values))
 
 
 def _packed(masks: list[Mask]) -> tf.Tensor:
@@ -71,7 +74,7 @@ def _packed(masks: list[Mask]) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(tf.bitwise.bitwise_and(tf.bitwise.right_shift(sums[None], shifts), most), tf.int64), 1)
 
 
-def _in_bytes(shape: tf.TensorShape, axis: int, xla: bool | None) -> bool:
+def in_bytes(shape: tf.TensorShape, axis: int, xla: bool | None) -> bool:
     large = shape.rank > 2 or shape[-1] >= _WIDE
     return xla is False and axis != 1 and large and shape[-1] % 4 == 0 and not on_gpu()
 
@@ -91,7 +94,7 @@ def _bytes(mask: Mask) -> tf.Tensor:
 def _floats(mask: tf.Tensor, axis: int) -> tf.Tensor:
     values = tf.cast(mask, tf.float32)
     if mask.shape.rank == 2 and axis != 1 and (mask.shape[0] or 0) <= EXACT:
-        return _sum_rows(values)
+        return sum_rows(values)
     places = mask.shape[2:].num_elements() if axis == 1 else mask.shape[-2]
     if places is None or places > EXACT:
         values = tf.cast(mask, tf.int64)
@@ -107,7 +110,7 @@ def _over_places(values: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.reduce_sum(values, -2), [-1, values.shape[-1]])
 
 
-def _sum_rows(values: tf.Tensor) -> tf.Tensor:
+def sum_rows(values: tf.Tensor) -> tf.Tensor:
     """What the bias of a layer gets as its gradient: the fastest sum over rows that TensorFlow has."""
     return tf.raw_ops.BiasAddGrad(out_backprop=values)
 

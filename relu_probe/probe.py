@@ -11,12 +11,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from relu_probe.calls import Backward, Forward
 from relu_probe.counters import Counters
 from relu_probe.gradients import forget_with
 from relu_probe.relus import ReluLayer
 from relu_probe.standing_in import put
 from relu_probe.support import is_loop_or_branch
-from relu_probe.tallies import Backward, Forward
 
 _MARK = "_relu_probe_original"  # on our own wrapper function: the call that it wraps
 _lock = threading.RLock()

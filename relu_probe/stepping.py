@@ -13,7 +13,7 @@ from relu_probe.kept import Kept
 from relu_probe.last import fit_under_way
 from relu_probe.probe import attached
 from relu_probe.relus import find_relus
-from relu_probe.standing_in import put, standing_in
+from relu_probe.standing_in import standing_in
 
 _kept = Kept()
 _fits = Kept()  # Keras's list of callbacks, of the fit that is counted
@@ -65,55 +65,67 @@ def count_next_step(model: Any, *, not_all: bool = False) -> None:
     Args:
         not_all: steps of this fit will be taken without counting, by Keras's own function.
     """
-    armed = isinstance(model.train_function, _OneShot)  # by another probe of this fit
-    if not armed and kept_counters(model).failure is None:
-        model.__dict__["train_function"] = _OneShot(model, model.train_function, not_all)
+    original, counters = model.train_function, kept_counters(model)
+    if isinstance(original, _OneShot) or counters.failure is not None:  # armed by another probe of this fit
+        return
+    shot = getattr(original, "_relu_probe", None)
+    if shot is None or shot.counters is not counters:
+        shot = _OneShot(model, original, counters)
+    shot.not_all = not_all
+    model.__dict__["train_function"] = shot
 
 
 class _OneShot:
-    def __init__(self, model: Any, original: Callable[..., Any], not_all: bool) -> None:
-        self.model = model
-        self.original = original
-        self.not_all = not_all
+    """Once built it is kept with Keras's train function: a second fit would reuse a function that was traced without
+    probes, and one built for each fit leaks about 1 MB. What it does at every step is little, and a small model's step
+    would show more of it: the cache that it finds is cold."""
+
+    def __init__(self, model: Any, original: Callable[..., Any], counters: Counters) -> None:
+        self.model, self.original, self.counters = model, original, counters
+        self.function: Any = None  # the counted train function, once it is built
+        self.step: Any = None
+        self.not_all = self.lent = False
 
     def __call__(self, iterator: Any) -> Any:
         self.model.__dict__["train_function"] = self.original
-        counters = kept_counters(self.model)
-        counters.untraceable = None
+        self.counters.untraceable = None
         try:
-            step, function = _counted(self.model, self.original, counters)
-            restore = put(self.model, "train_step", step)  # no context manager: this runs at every step
-            try:
-                logs = function(iterator)
-            finally:
-                restore()
+            if self.function is None:
+                self._build()
+            logs = self._run(iterator)
         except Exception:
-            if counters.untraceable is None:  # a step was run, and cannot be repeated: its batch is gone
+            if self.counters.untraceable is None:  # a step was run, and cannot be repeated: its batch is gone
                 raise
         else:
             if self.not_all:
                 _trace(self.original, iterator)
-            _lend_trace(function, self.original)
+            self.lent = self.lent or _lend_trace(self.function, self.original)
             return logs
-        counters.give_up()
+        self.counters.give_up()
         return self.original(iterator)
 
+    def _build(self) -> None:
+        try:
+            _check_trainable(self.model, self.original)
+            self.step = counted_step(self.model.train_step, self.counters)
+            self.function = _train_function(self.model, self.step)
+            self.original._relu_probe = self  # type: ignore[attr-defined]
+        except Exception as error:
+            self.counters.untraceable = error
+            raise
 
-def _counted(model: Any, original: Any, counters: Counters) -> tuple[Any, Any]:
-    """The counted step and train function, built once for each train function of Keras's and kept with it.
-
-    A second fit would reuse a function that was traced without probes; building one a fit leaks about 1 MB each.
-    """
-    try:
-        kept = original.__dict__.get("_relu_probe")
-        if kept is None or kept[0] is not counters:
-            _check_trainable(model, original)
-            step = counted_step(model.train_step, counters)
-            kept = original._relu_probe = (counters, step, _train_function(model, step))
-        return kept[1], kept[2]
-    except Exception as error:
-        counters.untraceable = error
-        raise
+    def _run(self, iterator: Any) -> Any:
+        """`train_step` is looked up when a batch of a new shape is traced; no context manager."""
+        own = self.model.__dict__
+        before = own.get("train_step", self)
+        own["train_step"] = self.step
+        try:
+            return self.function(iterator)
+        finally:
+            if before is self:
+                del own["train_step"]
+            else:
+                own["train_step"] = before
 
 
 def _train_function(model: Any, step: Callable[..., Any]) -> Any:
@@ -155,11 +167,12 @@ def _tf_functions(original: Any) -> list[Any]:
     return [f for f in [original, *cells] if hasattr(f, "experimental_get_tracing_count")]
 
 
-def _lend_trace(function: Any, original: Any) -> None:
+def _lend_trace(function: Any, original: Any) -> bool:
     """Keras's TensorBoard callback shows the graph of `model.train_function`, and fails where that was never traced."""
     name = "_concrete_variable_creation_fn"  # TensorFlow overwrites it when it traces the original
     if hasattr(function, name) and not hasattr(original, name):
         setattr(original, name, getattr(function, name))
+    return True
 
 
 def counted_step(train_step: Callable[..., Any], counters: Counters) -> Callable[..., Any]:

@@ -1,0 +1,78 @@
+"""What happened in one call of a layer? What it gave, what came back, and at how many positions of each neuron."""
+
+from functools import reduce
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from relu_probe.kernels import Mask, counts
+from relu_probe.relus import ReluLayer
+
+
+class Forward(NamedTuple):
+    """One call of a layer, or of several whose outputs stand side by side."""
+
+    keys: tuple[str, ...]
+    neurons: tuple[int, ...]
+    relu: ReluLayer  # the first of them
+    output: tf.Tensor
+    source: tf.Tensor  # where NaN are looked for: the output, or the pre-activation
+
+
+class Backward(NamedTuple):
+    """One backward pass through one call."""
+
+    keys: tuple[str, ...]
+    neurons: tuple[int, ...]
+    relu: ReluLayer
+    output: tf.Tensor  # of the call
+    gradient: tf.Tensor  # as it is passed on
+    call: list[tf.Tensor]  # the positions of this call that are counted already: a second tape adds only new ones
+
+
+Call = list[Forward | Backward]  # the one output, and the backward passes to it
+
+
+def flow(tally: Backward) -> tf.Tensor:
+    """dL/dz where the graph shows it, else dL/da: they differ where the neuron is off. (What nobody reads but the ReLU's own
+    backward pass, TensorFlow overwrites with its result instead of taking new memory.)"""
+    if not tf.executing_eagerly() and tally.relu.ceiling is None:
+        for op in tally.gradient.consumers():
+            if op.type == "ReluGrad" and op.inputs[0] is tally.gradient and op.inputs[1] is tally.output:
+                return op.outputs[0]
+    return tally.gradient
+
+
+def masks_of(call: Call) -> tuple[Mask, Mask]:
+    """Where it is active, and where a gradient arrives; empty where there was no call, or no backward pass."""
+    fires = call[0].output > 0
+    flows = [_new(t) for t in call if isinstance(t, Backward)]
+    return (
+        [fires] if any(isinstance(t, Forward) for t in call) else [],
+        # dL/dz = dL/da * relu'(z) is zero where the neuron is off, even where dL/da is infinite.
+        [reduce(tf.logical_or, flows), fires] if flows else [],
+    )
+
+
+def nan_mask(call: Call) -> Mask:
+    return [tf.math.is_nan(t.source) for t in call if isinstance(t, Forward)]
+
+
+def call_counts(call: Call, axis: int, xla: bool | None) -> tf.Tensor:
+    """What it adds, `(3, neurons)`: positions active, with a gradient and NaN."""
+    masks = [*masks_of(call), nan_mask(call)]
+    found = counts([mask for mask in masks if mask], axis, xla)
+    if all(masks):
+        return found
+    each = iter(tf.unstack(found))
+    return tf.stack([next(each) if mask else tf.zeros_like(found[0]) for mask in masks])
+
+
+def _new(tally: Backward) -> tf.Tensor:
+    """Where a gradient arrives, and was not counted yet. At the ceiling of a bounded ReLU relu'(z) is zero, too."""
+    flows, ceiling = flow(tally) != 0, tally.relu.ceiling
+    if ceiling is not None:
+        flows &= tally.output != tf.cast(ceiling, tally.output.dtype)
+    before = [mask for mask in tally.call if tf.executing_eagerly() or mask.graph is flows.graph]
+    tally.call.append(flows | before[-1] if before else flows)
+    return flows & ~before[-1] if before else flows
