@@ -31,9 +31,10 @@ class Hunted(NamedTuple):
         )
 
 
-def may_hunt(neurons: tuple[int, ...], xla: bool | None) -> bool:
-    """Not where a choice would wait for a value, nor on a GPU, where a sum may hide a NaN."""
-    return max(neurons) > NARROW and xla is False and not tf.executing_eagerly() and not on_gpu()
+def may_hunt(neurons: tuple[int, ...], rank: int, xla: bool | None) -> bool:
+    """Not where a choice would wait for a value."""
+    large = rank > 2 or max(neurons) > NARROW
+    return large and xla is False and not tf.executing_eagerly() and not on_gpu()
 
 
 def hunted(calls: list[Call], axis: int) -> Hunted:

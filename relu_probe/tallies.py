@@ -47,7 +47,7 @@ class Sums(NamedTuple):
                 keys,
                 neurons,
                 counts=hunted(calls, axis)
-                if forward and may_hunt(neurons, xla)
+                if forward and may_hunt(neurons, output.shape.rank, xla)
                 else _sum([call_counts(call, axis, xla) for call in calls], tf.int64),
                 activation_sum=_sum(
                     [total(tf.cast(a, tf.float64), axis) for a in outputs] or [np.zeros(size)], tf.float64
