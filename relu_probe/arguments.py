@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 def check_arguments(*, log_dir: Any, data: Any, freq: Any, name: Any, at_start: Any, keep: Any) -> None:
     """
@@ -15,6 +17,10 @@ def check_arguments(*, log_dir: Any, data: Any, freq: Any, name: Any, at_start: 
     _check_log_dir(log_dir)
     _check_keep(keep)
     _check_at_start(at_start, data)
+
+
+def is_whole(value: Any, least: int = 1) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)
 
 
 def check_names(name: str, names: list[str]) -> None:
@@ -35,14 +41,14 @@ def _check_at_start(at_start: Any, data: Any) -> None:
 
 
 def _check_keep(keep: Any) -> None:
-    if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int) or keep < 1):
+    if keep is not None and (not is_whole(keep)):
         raise ValueError(
             f"keep is {keep!r}; expected a whole number of reports >= 1, or None for all. keep=100 keeps the newest 100."
         )
 
 
 def _check_freq(freq: Any) -> None:
-    if isinstance(freq, bool) or not isinstance(freq, int) or freq < 1:
+    if not is_whole(freq):
         raise ValueError(f"freq is {freq!r}; expected a whole number of epochs >= 1. freq=1 measures every epoch.")
 
 
@@ -58,6 +64,8 @@ def _check_log_dir(log_dir: Any) -> None:
         raise TypeError(
             f"log_dir is {log_dir!r:.60} ({type(log_dir).__name__}); expected a path. Data goes into data=."
         )
+    if "\0" in os.fspath(log_dir):
+        raise ValueError(f"log_dir is {log_dir!r}; expected a path, which has no null character in it.")
     there = next((path for path in (Path(log_dir), *Path(log_dir).parents) if os.path.exists(path)), Path())
     if not there.is_dir():
         raise ValueError(

@@ -20,7 +20,14 @@ from relu_probe.lives import History, Lives, history
 from relu_probe.measuring import has_loss, measurer_of
 from relu_probe.relus import find_relus, select
 from relu_probe.report import Report
-from relu_probe.stepping import begin_counting, count_next_step, counters_of_this_fit, kept_counters, training_counters
+from relu_probe.stepping import (
+    begin_counting,
+    count_next_step,
+    count_no_step,
+    counters_of_this_fit,
+    kept_counters,
+    training_counters,
+)
 from relu_probe.summaries import Summaries
 from relu_probe.support import check_model, has_several_workers
 
@@ -169,6 +176,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._guarded("dating", lambda: self._date(int(batch), logs or {}))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        count_no_step(self.model)
         if self._measuring:
             self._report_on(epoch)
         else:
@@ -215,7 +223,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         # Of the steps of one execution Keras 3.3 names the first, later ones the last, even if the data ended before.
         steps = getattr(self.model, "steps_per_execution", 1)  # under tf_keras a variable, and the last step is named
         done = batch + (steps if batch == self._batch and isinstance(steps, int) else 1)
-        limit = self.params.get("steps")
+        limit = (getattr(self, "params", None) or {}).get("steps")  # None where the hooks are called by hand
         done = done if limit is None else min(done, int(limit))
         self._jumps.see(done, logs.get("loss") if self._running_loss else None)
 
@@ -232,8 +240,11 @@ class ReluProbe(tf.keras.callbacks.Callback):
             report = Report(counters.read(self._keys, self.activation_sum), epoch)
             counters.check(self._jumps.epoch_steps)
         else:
-            found = measurer_of(self.model).run(self._batches)
-            report = replace(found.select(self._keys), epoch=epoch)
+            counters = measurer_of(self.model).counters
+            report = replace(measurer_of(self.model).run(self._batches).select(self._keys), epoch=epoch)
+        if (missing := counters.missing(self._keys)) and self.strict:
+            raise ValueError(f"{missing}.")
+        self._missed = "; ".join(filter(None, (self._missed, missing)))
         report = replace(report, source=self._source, incomplete=self._incomplete)
         self.reports.append(self._lives.follow(report))
         while self.keep is not None and len(self.reports) > self.keep:

@@ -75,8 +75,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> tuple[int, str]:
     limits = Limits(args.max_dead, args.max_zero_gradient)
-    for path in filter(None, (args.json, args.csv)):
-        _refuse_output(path)
+    taken = [args.model, args.data]
+    for path in (path for path in (args.json, args.csv) if path is not None):
+        _refuse_output(path, taken)
+        taken.append(path)
     inputs.refuse_model(args.model, args.trust_model)
     data = inputs.load_data(args.data)
     _progress("Loading TensorFlow and the model ...")
@@ -105,10 +107,12 @@ def _verdict(report: Report, limits: Limits) -> tuple[int, str]:
     return ALIVE, f"alive: no layer above {limits} on {report.samples:,} samples"
 
 
-def _refuse_output(path: str) -> None:
+def _refuse_output(path: str, taken: list[str]) -> None:
     directory = os.path.dirname(path) or "."
-    if os.path.isdir(path) or not os.access(directory, os.W_OK):
-        raise ValueError(f"{path} cannot be written; expected a file in a directory that exists.")
+    if not path or os.path.isdir(path) or not os.path.isdir(directory) or not os.access(directory, os.W_OK):
+        raise ValueError(f"{path or repr(path)} cannot be written; expected a file in a directory that exists.")
+    if os.path.realpath(path) in map(os.path.realpath, taken):
+        raise ValueError(f"{path} is read or written already; expected another file for each. Nothing was overwritten.")
 
 
 def _progress(text: str) -> None:

@@ -6,7 +6,7 @@ than the step's (a loop, a nested `tf.function`) adds at once, to a block of its
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import reduce
@@ -18,6 +18,7 @@ import tensorflow as tf
 from relu_probe.beside import side_by_side
 from relu_probe.blocks import Block, Counted, variables
 from relu_probe.calls import Backward, Forward
+from relu_probe.faults import reason
 from relu_probe.frozen import is_frozen, nan_weights
 from relu_probe.hunt import Hunted
 from relu_probe.kernels import EXACT
@@ -51,11 +52,13 @@ class Counters:
         self.measuring = measuring
         self.strategy = model.distribute_strategy
         self.jit = getattr(model, "jit_compile", None) is True
-        self.failure: Exception | None = None  # why a layer could not be counted
+        self.failure: Exception | None = None  # why nothing could be counted
+        self.left_out: dict[str, str] = {}  # layer -> why it alone could not be
         self.untraceable: Exception | None = None  # why a counted training step could not be made: see stepping.py
         self.users = 0  # of the attached probes, and what takes them off again: see probe.py
         self.detach: list[Callable[[], None]] = []
         self._model = weakref.ref(model)
+        self._widths: dict[str, int] = {}
         self._blocks: dict[tuple[str, ...], Block] = {}
         self._local = threading.local()  # each replica of a MirroredStrategy traces in a thread of its own
         self._lock = threading.RLock()
@@ -114,6 +117,10 @@ class Counters:
         return not self.measuring and is_frozen(relu.layer, self._model())
 
     def record(self, tally: Forward | Backward) -> None:
+        (key,), neurons = tally.keys, tally.neurons[0]
+        if (width := self._widths.setdefault(key, neurons)) != neurons:
+            self._leave_out([key], f"called with {width} and with {neurons} neurons, expected one ReLU layer for each")
+            return
         gathered = getattr(self._local, "gathered", None)
         if gathered is not None and self._local.graph is _graph():
             gathered.append(tally)
@@ -128,7 +135,9 @@ class Counters:
         groups = [[t for t in tallies if t.keys == keys] for keys in dict.fromkeys(t.keys for t in tallies)]
         # A call in another graph than the step's may be in a function that the user has XLA compile.
         xla = self.jit if gathered else None
-        sums = [Sums.of(group, samples, xla=xla, sums=self.activation_sum) for group in groups]
+        sums = [one for group in groups if (one := self._sums(group, samples, xla)) is not None]
+        if not sums:
+            return
         sums.sort(key=lambda layers: not isinstance(layers.counts, Hunted))
         keys = tuple(key for layers in sums for key in layers.keys)
         with self._lock:
@@ -136,6 +145,20 @@ class Counters:
                 neurons = [n for layers in sums for n in layers.neurons]
                 self._blocks[keys] = Block(self.strategy, neurons, self._step_number, self.activation_sum)
         self._blocks[keys].add(sums)
+
+    def _sums(self, group: list[Forward | Backward], samples: Any, xla: bool | None) -> Sums | None:
+        try:
+            return Sums.of(group, samples, xla=xla, sums=self.activation_sum)
+        except Exception as error:  # the other layers are counted all the same
+            self._leave_out(group[0].keys, reason(error))
+            return None
+
+    def _leave_out(self, keys: Iterable[str], why: str) -> None:
+        self.left_out |= {key: f"{key} not counted: {why}" for key in keys}
+
+    def missing(self, keys: list[str]) -> str:
+        """Why some of these layers have no counts, "" where all have."""
+        return "; ".join(self.left_out[key] for key in keys if key in self.left_out)
 
     def traces(self, relus: list[ReluLayer]) -> bool:
         """Whether what was traced with these counters counts `relus`. A trace that failed is not used again."""
@@ -178,7 +201,7 @@ class Counters:
         """Raises what kept the counts of so many training steps from being whole."""
         if self.failure is not None:
             raise self.failure
-        if steps and not self._blocks:
+        if steps and not self._blocks and not self.left_out:
             raise RuntimeError(
                 f"no ReLU layer was called in {steps:,} training steps; expected the steps to call the model's layers. A "
                 "make_train_function of your own has to call self.train_step."
@@ -189,7 +212,7 @@ class Counters:
         with self.strategy.scope():
             found = [pair for names, block in self._blocks.items() for pair in zip(names, block.read())]
         with_gradients = any(counted.backwards for _, counted in found)
-        parts = {key: [counted for name, counted in found if name == key] for key in keys}
+        parts = {key: [one for name, one in found if name == key and key not in self.left_out] for key in keys}
         layers = {key: self._layer(self.relus[key], parts[key], with_gradients) for key in keys}
         return layers if activation_sum else {key: replace(layer, activation_sum=None) for key, layer in layers.items()}
 

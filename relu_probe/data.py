@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from relu_probe.arguments import is_whole
+
 _EXPECTED = "expected arrays (x, (x,), (x, y) or (x, y, sample_weight)), a batched tf.data.Dataset or a PyDataset"
 
 
@@ -26,6 +28,8 @@ def read(data: Any, batch_size: int = 32, max_samples: int | None = None) -> Bat
     _positive("batch_size", batch_size)
     if max_samples is not None:
         _positive("max_samples", max_samples)
+        max_samples = min(int(max_samples), 2**62)
+    batch_size = min(int(batch_size), 2**31)
     if isinstance(data, tf.data.Dataset):
         return _from_dataset(data, max_samples)
     if hasattr(data, "__getitem__") and hasattr(data, "on_epoch_end"):  # PyDataset, and tf_keras' Sequence
@@ -80,10 +84,10 @@ def _trimmed(dataset: Any, limit: int) -> Any:
     def cut(seen: tf.Tensor, batch: Any) -> tuple[Any, Any]:
         size = tf.shape(tf.nest.flatten(batch)[0], tf.int64)[0]
         keep = tf.minimum(size, limit - seen)
-        return seen + keep, (keep, tf.nest.map_structure(lambda t: t[:keep], batch))
+        return seen + keep, (limit - seen, tf.nest.map_structure(lambda t: t[:keep], batch))
 
-    pairs = dataset.scan(tf.constant(0, tf.int64), cut).take_while(lambda keep, batch: keep > 0)
-    return pairs.map(lambda keep, batch: batch)
+    pairs = dataset.scan(tf.constant(0, tf.int64), cut).take_while(lambda left, batch: left > 0)
+    return pairs.map(lambda left, batch: batch)
 
 
 def _from_pydataset(data: Any) -> Any:
@@ -111,7 +115,7 @@ def _spec(*leaves: Any) -> tf.TensorSpec:
 
 
 def _as_tuple(batch: Any) -> tuple[Any, ...]:
-    return batch if isinstance(batch, tuple) else (batch,)
+    return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)  # as `fit` takes them
 
 
 def _to_arrays(value: Any) -> Any:
@@ -151,5 +155,5 @@ def _tuples(value: Any) -> Any:
 
 
 def _positive(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+    if not is_whole(value):
         raise ValueError(f"{name} is {value!r}; expected a whole number >= 1.")

@@ -1,5 +1,6 @@
 """Has a training been above its limits for too long? It reads reports, one after another; NumPy only."""
 
+from relu_probe.arguments import is_whole
 from relu_probe.limits import Excess, Limits, explain
 from relu_probe.report import Report
 
@@ -29,7 +30,7 @@ class Guard:
     """
 
     def __init__(self, limits: Limits, patience: int = 0, on_limit: str = "stop") -> None:
-        if isinstance(patience, bool) or not isinstance(patience, int) or patience < 0:
+        if not is_whole(patience, least=0):
             raise ValueError(f"patience is {patience!r}; expected a whole number of reports >= 0.")
         if on_limit not in ACTIONS:
             raise ValueError(f"on_limit is {on_limit!r}; expected 'stop' or 'raise'.")

@@ -130,6 +130,28 @@ def compilation(model: Any) -> Any:
     return getattr(model, "_compile_config", None)
 
 
+def modes(model: Any) -> list[Any]:
+    """What a user may change in a layer that is built, so that a step traced before runs another model."""
+    return [
+        (id(layer), id(getattr(layer, "activation", None)), getattr(layer, "quantization_mode", None), _has_lora(layer))
+        for layer in (place.layer for place in walk(model))
+    ]
+
+
+def steady_weights(model: Any) -> set[int]:
+    """The ids of those that inference leaves alone: what is trained, and what Keras's own layers hold, which may be much.
+
+    Another layer may count its calls in a weight of its own, and a stateful RNN has its state there.
+    """
+    layers = [layer for layer in model._flatten_layers(include_self=False) if keras_class(layer)]
+    leaves = [layer for layer in layers if not _children(layer) and not getattr(layer, "stateful", False)]
+    return {id(v) for v in [*model.trainable_weights, *(v for layer in leaves for v in layer.weights)]}
+
+
+def _has_lora(layer: Any) -> bool:
+    return bool(getattr(layer, "lora_enabled", False))
+
+
 def _keras_modules(layer: Any) -> list[str]:
     return [c.__module__ for c in type(layer).__mro__ if _own(c)]
 

@@ -12,6 +12,7 @@ from relu_probe import data as data_module
 from relu_probe.counters import Counters
 from relu_probe.faults import reason
 from relu_probe.kept import Kept
+from relu_probe.layers import compilation, modes, steady_weights
 from relu_probe.probe import attached
 from relu_probe.relus import find_relus, select
 from relu_probe.report import Report
@@ -79,13 +80,13 @@ class Measurer:
 
     def __init__(self, model: Any) -> None:
         self.model: Any = weakref.ref(model)
-        self.state = _identity(model)
+        self.state, self.modes = _identity(model), modes(model)
         self.counters = Counters(model, find_relus(model), activation_sum=True, measuring=True)
         self._steps: dict[Any, Any] = {}
 
     def fits(self, model: Any) -> bool:
         same = len(self.state) == len(now := _identity(model)) and all(a is b for a, b in zip(self.state, now))
-        return same and self.counters.traces(find_relus(model))
+        return same and self.modes == modes(model) and self.counters.traces(find_relus(model))
 
     def run(self, batches: data_module.Batches, verbose: int | str = 0) -> Report:
         model, counters = self.model(), self.counters
@@ -95,7 +96,10 @@ class Measurer:
             self._pass_over(batches, gradients, _progress(batches, verbose))
         if counters.failure is not None:
             raise counters.failure
-        report = Report(counters.read(list(counters.relus)), source="measure")
+        missing = counters.missing(list(counters.relus))
+        report = Report(counters.read(list(counters.relus)), source="measure", incomplete=missing)
+        if not report.samples and missing:
+            raise ValueError(f"nothing could be measured: {missing}.")
         if not report.samples:
             raise ValueError("data is empty (0 samples); expected at least 1. Check the split or filter that made it.")
         return report
@@ -211,9 +215,9 @@ def _loss(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
 
 @contextmanager
 def _left_as_found(model: Any) -> Iterator[None]:
-    """`compute_loss` moves metric trackers, and some layers their seed states: both are put back."""
-    weights = {id(v) for v in model.weights}
-    states = [v for v in [*_metric_variables(model), *model.variables] if id(v) not in weights]
+    """`compute_loss` moves metric trackers, and some layers their seed states or counters: all are put back."""
+    steady = steady_weights(model)
+    states = [v for v in [*_metric_variables(model), *model.variables] if id(v) not in steady]
     before = [(v, tf.identity(tf.convert_to_tensor(v))) for v in states]
     try:
         yield
@@ -235,7 +239,7 @@ def _identity(model: Any) -> tuple[Any, ...]:
     """What a traced step depends on, beside the layers."""
     optimizer = getattr(model, "optimizer", None)
     scale = getattr(optimizer, "dynamic_scale", None)  # Keras 3 makes it at the first step, and until then a constant
-    return (getattr(model, "loss", None), optimizer, scale, _jit(model), bool(model.run_eagerly))
+    return (getattr(model, "loss", None), optimizer, compilation(model), scale, _jit(model), bool(model.run_eagerly))
 
 
 def _jit(model: Any) -> bool:

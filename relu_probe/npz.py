@@ -43,6 +43,11 @@ def _array(path: str | os.PathLike[str], archive: ZipFile, info: ZipInfo) -> NDA
                 f"{info.filename} holds Python objects; expected numbers. Save an array of one number type."
             )
         start = member.tell()
+    if info.file_size != start + dtype.itemsize * int(np.prod(shape, dtype=object)):
+        raise ValueError(
+            f"{info.filename} has {info.file_size - start:,} bytes of numbers; expected those of {dtype} of shape {shape}. "
+            "It is cut off: write the file again."
+        )
     if info.compress_type != ZIP_STORED or not np.prod(shape):  # an empty map is an error
         with np.load(path) as file:
             return np.asarray(file[info.filename.removesuffix(".npy")])

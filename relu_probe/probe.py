@@ -43,8 +43,7 @@ class Probe:
 
     def _check_context(self) -> None:
         """Of a vectorized body only what its result depends on is run for every step: a count would be of one."""
-        scope = "" if tf.executing_eagerly() else tf.compat.v1.get_default_graph().get_name_scope()
-        if any(part.startswith("loop_body") for part in scope.split("/")):
+        if _is_vectorized():
             raise ValueError(
                 f"layer {self.relu.key!r} is called inside tf.vectorized_map, as Keras 3's TimeDistributed does where the "
                 "number of time steps is unknown; its counts would be wrong. Give the time axis a fixed length, or call "
@@ -57,7 +56,7 @@ class Probe:
         Only where the tape is outside: a step inside a loop, tape and all, is differentiated where it was called.
         """
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-        if graph is not None and graph is not a.graph and is_loop_or_branch(graph):
+        if graph is not None and graph is not getattr(a, "graph", graph) and is_loop_or_branch(graph):
             raise ValueError(
                 f"layer {self.relu.key!r} is called inside tf.while_loop, tf.map_fn or tf.cond, through which its gradient "
                 "cannot be counted; expected a call outside of them. Write the loop in Python, or compile the model with "
@@ -78,7 +77,7 @@ class Probe:
                 passed = tf.identity(gradient)  # its consumers tell whether anybody wants it
                 try:
                     self._check_backward(a)
-                    if not self.counters.is_frozen(self.relu):
+                    if not (self.counters.is_frozen(self.relu) or _is_vectorized()):  # a Jacobian's rows are no loss's
                         self.counters.record(Backward(keys, neurons, self.relu, a, passed, call))
                 except Exception as error:
                     self.counters.failure = error
@@ -114,13 +113,21 @@ def _attach(relu: ReluLayer, counters: Counters) -> Callable[[], None]:
     layer, probe = relu.layer, Probe(relu, counters)
     if layer is None:
         return lambda: None
-    call = getattr(layer.call, _MARK, layer.call)  # of two counters the inner one counts (a measure inside a watch)
+    name = "quantized_call" if getattr(layer, "quantization_mode", None) else "call"  # which of them Keras 3 calls
+    call = getattr(layer, name)
+    call = getattr(call, _MARK, call)  # of two counters the inner one counts (a measure inside a watch)
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         return probe(call(*args, **kwargs))
 
     setattr(counted, _MARK, call)
-    return put(layer, "call", counted)
+    return put(layer, name, counted)
+
+
+def _is_vectorized() -> bool:
+    """Whether this is the body of a `tf.vectorized_map` or a Jacobian."""
+    scope = "" if tf.executing_eagerly() else tf.compat.v1.get_default_graph().get_name_scope()
+    return any(part.startswith("loop_body") for part in scope.split("/"))
 
 
 def _before_relu(output: tf.Tensor) -> tf.Tensor:

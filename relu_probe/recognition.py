@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from relu_probe.layers import keras_class
+
 _NEGATIVE = (-1.0, -1e-3, -1e4, -0.1, -1e-6, -1e-20, -0.5, -3.0, -100.0)  # most functions fail at the first
 _POSITIVE = (1e-3, 0.1, 0.5, 1.0, 3.0, 100.0)
 _LARGE = (1e4, 1e6)
@@ -35,10 +37,28 @@ def _never_changes(function: Any) -> bool:
 
 def _looks_like_relu(function: Any) -> bool:
     return (
-        all(_value(function, point) == 0 for point in _NEGATIVE)
+        not _has_effects(function)
+        and all(_value(function, point) == 0 for point in _NEGATIVE)
         and all(_value(function, point) >= 0 for point in _POSITIVE)
         and all(_value(function, point) > 0 for point in _LARGE)
     )
+
+
+def _has_effects(function: Any) -> bool:
+    """Whether a call draws random numbers or moves a variable. Such a function is never called, only traced: to evaluate it
+    would change the training. None of Keras's own does."""
+    layer = getattr(function, "__self__", None)
+    inner = getattr(layer, "activation", None) or getattr(layer, "function", None)  # of an Activation, a Lambda
+    if _never_changes(inner or function) or (keras_class(layer) and inner is None):
+        return False
+    try:
+        with tf.init_scope(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            point = tf.TensorSpec((1, 1), tf.float32)
+            graph = tf.function(function, autograph=False).get_concrete_function(point).graph
+        return any(op.op_def.is_stateful and op.type != "ReadVariableOp" for op in graph.get_operations())
+    except Exception:
+        return True  # of what cannot be called on a tensor nothing is known
 
 
 def relu_ceiling(function: Any) -> float | None:

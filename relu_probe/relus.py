@@ -6,9 +6,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from relu_probe.layers import Place, ending, inbound, only_activates, sources_of, walk
+from relu_probe.layers import Place, ending, inbound, keras_class, only_activates, sources_of, walk
 from relu_probe.names import matching, unique
 from relu_probe.recognition import is_relu, relu_ceiling, relu_threshold
+
+_OTHER_AXES = ("EinsumDense", "Reshape", "Permute", "Lambda", "Transpose", "Moveaxis", "Swapaxes", "Einsum")
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def _neuron_axis(place: Place) -> int:
     for _ in range(32):  # back through what keeps the axes: BatchNormalization, pooling, Dropout
         if data_format := getattr(layer, "data_format", None):
             return 1 if data_format == "channels_first" and "Flatten" not in type(layer).__name__ else -1
-        if not sources or type(layer).__name__ in ("Dense", "EinsumDense", "Reshape", "Permute"):
+        if not sources or isinstance(layer, tf.keras.layers.Dense) or keras_class(layer) in _OTHER_AXES:
             return -1
         layer = sources[0]
         sources = [source for node in inbound(layer) for source in node]

@@ -68,11 +68,23 @@ def count_next_step(model: Any, *, not_all: bool = False) -> None:
     original, counters = model.train_function, kept_counters(model)
     if isinstance(original, _OneShot) or counters.failure is not None:  # armed by another probe of this fit
         return
+    if original is None:
+        counters.failure = RuntimeError(
+            "the hooks of the callback were called without a fit, and the model has no training step yet; expected "
+            "model.fit(callbacks=[probe]). For a training loop of your own use `with watch(model) as w`."
+        )
+        return
     shot = getattr(original, "_relu_probe", None)
     if shot is None or shot.counters is not counters:
         shot = _OneShot(model, original, counters)
     shot.not_all = not_all
     model.__dict__["train_function"] = shot
+
+
+def count_no_step(model: Any) -> None:
+    """Takes off what no step has used: where the hooks are called by hand, and the model's own step is not."""
+    if isinstance(armed := model.train_function, _OneShot):
+        model.__dict__["train_function"] = armed.original
 
 
 class _OneShot:

@@ -38,6 +38,8 @@ def is_loop_or_branch(graph: Any) -> bool:
 
 
 def _not_a_model(model: Any) -> str:
+    if isinstance(model, tf.keras.layers.Layer):
+        return f"found the layer {model.name!r} ({type(model).__name__}); expected a Keras model. Make one around it."
     module = type(model).__module__
     if module.startswith("tf_keras") or any(c.__module__.startswith("tf_keras.") for c in type(model).__mro__):
         return (

@@ -38,6 +38,8 @@ class Sums(NamedTuple):
     ) -> "Sums":
         forward = [t for t in tallies if isinstance(t, Forward)]
         keys, neurons, relu, output, *_ = tallies[0]
+        if not output.dtype.is_floating:
+            raise ValueError(f"its output is {output.dtype.name}, expected a floating type")
         axis, size, outputs = relu.axis, sum(neurons), [t.output for t in forward]
         calls = [
             [u for u in tallies if u.output is output] for output in {id(t.output): t.output for t in tallies}.values()

@@ -32,7 +32,10 @@ class Watch:
         """
         if self._counters.failure is not None:
             raise self._counters.failure
-        report = Report(self._counters.read(self._keys), source="watch")
+        missing = self._counters.missing(self._keys)
+        report = Report(self._counters.read(self._keys), source="watch", incomplete=missing)
+        if not report.samples and missing:
+            raise RuntimeError(f"watch could count nothing: {missing}.")
         if not report.samples:
             raise RuntimeError(
                 f"watch counted no call of model {self._model.name!r}: it was not called in the block, or only by a "
@@ -54,6 +57,7 @@ def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
 
     Raises:
         ValueError: the model has no ReLU, or `layers` names none.
+        RuntimeError: it is inside another watch of this model.
 
     >>> import tensorflow as tf
     >>> model = tf.keras.Sequential(
@@ -67,6 +71,11 @@ def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
     """
     check_model(model)
     counters = _counters(model)
+    if counters.users:
+        raise RuntimeError(
+            f"model {model.name!r} is watched already, and a second watch would begin its counts anew; expected one block "
+            "at a time. Use the report() of the outer one."
+        )
     counters.reset()
     with attached(counters), _own_functions(model, counters):
         yield Watch(model, counters, select(list(counters.relus.values()), layers, model))
