@@ -1,6 +1,7 @@
 """An .npz file is read as NumPy reads it, in batches where it can be mapped."""
 
 import tracemalloc
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -79,3 +80,15 @@ def test_larger_than_memory_is_fine(tmp_path, model):
     packed = peak(lambda: measure(model, npz.load(tmp_path / "packed.npz"), batch_size=1000))
     assert mapped < x.nbytes / 4
     assert packed > x.nbytes
+
+
+def test_an_array_that_is_cut_off_is_refused(tmp_path):
+    """Mapped past its end it would be read on, in what stands behind it."""
+    np.savez(tmp_path / "whole.npz", x=X, y=Y)
+    with ZipFile(tmp_path / "whole.npz") as whole, ZipFile(tmp_path / "cut.npz", "w") as cut:
+        for name in ("x.npy", "y.npy"):
+            cut.writestr(name, whole.read(name)[: -400 if name == "x.npy" else None])
+    with pytest.raises(
+        ValueError, match=r"x\.npy has 9,488 bytes of numbers; expected those of float64 of shape \(103"
+    ):
+        npz.load(tmp_path / "cut.npz")
