@@ -78,6 +78,18 @@ def files(tmp_path_factory):
             ["alive.keras", "--data", "data.npz", "--csv", "."],
             ". cannot be written; expected a file in a directory that",
         ),
+        (
+            ["alive.keras", "--data", "data.npz", "--json", ""],
+            "'' cannot be written; expected a file in a directory that",
+        ),
+        (
+            ["alive.keras", "--data", "data.npz", "--json", "./alive.keras"],
+            "./alive.keras is read or written already; expected another file for each. Nothing was overwritten.",
+        ),
+        (
+            ["alive.keras", "--data", "data.npz", "--json", "a.json", "--csv", "a.json"],
+            "a.json is read or written already; expected another file for each. Nothing was overwritten.",
+        ),
     ],
 )
 def test_what_is_refused_before_tensorflow_is_imported(files, arguments, text):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from relu_probe import ReluProbe, kernels, measure
+from relu_probe import ReluProbe, blocks, kernels, measure
 
 K, L = tf.keras, tf.keras.layers
 SHAPES = {  # name -> (shape, axis of the neurons)
@@ -97,3 +97,33 @@ def test_nan_that_come_and_go_in_a_training_are_seen():
     model.fit(x, np.ones((12, 1)), batch_size=4, verbose=0, shuffle=False, callbacks=[probe])
     assert np.flatnonzero(probe.report["relu"].nan).tolist() == [17]
     assert probe.report["relu"].active[17] == 11
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 7, 8, 17, 130, 513])
+def test_the_sign_of_nan_is_nan(size):
+    """By it wide layers find out that they have to be counted by masks; in the vector's body and in its tail."""
+    values = np.zeros((3, size), "float32")
+    values[:, -1], values[0, 0] = np.nan, -np.nan
+    found = tf.function(tf.sign)(values).numpy()
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(values))
+
+
+@pytest.mark.parametrize("blind", [False, True], ids=["as it is", "blind to NaN"])
+def test_infinite_gradients_of_wide_layers_are_counted_where_the_neuron_is_active(blind, monkeypatch):
+    """An infinite weight of one sample: dL/dz is NaN at the neurons that are off. The planted mistake does not look."""
+
+    def quick(layers):
+        rows = tf.stack([*layers[0][:2], tf.zeros_like(layers[0].active)])
+        return tf.cast(tf.where(tf.math.is_nan(rows), 0.0, rows), tf.int32)
+
+    if blind:
+        monkeypatch.setattr(blocks, "found", quick)
+    model = K.Sequential([K.Input((4,)), L.Dense(256, "relu", name="hidden"), L.Dense(1)])
+    model.compile(K.optimizers.SGD(0.0), "mse")
+    x, weight = np.random.default_rng(0).standard_normal((9, 4)).astype("float32"), np.ones(9)
+    weight[3] = np.inf
+    active = (model.layers[0](x).numpy() > 0).sum(0)
+    probe = ReluProbe(strict=True)
+    model.fit(x, np.ones((9, 1)), batch_size=9, sample_weight=weight, verbose=0, callbacks=[probe])
+    assert np.array_equal(probe.report["hidden"].active, active)
+    assert np.array_equal(probe.report["hidden"].with_gradient, active) is not blind
