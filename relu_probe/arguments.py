@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 
-def check_arguments(*, log_dir: Any, data: Any, freq: Any, name: Any, at_start: Any, keep: Any) -> None:
+def check_arguments(
+    *, log_dir: Any, data: Any, freq: Any, name: Any, at_start: Any, keep: Any, **switches: Any
+) -> None:
     """
     Raises:
         ValueError, TypeError: one of them is wrong.
@@ -16,6 +18,9 @@ def check_arguments(*, log_dir: Any, data: Any, freq: Any, name: Any, at_start: 
     _check_name(name)
     _check_log_dir(log_dir)
     _check_keep(keep)
+    for switch, value in {"at_start": at_start, **switches}.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"{switch} is {value!r:.60}; expected True or False.")
     _check_at_start(at_start, data)
 
 

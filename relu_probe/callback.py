@@ -91,7 +91,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
         keep: int | None = None,
     ) -> None:
         super().__init__()
-        check_arguments(log_dir=log_dir, data=data, freq=freq, name=name, at_start=at_start, keep=keep)
+        switches = {"strict": strict, "activation_sum": activation_sum, "images": images, "text": text}
+        check_arguments(log_dir=log_dir, data=data, freq=freq, name=name, at_start=at_start, keep=keep, **switches)
         self._guard = Guard(Limits(max_dead, max_zero_gradient), patience, on_limit)
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
         self.data, self.freq, self.name, self.layers = data, int(freq), name, layers

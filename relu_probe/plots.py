@@ -76,7 +76,8 @@ def plot_history(reports: Sequence[Report]) -> Figure:
     >>> [axes.get_title(loc="left") for axes in plot_history(reports).axes if axes.get_title(loc="left")]
     ['dead fraction', 'hidden: 2 of 3 dead']
     """
-    names, reports = _measured(reports), list(reports)
+    reports = list(reports)  # which may be a generator
+    names = _measured(reports)
     chosen = _sickest(reports, names)
     rows = -(-len(chosen) // 2)
     figure = Plot(figsize=(10, 3 + 2.2 * rows), layout="constrained")

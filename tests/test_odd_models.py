@@ -202,3 +202,9 @@ def test_empty_batches_before_the_limit_are_passed_over():
     batches = sizes.map(lambda n: tf.ensure_shape(tf.ones((n, 4)), (None, 4)))
     assert measure(net(), batches, max_samples=12).samples == 12
     assert measure(net(), X, batch_size=2**63, max_samples=2**70).samples == len(X)
+
+
+@pytest.mark.parametrize("switch", ["strict", "images", "text", "activation_sum", "at_start"])
+def test_a_switch_is_true_or_false(switch):
+    with pytest.raises(ValueError, match=f"{switch} is 'no'; expected True or False"):
+        ReluProbe(data=(X, Y), **{switch: "no"})
