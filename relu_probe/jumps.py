@@ -7,12 +7,16 @@ from typing import Any, NamedTuple
 
 
 class Jump(NamedTuple):
-    """The loss rose from `before`, the mean of the epoch so far, to `after`, at one of `steps` steps from `step` on."""
+    """The loss rose from `before`, the mean of the epoch so far, to `after`, at one of `steps` steps from `step` on.
+
+    `since` is the step from which on each was above the mean before it: a blow-up takes several.
+    """
 
     step: int
     before: float
     after: float
     steps: int = 1
+    since: int | None = None
 
     @property
     def ratio(self) -> float:
@@ -38,6 +42,7 @@ class Jumps:
         self.steps = 0
         self._first, self._mean = 0, math.nan  # the step the epoch began with, the mean loss of the epoch so far
         self._best: Jump | None = None  # of this epoch
+        self._rising = 0  # the step from which on the loss has risen
 
     @property
     def epoch_steps(self) -> int:
@@ -56,7 +61,8 @@ class Jumps:
         self._mean = float(mean)
         after = (done * self._mean - seen * before) / new if seen else self._mean
         if math.isfinite(before):
-            self._add(Jump(self.steps - new, before, after, new))
+            self._rising = self.steps if after <= before else min(self._rising, self.steps - new)
+            self._add(Jump(self.steps - new, before, after, new, self._rising))
 
     def _add(self, jump: Jump) -> None:
         if self._best is None:

@@ -40,7 +40,8 @@ class Finding:
     jumps: tuple[Jump, ...]
 
     def killed(self) -> tuple[Mask, Counts, Jump] | None:
-        """The neurons last active within a few steps of one jump of the loss, where they are half of the dead or more.
+        """The neurons last active in the rise of the loss to one of its jumps, or within a few steps of it, where they are
+        half of those that died or more.
 
         With them the steps at which they were last active.
         """
@@ -48,10 +49,15 @@ class Finding:
         jumps = [jump for jump in self.jumps if jump.ratio >= JUMP]
         if last is None or len(last) != len(dead) or not jumps:
             return None
-        masks = [dead & (last >= jump.step - 1) & (last < jump.step + jump.steps + AFTERMATH) for jump in jumps]
+        first = [jump.step if jump.since is None else jump.since for jump in jumps]
+        died = dead & (last >= 0)  # the others were never active: no step killed them
+        masks = [
+            died & (last >= begin - 1) & (last < jump.step + jump.steps + AFTERMATH)
+            for begin, jump in zip(first, jumps)
+        ]
         mask, jump = max(zip(masks, jumps), key=lambda pair: (np.count_nonzero(pair[0]), pair[1].ratio))
         count = np.count_nonzero(mask)
-        return (mask, last[mask], jump) if count >= 2 and 2 * count >= np.count_nonzero(dead) else None
+        return (mask, last[mask], jump) if count >= 2 and 2 * count >= np.count_nonzero(died) else None
 
     def of_cause(self, cause: str) -> Mask:
         """The neurons with this cause, without those killed at a jump of the loss: before it they were well."""

@@ -1,5 +1,7 @@
 """`ReluProbe(keep=N)`: the newest N reports, and nothing said about the others is forgotten."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,6 +10,7 @@ from test_summaries import events
 from relu_probe import ReluProbe, diagnose, history
 from relu_probe.jumps import LARGEST, Jump, Jumps
 from relu_probe.pictures import life
+from relu_probe.remedies import Finding
 
 K, L = tf.keras, tf.keras.layers
 X, Y = np.full((8, 1), 0.5, "f"), np.ones((8, 1), "f")
@@ -105,3 +108,26 @@ def test_what_cannot_be_kept(keep):
     assert str(error.value) == (
         f"keep is {keep!r}; expected a whole number of reports >= 1, or None for all. keep=100 keeps the newest 100."
     )
+
+
+def risen():
+    """The jump to 900 at step 4 ends a rise that began at step 2."""
+    jumps, losses = Jumps(), [2, 1, 3, 30, 900, 40]
+    jumps.begin_epoch()
+    for step, mean in enumerate(np.cumsum(losses) / np.arange(1, 7)):
+        jumps.see(step + 1, mean)
+    return jumps.found[-1]
+
+
+def test_a_jump_knows_since_when_the_loss_has_risen():
+    jump = risen()
+    assert (jump.step, jump.since, jump.before, jump.after) == (4, 2, 9.0, pytest.approx(900.0))
+
+
+@pytest.mark.parametrize(("jump", "killed"), [(risen(), 6), (risen()._replace(since=None), None)])
+def test_who_dies_in_the_rise_was_killed_by_it(jump, killed):
+    """Never active was one, before the rise died another; without the rise two of seven are too few."""
+    last = np.array([-1, 0, 1, 1, 2, 2, 3, 9])
+    dead = SimpleNamespace(report=SimpleNamespace(dead=last > -2))
+    found = Finding(dead, None, (8,), SimpleNamespace(last_active=last), (jump,)).killed()
+    assert (found and np.count_nonzero(found[0])) == killed

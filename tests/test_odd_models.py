@@ -76,7 +76,7 @@ def truth(model):
 def test_a_model_compiled_anew_is_measured_anew():
     model = net()
     assert measure(model, (X, Y))["hidden"].with_gradient.any()
-    model.compile(model.optimizer, "mse", loss_weights=[0.0])
+    model.compile(model.optimizer, "mse", loss_weights=0.0)
     assert not measure(model, (X, Y))["hidden"].with_gradient.any()
 
 
