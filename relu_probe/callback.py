@@ -22,7 +22,8 @@ from relu_probe.measuring import has_loss, measurer_of
 from relu_probe.report import Report
 from relu_probe.stepping import begin_counting, count_next_step, counters_of_this_fit, kept_counters, training_counters
 from relu_probe.summaries import Summaries
-from relu_probe.support import check_model, has_several_workers
+from relu_probe.support import check_model
+from relu_probe.workers import found_by_any, has_several_workers, is_chief
 
 
 class ReluProbe(tf.keras.callbacks.Callback):
@@ -140,7 +141,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         else:
             begin_counting(self.model, activation_sum=self.activation_sum)
         self._guard.restart(gradients=self._expects_gradients())
-        if self.log_dir is not None and _is_chief(self.model.distribute_strategy):
+        if self.log_dir is not None and is_chief(self.model.distribute_strategy):
             self._summaries = Summaries(self.log_dir, self.name, images=self.images, text=self.text, keep=self.keep)
             self._guarded("logging", self._summaries.open)
         self._last = call_last(self._count_step)
@@ -241,13 +242,21 @@ class ReluProbe(tf.keras.callbacks.Callback):
             logs[f"{prefix}zero_gradient_fraction"] = float(report.zero_gradient_fraction)
 
     def _enforce(self, epoch: int) -> None:
-        if self.report is None or self.report.epoch != epoch or not (why := self._guard.follow(self.report)):
+        if not self._measuring or not (why := self._excess(epoch)):
             return
         self.model.stop_training = True
         if self._guard.on_limit == "raise":
             self._close()  # Keras skips on_train_end
             raise RuntimeError(f"relu_probe: training failed in epoch {epoch}: {why}")
         _say(f"\nrelu_probe: training stopped after epoch {epoch}: {why}")
+
+    def _excess(self, epoch: int) -> str:
+        """One worker that has lost a report would end epochs after the others, and wait for them for ever."""
+        report = self.report
+        why = self._guard.follow(report) if report is not None and report.epoch == epoch else ""
+        if self._guard.limits and found_by_any(self.model.distribute_strategy, bool(why)):
+            return why or f"a limit was exceeded on another worker. This one lost a report: {self._faults.why}"
+        return ""
 
     @property
     def _source(self) -> str:
@@ -299,7 +308,3 @@ def _say(text: str) -> None:
     """A closed terminal, or one that cannot show a directory's name, is no reason to lose a trained model."""
     with suppress(OSError, ValueError):
         print(text)
-
-
-def _is_chief(strategy: Any) -> bool:
-    return bool(strategy.extended.should_save_summary)
