@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from relu_probe import data as data_module
 from relu_probe.arguments import check_arguments, check_names
+from relu_probe.chosen import Chosen
 from relu_probe.faults import Faults
 from relu_probe.guard import Guard
 from relu_probe.jumps import Jump, Jumps, has_running_loss
@@ -18,7 +19,6 @@ from relu_probe.last import call_last, fit_under_way
 from relu_probe.limits import Limits
 from relu_probe.lives import History, Lives, history
 from relu_probe.measuring import has_loss, measurer_of
-from relu_probe.relus import find_relus, select
 from relu_probe.report import Report
 from relu_probe.stepping import (
     begin_counting,
@@ -29,7 +29,8 @@ from relu_probe.stepping import (
     training_counters,
 )
 from relu_probe.summaries import Summaries
-from relu_probe.support import check_model, has_several_workers
+from relu_probe.support import check_model
+from relu_probe.workers import found_by_any, has_several_workers, is_chief
 
 
 class ReluProbe(tf.keras.callbacks.Callback):
@@ -101,16 +102,13 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self.reports: list[Report] = []
         self._faults = Faults(strict)
         self._summaries: Summaries | None = None
-        self._keys: list[str] = []
+        self._chosen: Chosen  # for the time of a fit
         self._batches: Any = None
         self._measuring = False  # in this epoch
         self._last = False  # whether Keras calls `_count_step` after all other callbacks' hooks
         self._batch = 0  # of this epoch, the step it began with
         self._lives, self._jumps, self._running_loss = Lives(), Jumps(keep), False
         self._dropped = Lives()  # of the reports that `keep` dropped
-        self._late: list[str] = []  # the keys, once the first step has built the model and made layers
-        self._missed = ""  # in the newest report, for that
-        self._unbuilt = False  # until the first report
         self._uncounted = False  # whether training steps of this fit were taken without counting
 
     @property
@@ -144,8 +142,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._running_loss = has_running_loss(self.model)
         self._close()
         check_names(self.name, [c.name for c in getattr(fit_under_way(), "callbacks", []) if isinstance(c, ReluProbe)])
-        self._keys = select(find_relus(self.model), self.layers, self.model)
-        self._unbuilt, self._late, self._missed = not self.model.built, [], ""
+        self._chosen = Chosen(self.layers, self.model)
         if self.data is not None:
             self._batches = data_module.read(self.data)
             if self.model.built:
@@ -153,7 +150,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         else:
             begin_counting(self.model, activation_sum=self.activation_sum)
         self._guard.restart(gradients=self._expects_gradients())
-        if self.log_dir is not None and _is_chief(self.model.distribute_strategy):
+        if self.log_dir is not None and is_chief(self.model.distribute_strategy):
             self._summaries = Summaries(self.log_dir, self.name, images=self.images, text=self.text, keep=self.keep)
             self._guarded("logging", self._summaries.open)
         self._last = call_last(self._count_step)
@@ -198,27 +195,16 @@ class ReluProbe(tf.keras.callbacks.Callback):
         if self._measuring and self.data is None and not self._faults.switched_off("measuring"):
             count_next_step(self.model, not_all=self.freq > 1)
 
-    def _look_for_late_layers(self) -> None:
-        """What sub-layers make in `build` is there once the first step has built the model."""
-        found = select(find_relus(self.model), self.layers, self.model) if self._unbuilt else self._keys
-        late, self._unbuilt, self._missed = [key for key in found if key not in self._keys], False, ""
-        if late and self.data is not None:
-            self._keys = found
-        elif late:
-            self._late = found
-            self._missed = f"{', '.join(late)} not counted yet: made while the model was built, by its first step"
-
     def _count_late_layers(self) -> None:
         """From the next epoch on: not before all probes of the fit have read the counters that do not know them."""
-        if self._late:
-            self._keys, self._late = self._late, []
+        if self._chosen.take_up():
             before = kept_counters(self.model)
             if training_counters(self.model, activation_sum=self.activation_sum) is not before:  # else by another probe
                 self._uncounted = True  # by the new counters
 
     @property
     def _incomplete(self) -> str:
-        return "; ".join(why for why in (self._faults.why, self._missed) if why)
+        return "; ".join(why for why in (self._faults.why, self._chosen.missed) if why)
 
     def _date(self, batch: int, logs: Any) -> None:
         # Of the steps of one execution Keras 3.3 names the first, later ones the last, even if the data ended before.
@@ -235,21 +221,25 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._guarded("logging", lambda: self._log(epoch))
 
     def _measure(self, epoch: int) -> None:
-        self._look_for_late_layers()
-        if self.data is None:
-            counters = counters_of_this_fit(self.model)
-            report = Report(counters.read(self._keys, self.activation_sum), epoch)
-            counters.check(self._jumps.epoch_steps)
-        else:
-            counters = measurer_of(self.model).counters
-            report = replace(measurer_of(self.model).run(self._batches).select(self._keys), epoch=epoch)
-        if (missing := counters.missing(self._keys)) and self.strict:
+        counted = self.data is None
+        report = self._read() if counted else measurer_of(self.model).run(self._batches)
+        self._chosen.look(self.model, counted=counted)
+        counters = counters_of_this_fit(self.model) if counted else measurer_of(self.model).counters
+        if (missing := counters.missing(self._chosen.keys)) and self.strict:
             raise ValueError(f"{missing}.")
-        self._missed = "; ".join(filter(None, (self._missed, missing)))
-        report = replace(report, source=self._source, incomplete=self._incomplete)
+        self._chosen.missed = "; ".join(filter(None, (self._chosen.missed, missing)))
+        report = report.select(self._chosen.keys)
+        report = replace(report, epoch=epoch, source=self._source, incomplete=self._incomplete)
         self.reports.append(self._lives.follow(report))
         while self.keep is not None and len(self.reports) > self.keep:
             self._dropped.follow(self.reports.pop(0))
+
+    def _read(self) -> Report:
+        """Before anything that may fail: a collective."""
+        counters = counters_of_this_fit(self.model)
+        report = Report(counters.read(self._chosen.keys, self.activation_sum))
+        counters.check(self._jumps.epoch_steps)
+        return report
 
     def _log(self, epoch: int) -> None:
         if self._summaries is not None and self.report is not None and self.report.epoch == epoch:
@@ -266,13 +256,21 @@ class ReluProbe(tf.keras.callbacks.Callback):
             logs[f"{prefix}zero_gradient_fraction"] = float(report.zero_gradient_fraction)
 
     def _enforce(self, epoch: int) -> None:
-        if self.report is None or self.report.epoch != epoch or not (why := self._guard.follow(self.report)):
+        if not self._measuring or not (why := self._excess(epoch)):
             return
         self.model.stop_training = True
         if self._guard.on_limit == "raise":
             self._close()  # Keras skips on_train_end
             raise RuntimeError(f"relu_probe: training failed in epoch {epoch}: {why}")
         _say(f"\nrelu_probe: training stopped after epoch {epoch}: {why}")
+
+    def _excess(self, epoch: int) -> str:
+        """One worker that has lost a report would end epochs after the others, and wait for them for ever."""
+        report = self.report
+        why = self._guard.follow(report) if report is not None and report.epoch == epoch else ""
+        if self._guard.limits and found_by_any(self.model.distribute_strategy, bool(why)):
+            return why or f"a limit was exceeded on another worker. This one lost a report: {self._faults.why}"
+        return ""
 
     @property
     def _source(self) -> str:
@@ -309,7 +307,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the model and what was made for one fit: a copy has the reports, and can be used in any fit."""
-        dropped = {"_model", "model", "_summaries", "_batches"}
+        dropped = {"_model", "model", "_summaries", "_batches", "_chosen"}
         return {name: None if name in dropped else value for name, value in self.__dict__.items()}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ReluProbe":
@@ -324,7 +322,3 @@ def _say(text: str) -> None:
     """A closed terminal, or one that cannot show a directory's name, is no reason to lose a trained model."""
     with suppress(OSError, ValueError):
         print(text)
-
-
-def _is_chief(strategy: Any) -> bool:
-    return bool(strategy.extended.should_save_summary)

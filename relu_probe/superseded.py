@@ -1,7 +1,7 @@
 """What did a killed fit write that the resumed one has written again? It is taken out of TensorBoard's sight.
 
-A killed fit is known by what it could not do any more: write the end of its file. What stands before the end of another
-fit was taken up again by that one, or is of a training before it.
+A killed fit is known by what it could not do any more: write the end of its file, and hold the lock on it. What stands
+before the end of another fit was taken up again by that one, or is of a training before it.
 """
 
 import os
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+from relu_probe.locks import is_held
 
 SUFFIX = ".relu_probe.v2"  # of our event files: no others are touched
 
@@ -27,13 +29,14 @@ class _Record(NamedTuple):
 
 
 def unended(files: Iterable[Path], step: int) -> list[Path]:
-    """Those of our event files whose fit did not come to its end, and that hold `step` or later ones."""
+    """Those of our event files whose fit did not come to its end, nor runs, and that hold `step` or later ones."""
     newest_end, open_ended = 0, []
     for path in (path for path in files if path.name.endswith(SUFFIX)):
         try:
             if _ended(path):
                 newest_end = max(newest_end, path.stat().st_mtime_ns)
-            elif _bytes_before(path, step) < path.stat().st_size:
+            # The lock is asked for last: a new file, which is not locked yet, has no steps.
+            elif _bytes_before(path, step) < path.stat().st_size and not is_held(path):
                 open_ended.append((path, path.stat().st_mtime_ns))
         except OSError:
             continue

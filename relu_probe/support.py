@@ -26,12 +26,6 @@ def check_model(model: Any) -> None:
             )
 
 
-def has_several_workers(strategy: Any) -> bool:
-    """Whether other processes train the same model, and wait for this one in every collective."""
-    cluster = None if strategy.cluster_resolver is None else strategy.cluster_resolver.cluster_spec()
-    return cluster is not None and sum(cluster.num_tasks(job) for job in cluster.jobs) > 1
-
-
 def is_loop_or_branch(graph: Any) -> bool:
     """Whether it is the body of a `tf.while_loop` or `tf.cond`, or its gradient; TensorFlow's class is not public."""
     return any(c.__name__ == "ControlFlowFuncGraph" for c in type(graph).__mro__)

@@ -20,7 +20,8 @@ import tensorflow as tf
 from stacks import environment
 
 from relu_probe import ReluProbe, Report, callback, measure, watch
-from relu_probe.lives import Lives
+from relu_probe.chosen import Chosen
+from relu_probe.workers import found_by_any
 
 K, L = tf.keras, tf.keras.layers
 N, BATCH, EPOCHS = 22, 8, 3  # the last batch is a partial one, and odd for two workers
@@ -179,19 +180,48 @@ def fit_on_a_full_disk(log_dir: str, index: int) -> list[Report]:
     return fit(log_dir, index, fill, strict=False)
 
 
-class Fails(Lives):
-    """Memory runs out after the counters of the second epoch were read."""
+class LooksInVain(Chosen):
+    """Memory runs out in the second epoch, whose counters the other workers read all the same."""
 
-    def follow(self, report: Report) -> Report:
-        if report.epoch == 1:
+    def look(self, model: Any, *, counted: bool) -> None:
+        self.looks = getattr(self, "looks", 0) + 1
+        if self.looks == 2:
             raise MemoryError("on one worker")
-        return super().follow(report)
+        super().look(model, counted=counted)
 
 
 def fit_with_a_fault(log_dir: str, index: int) -> list[Report]:
     """On the second worker."""
-    callback.Lives = Fails if index == 1 else Lives  # type: ignore[misc]
+    callback.Chosen = LooksInVain if index == 1 else Chosen  # type: ignore[misc]
     return fit(log_dir, index, strict=False)
+
+
+def agree(log_dir: str, index: int) -> list[Report]:
+    """On what the first found, the second, both, none."""
+    strategy, _ = multi_worker()
+    found = [found_by_any(strategy, index in finders) for finders in ([0], [1], [0, 1], [])]
+    assert found == [True, True, True, False], found
+    return []
+
+
+def _fit_with_a_limit(index: int, **options: Any) -> list[Report]:
+    """Above it from the first epoch on. The second worker loses its second report, and prints what ended the fit."""
+    callback.Chosen = LooksInVain if index == 1 else Chosen  # type: ignore[misc]
+    _, built = multi_worker()
+    probe = ReluProbe(max_dead=0.1, patience=1, **options)
+    try:
+        built.fit(batches(), epochs=5, verbose=0, callbacks=[probe])
+    except RuntimeError as error:
+        print(error)
+    return probe.reports
+
+
+def fit_that_is_stopped(log_dir: str, index: int) -> list[Report]:
+    return _fit_with_a_limit(index)
+
+
+def fit_that_is_failed(log_dir: str, index: int) -> list[Report]:
+    return _fit_with_a_limit(index, freq=2, on_limit="raise")
 
 
 def _broken(index: int) -> tf.data.Dataset:

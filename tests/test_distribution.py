@@ -199,6 +199,28 @@ def test_a_fault_on_one_worker_leaves_all_in_step(one_device, tmp_path):
     assert [bool(report.incomplete) for report in workers[1].reports()] == [True, True]
 
 
+def test_workers_agree():
+    ended_well(cluster.run("agree"))
+
+
+@tf_keras_only
+@pytest.mark.parametrize(
+    ("job", "end", "measured"),
+    [
+        ("fit_that_is_stopped", "relu_probe: training stopped after epoch 1: ", [0, 1]),
+        ("fit_that_is_failed", "relu_probe: training failed in epoch 2: ", [0, 2]),
+    ],
+)
+def test_a_limit_ends_all_workers_in_the_same_epoch(job, end, measured):
+    """One of them has lost a report, and of its own would go on for longer: for ever, as the others are gone."""
+    workers = cluster.run(job, timeout=60)
+    assert [worker.code for worker in workers] == [0, 0], workers[1].err[-3000:]
+    assert [[report.epoch for report in worker.reports()] for worker in workers] == [measured, [0]]
+    assert f"{end}1 of 2 layers above a limit. a: 1 of 5 neurons dead" in workers[0].out
+    lost = "measuring stopped: MemoryError: on one worker"
+    assert f"{end}a limit was exceeded on another worker. This one lost a report: {lost}\n" in workers[1].out
+
+
 @tf_keras_only
 def test_data_that_fails_on_one_worker_ends_the_run(tmp_path):
     """The others wait in the middle of a pass: without the error they would for ever."""

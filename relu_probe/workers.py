@@ -1,0 +1,25 @@
+"""What do the processes that train the same model agree on? In every collective each waits for all others."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+
+def has_several_workers(strategy: Any) -> bool:
+    """Whether other processes train the same model."""
+    cluster = None if strategy.cluster_resolver is None else strategy.cluster_resolver.cluster_spec()
+    return cluster is not None and sum(cluster.num_tasks(job) for job in cluster.jobs) > 1
+
+
+def is_chief(strategy: Any) -> bool:
+    return bool(strategy.extended.should_save_summary)
+
+
+def found_by_any(strategy: Any, found: bool) -> bool:
+    """Whether any worker found it. Where there are several this is a collective: each has to ask, at the same place."""
+    if not has_several_workers(strategy):
+        return found
+    number = np.array(found, np.int32)
+    each = strategy.experimental_distribute_values_from_function(lambda replica: tf.constant(number))
+    return bool(strategy.reduce(tf.distribute.ReduceOp.SUM, each, axis=None) > 0)
