@@ -46,8 +46,7 @@ def _enters(layer: Any, entries: set[int]) -> bool:
 def nan_weights(layer: Any, neurons: int) -> Any:
     """`(neurons,)` bool: a NaN among the neuron's own weights, the last axis or, depthwise, the last two."""
     mask = np.zeros(neurons, bool)
-    for weight in getattr(layer, "weights", []):
-        value = tf.convert_to_tensor(weight)
+    for value in _nearest_weights(layer):
         ends = [
             k
             for k in (1, 2)
@@ -57,3 +56,23 @@ def nan_weights(layer: Any, neurons: int) -> Any:
             found = tf.reduce_any(tf.math.is_nan(value), list(range(value.shape.rank - ends[0])))
             mask |= np.reshape(found, -1)
     return mask
+
+
+def _nearest_weights(layer: Any) -> list[Any]:
+    """Its own, or of a layer that has none, such as an activation, those of the layers before it, as far as they show."""
+    found: list[Any] = []
+    seen, todo = set(), [layer]
+    while todo:
+        current = todo.pop()
+        if id(current) not in seen:
+            seen.add(id(current))
+            weights = getattr(current, "weights", [])
+            found += [_neurons_last(current, tf.convert_to_tensor(weight)) for weight in weights]
+            todo += [] if weights else [source for node in inbound(current) for source in node]
+    return found
+
+
+def _neurons_last(layer: Any, value: Any) -> Any:
+    """The kernel of a transposed convolution ends in its inputs."""
+    kinds = tuple(getattr(tf.keras.layers, f"Conv{n}DTranspose") for n in (1, 2, 3))
+    return tf.linalg.matrix_transpose(value) if isinstance(layer, kinds) and value.shape.rank > 1 else value

@@ -19,6 +19,7 @@ from relu_probe.standing_in import put
 from relu_probe.support import is_loop_or_branch
 
 _MARK = "_relu_probe_original"  # on our own wrapper function: the call that it wraps
+_AFTER_RELU = ("Identity", "Minimum", "Maximum", "Mul", "Square")  # of one that is bounded or squared
 _lock = threading.RLock()
 
 
@@ -136,5 +137,9 @@ def _before_relu(output: tf.Tensor) -> tf.Tensor:
     Reading it undoes that fusion, so a training step, which must keep its bits, leaves it alone; there NaN show in the
     weights after one update.
     """
-    shown = not tf.executing_eagerly() and output.op.type in ("Relu", "Relu6")
-    return output.op.inputs[0] if shown else output
+    if tf.executing_eagerly():
+        return output
+    op = output.op
+    while op.type in _AFTER_RELU:
+        op = op.inputs[0].op
+    return op.inputs[0] if op.type in ("Relu", "Relu6") else output

@@ -175,3 +175,27 @@ def test_a_training_that_turns_nan_is_not_called_dead():
     assert np.isnan(model.get_weights()[0]).any()
     assert probe.report["a"].nan.all()
     assert not probe.report["a"].dead.any()
+
+
+@pytest.mark.parametrize("layer", [L.ReLU, lambda: L.Activation("relu"), lambda: L.ReLU(max_value=2.0)])
+def test_nan_before_an_activation_layer_is_said(layer):
+    """It has no weights to show one, and the ReLU of a bounded one is not its last operation."""
+    x, y = np.full((8, 2), np.nan, "f"), np.zeros((8, 1))
+    model = K.Sequential([K.Input((2,)), L.Dense(3), layer(), L.Dense(1)])
+    model.compile(K.optimizers.SGD(0.1), "mse")
+    probe = ReluProbe(strict=True)
+    (measured,) = measure(model, (x, y)).layers.values()
+    model.fit(x, y, epochs=2, verbose=0, callbacks=[probe])
+    for found in (measured, *probe.report.layers.values()):
+        assert found.nan.all()
+        assert not found.dead.any()
+
+
+def test_a_nan_in_the_weights_is_said_of_the_right_neuron():
+    """The kernel of a transposed convolution has its inputs last."""
+    layer = L.Conv2DTranspose(2, 2, activation="relu", name="up")
+    model = K.Sequential([K.Input((3, 3, 2)), layer])
+    kernel, bias = np.ones((2, 2, 2, 2), "f"), np.zeros(2, "f")
+    kernel[..., 0, 1] = np.nan
+    layer.set_weights([kernel, bias])
+    assert measure(model, np.ones((4, 3, 3, 2), "f"))["up"].nan.tolist() == [True, False]

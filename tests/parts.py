@@ -1,0 +1,262 @@
+"""Building blocks, each a function of a tensor: a row of the zoo, and what the fuzz test makes its models of.
+
+Adding one is adding a function here. It makes what is counted by `make`, so that the fuzz test can draw another ReLU.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+from stacks import KERAS, LEGACY
+
+K, L = tf.keras, tf.keras.layers
+PARTS: dict[str, "Part"] = {}
+
+
+@dataclass(frozen=True)
+class Part:
+    """What it adds to a tensor, the layers that must be counted, and the shape of an input of its own in the zoo."""
+
+    add: Callable[[Any, "Make"], Any]
+    keys: str
+    shape: tuple[int, ...]
+    more: dict[str, Any]  # of the zoo's row
+
+    def __call__(self, h: Any, make: "Make") -> Any:
+        """What is not for vectors is given as many axes as it is for: in front they are joined, or ones are added."""
+        places, wanted = list(h.shape[1:-1]), len(self.shape) - 1
+        if wanted and wanted != len(places):
+            h = L.Reshape((*([1] * wanted + places)[-wanted:-1], -1, h.shape[-1]))(h)
+        return self.add(h, make)
+
+
+class Make:
+    """How the parts make their layers: in the zoo with a plain ReLU."""
+
+    units = 4
+    grid: tuple[Any, ...] = ()  # layers around what rounds
+
+    def __call__(self, layer: Any, *args: Any, **more: Any) -> list[Any]:
+        """Layers that end in a ReLU, to be called one after the other."""
+        return [dense(*args, **more) if layer is L.Dense else layer(*args, activation="relu", **more)]
+
+    def name(self, name: str) -> str:
+        return name
+
+
+def dense(units: int = 5, name: str | None = None, activation: Any = "relu", **more: Any) -> Any:
+    """A Dense layer whose neuron 0 is dead by its bias."""
+    bias = K.initializers.Constant([-50.0] + [0.1] * (units - 1))
+    return L.Dense(units, activation, name=name, bias_initializer=bias, **more)
+
+
+def run(h: Any, layers: Any) -> Any:
+    for layer in layers:
+        h = layer(h)
+    return h
+
+
+def part(keys: str = "", shape: tuple[int, ...] = (6,), **more: Any) -> Any:
+    def keep(add: Any) -> Any:
+        PARTS[add.__name__] = Part(add, keys, shape, more)
+        return add
+
+    return keep
+
+
+def _model(shape: Any, layers: list[Any], name: str | None = None) -> Any:
+    return K.Sequential([K.Input(tuple(shape)), *layers], name=name)
+
+
+def _same_shape(h: Any) -> Any:
+    return L.Dense(int(h.shape[-1]))(h)
+
+
+# --- vectors, or the last axis of anything ----------------------------------------------------------------------------
+
+
+@part()
+def plain(h: Any, make: Make) -> Any:
+    return run(h, make(L.Dense, make.units, name="hidden"))
+
+
+@part()
+def dropout(h: Any, make: Make) -> Any:
+    return L.Dropout(0.5)(h)
+
+
+@part("left right joined")
+def branches(h: Any, make: Make) -> Any:
+    """Functional, with branches"""
+    both = [run(h, make(L.Dense, units, name=name)) for units, name in ((make.units, "left"), (2, "right"))]
+    return run(L.Concatenate()(both), make(L.Dense, make.units, name="joined"))
+
+
+@part("inmost middle outer")
+def nested(h: Any, make: Make) -> Any:
+    """Models nested three deep"""
+    inmost = _model(h.shape[1:], make(L.Dense, 5, name="inmost"), make.name("m3"))
+    middle = _model(h.shape[1:], [inmost, *make(L.Dense, make.units, name="middle")], make.name("m2"))
+    return run(middle(h), make(L.Dense, 3, name="outer"))
+
+
+@part("shared", shared=2)
+def shared(h: Any, make: Make) -> Any:
+    """A layer called twice (positions add)"""
+    layers = make(L.Dense, make.units, name="shared")
+    return L.Subtract()([run(h, layers), run(_same_shape(h), layers)])
+
+
+@part("hidden", hidden=2)
+def shared_model(h: Any, make: Make) -> Any:
+    """A whole model called twice"""
+    inner = _model(h.shape[1:], [*make(L.Dense, make.units, name="hidden"), L.Dense(2)])
+    return L.Subtract()([inner(h), inner(_same_shape(h))])
+
+
+class Residual(L.Layer):
+    def __init__(self, units: int, **more: Any) -> None:
+        super().__init__(**more)
+        self.inner = dense(units, "inner")
+        self.act = L.ReLU(name="act")
+
+    def call(self, x: Any) -> Any:
+        return self.act(x + self.inner(x))
+
+
+@part("inner act", saves=False)
+def custom_layer(h: Any, make: Make) -> Any:
+    """Layers inside custom layers"""
+    return Residual(int(h.shape[-1]), name=make.name("block"))(h)
+
+
+@part("relu" if hasattr(K, "ops") else "tf.nn.relu")
+def functional_op(h: Any, make: Make) -> Any:
+    """`keras.ops.relu` in a functional graph"""
+    hidden = L.Dense(make.units, name=make.name("before"))(h)
+    return K.ops.relu(hidden) if hasattr(K, "ops") else tf.nn.relu(hidden)
+
+
+@part("frozen tuned")
+def frozen(h: Any, make: Make) -> Any:
+    """Frozen layers"""
+    layers = make(L.Dense, make.units, trainable=False, name="frozen")
+    return run(h, [*layers, *make(L.Dense, make.units, name="tuned")])
+
+
+@part("left/hidden right/hidden")
+def same_names(h: Any, make: Make) -> Any:
+    """Two layers of one name in different sub-models"""
+    names = [make.name(name) for name in ("left", "right")]
+    return L.Concatenate()([_model(h.shape[1:], make(L.Dense, make.units, name="hidden"), name)(h) for name in names])
+
+
+# --- sequences --------------------------------------------------------------------------------------------------------
+
+
+@part("hidden", (4, 6), hidden=4)
+def time_distributed(h: Any, make: Make) -> Any:
+    """`TimeDistributed`"""
+    layer, *ends = make(L.Dense, make.units, name="hidden")
+    return run(h, [L.TimeDistributed(layer), *ends])
+
+
+def time_distributed_model(h: Any, make: Make) -> Any:
+    """A model inside `TimeDistributed`"""
+    return L.TimeDistributed(_model(h.shape[2:], [*make(L.Dense, make.units, name="hidden"), L.Dense(2)]))(h)
+
+
+if not LEGACY:  # tf_keras calls such a model twice, once for its mask: see test_keras_names.py
+    part("hidden", (4, 6), hidden=4, saves=KERAS > (3, 3))(time_distributed_model)  # Keras 3.3 cannot clone it
+
+
+@part("hidden", (4, 6), hidden=4)
+def dense_on_sequences(h: Any, make: Make) -> Any:
+    """Dense on `(batch, time, features)`"""
+    return plain(h, make)
+
+
+@part("einsum", (4, 6), einsum=4)
+def einsum_dense(h: Any, make: Make) -> Any:
+    """`EinsumDense`"""
+    shape = (h.shape[1], make.units)
+    return run(h, make(L.EinsumDense, "abc,cd->abd", shape, bias_axes="d", name="einsum"))
+
+
+@part("conv", (6, 2), conv=6)
+def conv1d(h: Any, make: Make) -> Any:
+    """`Conv1D`"""
+    return run(h, make(L.Conv1D, make.units, 3, padding="same", name="conv"))
+
+
+@part("deep separable up", (8, 2), deep=8, separable=8, up=16)
+def convolutions_of_one_dimension(h: Any, make: Make) -> Any:
+    """Depthwise, separable and transposed convolutions of one dimension"""
+    h = run(h, make(L.DepthwiseConv1D, 3, padding="same", name="deep"))
+    h = run(h, make(L.SeparableConv1D, make.units, 3, padding="same", name="separable"))
+    return run(h, make(L.Conv1DTranspose, 2, 2, strides=2, name="up"))
+
+
+@part("hidden", (4, 3))
+def with_rnn(h: Any, make: Make) -> Any:
+    """RNN layers in the model (their own ReLUs are not counted)"""
+    return plain(L.SimpleRNN(6, activation="relu")(h), make)
+
+
+@part("hidden", (4, 3), hidden=4)
+def with_bidirectional(h: Any, make: Make) -> Any:
+    """Bidirectional RNN and RNN cells in the model (not counted)"""
+    h = L.Bidirectional(L.SimpleRNN(3, activation="relu", return_sequences=True))(h)
+    return plain(L.RNN(L.SimpleRNNCell(5, "relu"), return_sequences=True)(h), make)
+
+
+@part("feed", (4, 6), feed=4)
+def attention(h: Any, make: Make) -> Any:
+    """`MultiHeadAttention` with a ReLU feed-forward"""
+    width, h = int(h.shape[-1]), run(h, make.grid)
+    attended = L.LayerNormalization()(L.Add()([h, L.MultiHeadAttention(2, 3)(h, h)]))
+    attended = run(attended, make.grid)
+    return L.Add()([attended, L.Dense(width)(run(attended, make(L.Dense, 8, name="feed")))])
+
+
+# --- images and volumes -----------------------------------------------------------------------------------------------
+
+
+@part("conv act", (6, 6, 2), conv=36, act=36)
+def conv2d(h: Any, make: Make) -> Any:
+    """`Conv2D`, BatchNormalization, `Activation`"""
+    h = run(h, [*make(L.Conv2D, make.units, 3, padding="same", name="conv"), L.Conv2D(4, 1)])
+    return run(h, [*make.grid, L.BatchNormalization(), *make.grid, L.Activation("relu", name=make.name("act"))])
+
+
+@part("conv", (4, 4, 4, 1), conv=64)
+def conv3d(h: Any, make: Make) -> Any:
+    """`Conv3D`"""
+    return run(h, make(L.Conv3D, make.units, 2, padding="same", name="conv"))
+
+
+@part("deep", (6, 6, 2), deep=36)
+def depthwise(h: Any, make: Make) -> Any:
+    """`DepthwiseConv2D`"""
+    return run(h, make(L.DepthwiseConv2D, 3, padding="same", name="deep"))
+
+
+@part("separable", (6, 6, 2), separable=36)
+def separable(h: Any, make: Make) -> Any:
+    """`SeparableConv2D`"""
+    return run(h, make(L.SeparableConv2D, make.units, 3, padding="same", name="separable"))
+
+
+@part("up", (3, 3, 2), up=36)
+def transposed(h: Any, make: Make) -> Any:
+    """`Conv2DTranspose`"""
+    return run(h, make(L.Conv2DTranspose, make.units, 2, strides=2, name="up"))
+
+
+@part("conv act", (2, 6, 6), conv=36, act=36)
+def channels_first(h: Any, make: Make) -> Any:
+    """`channels_first` (counts channels)"""
+    first = {"data_format": "channels_first", "padding": "same"}
+    h = run(h, [L.Conv2D(3, 3, activation="relu", name=make.name("conv"), **first), L.Conv2D(4, 1, **first)])
+    return run(h, [*make.grid, L.BatchNormalization(axis=1), *make.grid, L.ReLU(name=make.name("act"))])
