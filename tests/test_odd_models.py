@@ -73,6 +73,7 @@ def truth(model):
     return (np.asarray(model.get_layer("hidden")(X)) > 0).sum(0)
 
 
+@pytest.mark.skipif(KERAS == (3, 3), reason="it takes a loss weight of zero for none")
 def test_a_model_compiled_anew_is_measured_anew():
     model = net()
     assert measure(model, (X, Y))["hidden"].with_gradient.any()
