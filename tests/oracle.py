@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from stacks import LEGACY
 
 from relu_probe.relus import find_relus
 
@@ -26,7 +27,7 @@ class Recorder:
 
         def recorded(*args: Any, **kwargs: Any) -> Any:
             output = call(*args, **kwargs)
-            if hasattr(output, "numpy"):  # Keras also calls layers on symbols, to learn their shapes
+            if isinstance(output, tf.Tensor):  # Keras also calls layers on symbols, to learn their shapes
                 output = tf.identity(output)
                 self.outputs[relu.key].append(output)
             return output
@@ -51,7 +52,8 @@ def counts(relu: Any, outputs: list[Any], gradients: list[Any]) -> dict[str, Any
         if g is not None
     ]
     positions = sum(np.asarray(a).size // np.asarray(a).shape[relu.axis] for a in outputs)
-    return {"active": active, "with_gradient": sum(passes) if reached else None, "positions": positions}
+    nan = sum(_per_neuron(np.isnan(a), relu.axis) for a in outputs) > 0
+    return {"active": active, "with_gradient": sum(passes) if reached else None, "positions": positions, "nan": nan}
 
 
 def _below(relu: Any, a: np.ndarray) -> np.ndarray:
@@ -63,8 +65,11 @@ def _per_neuron(mask: np.ndarray, axis: int) -> np.ndarray:
     return np.array([sum(bool(v) for v in column) for column in neurons.T], np.int64)
 
 
-def measure(model: Any, batches: list[tuple[Any, Any]], training: bool = False) -> dict[str, dict[str, Any]]:
+def measure(
+    model: Any, batches: list[tuple[Any, Any]], training: bool = False, count: Any = None
+) -> dict[str, dict[str, Any]]:
     """What must be found in these batches: dL/da of the compiled loss at the output of every call of every layer."""
+    count = count or counts
     relus = find_relus(model)
     outputs: dict[str, list[Any]] = {relu.key: [] for relu in relus}
     gradients: dict[str, list[Any]] = {relu.key: [] for relu in relus}
@@ -76,7 +81,40 @@ def measure(model: Any, batches: list[tuple[Any, Any]], training: bool = False) 
             outputs[key] += found
         for key, found in zip(recorder.outputs, tape.gradient(loss, list(recorder.outputs.values()))):
             gradients[key] += found
-    return {relu.key: counts(relu, outputs[relu.key], gradients[relu.key]) for relu in relus}
+    return {relu.key: count(relu, outputs[relu.key], gradients[relu.key]) for relu in relus}
+
+
+def train(model: Any, x: Any, y: Any, batch_size: int) -> dict[str, dict[str, Any]]:
+    """What a fit must find: a fit with a `train_step` by hand, from which every array is taken out.
+
+    By Keras's own loop, so that the graph is as in any other: a fused ReLU turns NaN into 0, and what comes after it goes
+    on to fire; and whether NaN times 0 is 0, a kernel for batches of a known size decides otherwise than another.
+    """
+    steps: list[Any] = []
+    model.train_step = lambda data: _step(model, steps, *data)
+    model.fit(x, y, batch_size=batch_size, shuffle=False, verbose=0)
+    return {
+        relu.key: counts(relu, *([a for step in steps for a in step[relu.key][k]] for k in (0, 1)))
+        for relu in find_relus(model)
+    }
+
+
+def _step(model: Any, steps: list[Any], x: Any, y: Any) -> dict[str, Any]:
+    """Keeps each layer's outputs, and their gradients where a weight that is trained comes before them."""
+    weights = model.trainable_variables
+    with Recorder(model) as recorder, tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch([weight if LEGACY else weight.value for weight in weights])
+        loss = model.compute_loss(x=x, y=y, y_pred=model(x, training=True))
+    gradients, updates = tape.gradient(loss, [recorder.outputs, weights])
+    model.optimizer.apply_gradients(zip(updates, weights))
+    found = {key: (outputs, gradients[key]) for key, outputs in recorder.outputs.items()}
+
+    def keep(*arrays: Any) -> None:
+        each = iter(arrays)
+        steps.append(tf.nest.map_structure(lambda tensor: None if tensor is None else next(each), found))
+
+    tf.numpy_function(keep, [tensor for tensor in tf.nest.flatten(found) if tensor is not None], [])
+    return {"loss": loss}
 
 
 def batches(x: Any, y: Any, size: int) -> list[tuple[Any, Any]]:

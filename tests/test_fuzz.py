@@ -3,6 +3,8 @@
 `pytest tests/test_fuzz.py --hypothesis-profile=long` runs 300 cases, other ones each time.
 """
 
+import dataclasses
+
 import fuzz
 import harm
 import numpy as np
@@ -10,8 +12,10 @@ import oracle
 import pytest
 import tensorflow as tf
 from hypothesis import HealthCheck, Phase, given, settings
+from stacks import LEGACY
 
 from relu_probe import ReluProbe, Report, measure
+from relu_probe.relus import find_relus
 
 LONG = settings.get_profile("long")
 CASES = LONG.max_examples if settings.default.max_examples == LONG.max_examples else 16
@@ -55,33 +59,46 @@ def assert_laws(report):
             assert layer.zero_gradient[layer.dead].all()
 
 
-def measured(case, count=oracle.measure):
-    model, (x, y) = case.model(), case.data()
-    report, expected = measure(model, (x, y), batch_size=case.batch), count(model, oracle.batches(x, y, case.batch))
+def assert_found(report, expected, samples):
     assert list(report) == list(expected)
+    assert report.samples == samples
     for key, layer in report.layers.items():
         oracle.assert_counts(layer, expected[key])
     assert_laws(report)
+
+
+def measured(case, count=oracle.measure):
+    model, (x, y) = case.model(), case.data()
+    report, expected = measure(model, (x, y), batch_size=case.batch), count(model, oracle.batches(x, y, case.batch))
+    assert_found(report, expected, case.samples)
+    for key, layer in report.layers.items():
+        np.testing.assert_array_equal(layer.nan, expected[key]["nan"])
     cut = case.samples // 2 // case.batch * case.batch  # at a batch's end: sums of extremes depend on their order
-    shards = [(x[:cut], y[:cut]), (x[cut:], y[cut:])] if cut else [(x, y)]
-    total = sum((measure(model, shard, batch_size=case.batch) for shard in shards), Report.empty())
+    shards = [tf.nest.map_structure(lambda a, part=part: a[part], (x, y)) for part in (slice(cut), slice(cut, None))]
+    total = sum((measure(model, shard, batch_size=case.batch) for shard in shards[not cut :]), Report.empty())
     for key, layer in report.layers.items():
         assert total[key].positions == layer.positions
         for name in ("active", "with_gradient", "nan"):
             np.testing.assert_array_equal(getattr(total[key], name), getattr(layer, name))
 
 
-def trained(case):
-    """The weights stand still: a rate of zero; with nothing planted, for 0 times an infinite gradient is NaN."""
-    model, (x, y), probe = case.model(), case.data(planted=False), ReluProbe(strict=True)
-    expected = oracle.measure(model, oracle.batches(x, y, case.batch), training=True)
+def trained(case, count=oracle.train, lost=fuzz.lost):
+    """At a rate of zero, so that sums stay exact; but 0 times an infinite gradient is NaN, and so is the weight then."""
+    (x, y), model, probe = case.data(), case.model(), ReluProbe(strict=True)
+    expected = count(model, x, y, case.batch)
+    left, model = harm.state(model), case.model()
     model.fit(x, y, batch_size=case.batch, shuffle=False, verbose=0, callbacks=[probe])
-    assert_laws(probe.report)
-    assert list(probe.report) == list(expected)
-    for key, layer in probe.report.layers.items():
-        assert layer.positions == expected[key]["positions"]
-        if not case.random:
-            oracle.assert_counts(layer, expected[key])
+    if case.random and LEGACY:  # its Dropout draws anew in each graph
+        return assert_laws(probe.report)
+    assert harm.same(left, harm.state(model))
+    expected = dict(zip(probe.report.layers, expected.values(), strict=True))  # names of its own
+    assert_found(probe.report, expected, case.samples)
+    for relu, (key, layer) in zip(find_relus(model), probe.report.layers.items()):
+        assert layer.frozen == (layer.with_gradient is None)
+        in_weights = lost(relu.layer, layer.neurons)
+        if in_weights is None:  # an operation, or a ReLU of a part's own: some weight there is NaN, if any is
+            in_weights = layer.nan & any(np.isnan(weight).any() for weight in left["weights"])
+        np.testing.assert_array_equal(layer.nan, expected[key]["nan"] | in_weights)
 
 
 def unharmed(case):
@@ -92,43 +109,16 @@ def unharmed(case):
     )
 
 
-@pytest.mark.parametrize(("check", "share"), [(measured, 1), (trained, 2), (unharmed, 4)])
+def exact(case):
+    """What the comparisons rest on: without extremes all numbers, and so their sums in any order, are ones of 24 bits."""
+    model, (x, y) = case.model(), dataclasses.replace(case, planted=[]).data()
+    for training in (False, True):
+        found = oracle.measure(model, oracle.batches(x, y, case.batch), training, count=lambda _, a, g: [*a, *g])
+        values = np.concatenate([np.ravel(a) for arrays in found.values() for a in arrays if a is not None])
+        unit = max(u for u in 2.0 ** -np.arange(10) if (values % u == 0).all())  # a leaky ReLU halves
+        assert np.abs(values).max() < 2**24 * unit
+
+
+@pytest.mark.parametrize(("check", "share"), [(measured, 1), (trained, 2), (unharmed, 4), (exact, 4)])
 def test_random_models(check, share, record_property):
     run(check, max(1, CASES // share), record_property)
-
-
-@pytest.mark.parametrize(
-    "mistake", ["counting >= 0", "dL/da for dL/dz", "a dropped last batch", "NaN counts as active"]
-)
-def test_a_wrong_count_is_found(mistake, monkeypatch):
-    """The same fuzz test, against an oracle with a planted mistake."""
-
-    def wrong(model, batches):
-        return oracle.measure(model, batches[: max(1, len(batches) - 1)] if "batch" in mistake else batches)
-
-    def planted(case):
-        measured(case, wrong)
-
-    monkeypatch.setattr(oracle, "counts", PLANTED.get(mistake, COUNTS))
-    with pytest.raises(AssertionError):
-        run(planted, 16, lambda *_: None, phases=[Phase.generate])
-
-
-def _counting(fires, passes):
-    def counts(relu, outputs, gradients):
-        found = COUNTS(relu, outputs, gradients)
-        found["active"] = sum(oracle._per_neuron(fires(np.asarray(a)), relu.axis) for a in outputs)
-        if passes is not None and found["with_gradient"] is not None:
-            masks = [passes(np.asarray(g)) for g in gradients if g is not None]
-            found["with_gradient"] = sum(oracle._per_neuron(mask, relu.axis) for mask in masks)
-        return found
-
-    return counts
-
-
-COUNTS = oracle.counts
-PLANTED = {
-    "counting >= 0": _counting(lambda a: a >= 0, None),
-    "dL/da for dL/dz": _counting(lambda a: a > 0, lambda g: g != 0),
-    "NaN counts as active": _counting(lambda a: ~(a <= 0), None),
-}

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from parts import PARTS, Make, Part, dense
+from parts import PARTS, Make, Part, dense, distributed
+from stacks import KERAS, LEGACY
 
 K = tf.keras
 L = tf.keras.layers
@@ -124,6 +125,15 @@ def masked() -> Any:
     """`Embedding` of integers with a mask (positions that a mask hides are counted)"""
     layers = [L.Embedding(7, 6, mask_zero=True), dense(name="hidden"), L.GlobalAveragePooling1D(), dense(4, "pooled")]
     return compiled(K.Sequential([K.Input((4,), dtype="int32"), *layers, L.Dense(1)]))
+
+
+def time_distributed_model() -> Any:
+    """A model inside `TimeDistributed`"""
+    return compiled(K.Sequential([K.Input((4, 6)), distributed((6,), Make()), L.Flatten(), L.Dense(1)]))
+
+
+if not LEGACY:  # tf_keras calls such a model twice, once for its mask: see test_keras_names.py
+    row("hidden", (4, 6), hidden=4, saves=KERAS > (3, 3))(time_distributed_model)  # Keras 3.3 cannot clone it
 
 
 class Student(K.Model):
