@@ -138,14 +138,15 @@ def modes(model: Any) -> list[Any]:
     ]
 
 
-def steady_weights(model: Any) -> set[int]:
-    """The ids of those that inference leaves alone: what is trained, and what Keras's own layers hold, which may be much.
-
-    Another layer may count its calls in a weight of its own, and a stateful RNN has its state there.
-    """
-    layers = [layer for layer in model._flatten_layers(include_self=False) if keras_class(layer)]
-    leaves = [layer for layer in layers if not _children(layer) and not getattr(layer, "stateful", False)]
-    return {id(v) for v in [*model.trainable_weights, *(v for layer in leaves for v in layer.weights)]}
+def moving_variables(model: Any) -> list[Any]:
+    """Those that a pass in inference may move: seeds, weights in which a layer of the user's counts its calls, and the state
+    of a stateful RNN, which is no weight. Not what is trained or what Keras's own layers hold, which may be much."""
+    layers = list(model._flatten_layers(include_self=False))
+    leaves = [layer for layer in layers if keras_class(layer) and not _children(layer)]
+    steady = {id(v) for v in [*model.trainable_weights, *(v for layer in leaves for v in layer.weights)]}
+    states = [getattr(layer, "states", None) for layer in layers if getattr(layer, "stateful", False)]
+    of_rnns = [v for v in tf.nest.flatten(states) if v is not None]
+    return [v for v in model.variables if id(v) not in steady] + of_rnns
 
 
 def _has_lora(layer: Any) -> bool:

@@ -12,7 +12,7 @@ from relu_probe import data as data_module
 from relu_probe.counters import Counters
 from relu_probe.faults import reason
 from relu_probe.kept import Kept
-from relu_probe.layers import compilation, modes, steady_weights
+from relu_probe.layers import compilation, modes, moving_variables
 from relu_probe.probe import attached
 from relu_probe.relus import find_relus, select
 from relu_probe.report import Report
@@ -216,8 +216,7 @@ def _loss(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
 @contextmanager
 def _left_as_found(model: Any) -> Iterator[None]:
     """`compute_loss` moves metric trackers, and some layers their seed states or counters: all are put back."""
-    steady = steady_weights(model)
-    states = [v for v in [*_metric_variables(model), *model.variables] if id(v) not in steady]
+    states = [*_metric_variables(model), *moving_variables(model)]
     before = [(v, tf.identity(tf.convert_to_tensor(v))) for v in states]
     try:
         yield

@@ -1,6 +1,7 @@
 """The counting kernels count what NumPy counts, to the last position, in every shape and on every way."""
 
 import numpy as np
+import oracle
 import pytest
 import tensorflow as tf
 
@@ -127,3 +128,23 @@ def test_infinite_gradients_of_wide_layers_are_counted_where_the_neuron_is_activ
     model.fit(x, np.ones((9, 1)), batch_size=9, sample_weight=weight, verbose=0, callbacks=[probe])
     assert np.array_equal(probe.report["hidden"].active, active)
     assert np.array_equal(probe.report["hidden"].with_gradient, active) is not blind
+
+
+@pytest.mark.parametrize("width", [64, 130, 256, 1024])
+def test_a_fit_counts_what_the_oracle_counts_on_every_way(width):
+    """Gradients of both signs: the second layer's weights are of both. Some neurons are dead, and some blocked."""
+    K.utils.set_random_seed(0)
+    bias = np.where(np.arange(width) % 5 == 0, -50.0, 0.1)
+    layers = [L.Dense(width, "relu", name=name, bias_initializer=K.initializers.Constant(bias)) for name in "ab"]
+    model = K.Sequential([K.Input((4,)), *layers, L.Dense(1)])
+    model.compile(K.optimizers.SGD(0.0), "mse")
+    out = tf.convert_to_tensor(model.layers[-1].kernel).numpy()
+    model.layers[-1].kernel.assign(np.where(np.arange(width)[:, None] % 7 == 0, 0, out))
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((23, 4)).astype("float32"), rng.standard_normal((23, 1)).astype("float32")
+    expected = oracle.measure(model, oracle.batches(x, y, 8), training=True)
+    probe = ReluProbe(strict=True)
+    model.fit(x, y, batch_size=8, shuffle=False, verbose=0, callbacks=[probe])
+    for key, layer in probe.report.layers.items():
+        oracle.assert_counts(layer, expected[key])
+        assert 0 < np.count_nonzero(layer.with_gradient) < np.count_nonzero(layer.active) < width or key == "a"

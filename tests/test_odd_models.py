@@ -69,6 +69,19 @@ def test_state_that_a_layer_moves_in_inference_is_put_back():
     harm.assert_no_harm(trained, [ReluProbe(data=(X, Y), strict=True)])
 
 
+def test_the_state_of_an_rnn_is_put_back():
+    x = np.ones((8, 3, 4), "float32")
+    inputs = {"batch_input_shape": (8, 3, 4)} if LEGACY else {}
+    layers = [L.SimpleRNN(5, stateful=True, **inputs), L.Dense(6, "relu", name="hidden"), L.Dense(1)]
+    model = K.Sequential(layers if LEGACY else [K.Input(batch_shape=(8, 3, 4)), *layers])
+    model.predict(x, batch_size=8, verbose=0)
+    before = [np.array(tf.convert_to_tensor(state)) for state in model.layers[0].states]
+    measure(model, x, batch_size=8)
+    assert all(np.any(state) for state in before)
+    for state, as_found in zip(model.layers[0].states, before):
+        np.testing.assert_array_equal(tf.convert_to_tensor(state), as_found)
+
+
 def truth(model):
     return (np.asarray(model.get_layer("hidden")(X)) > 0).sum(0)
 
