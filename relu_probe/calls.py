@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from relu_probe.kernels import Mask, counts
+from relu_probe.kernels import Mask, counts, packed, parts_of
 from relu_probe.relus import ReluLayer
 
 
@@ -60,12 +60,32 @@ def nan_mask(call: Call) -> Mask:
 
 def call_counts(call: Call, axis: int, xla: bool | None) -> tf.Tensor:
     """What it adds, `(3, neurons)`: positions active, with a gradient and NaN."""
-    masks = [*masks_of(call), nan_mask(call)]
-    found = counts([mask for mask in masks if mask], axis, xla)
-    if all(masks):
+    parts = [[*masks_of(part), nan_mask(part)] for part in (_parts(call) if xla and axis != 1 else [call])]
+    there = [[mask for mask in masks if mask] for masks in parts]
+    found = packed(there) if len(there) > 1 else counts(there[0], axis, xla)
+    if all(parts[0]):
         return found
     each = iter(tf.unstack(found))
-    return tf.stack([next(each) if mask else tf.zeros_like(found[0]) for mask in masks])
+    return tf.stack([next(each) if mask else tf.zeros_like(found[0]) for mask in parts[0]])
+
+
+def _parts(call: Call) -> list[Call]:
+    """The call on some of the places of each sample, and on the others."""
+    k = parts_of(call[0].output.shape)
+    seen: list[list[tf.Tensor]] = [[] for _ in range(k)]
+    return [call] if k == 1 else [list(part) for part in zip(*(_split(tally, seen) for tally in call))]
+
+
+def _split(tally: Forward | Backward, seen: list[list[tf.Tensor]]) -> list[Forward | Backward]:
+    shape = tally.output.shape
+    apart = [len(seen), shape[1:-1].num_elements() // len(seen), shape[-1]]
+    outputs, others = (
+        tf.unstack(tf.reshape(x, [-1, *apart]), axis=1)
+        for x in (tally.output, tally.source if isinstance(tally, Forward) else flow(tally))
+    )
+    if isinstance(tally, Forward):
+        return [tally._replace(output=output, source=source) for output, source in zip(outputs, others)]
+    return [tally._replace(output=a, gradient=g, call=call) for a, g, call in zip(outputs, others, seen)]
 
 
 def _new(tally: Backward) -> tf.Tensor:

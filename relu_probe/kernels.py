@@ -1,7 +1,7 @@
 """How are positions counted, exactly and in few passes over the values?
 
-What costs is memory that is written and read again. XLA counts all masks in one pass, in ten bits of an int32 each. Without
-it TensorFlow adds up bytes, four neurons in an int32; or floats, which are exact up to 2**24 and summed up faster than
+What costs is memory that is written and read again. XLA counts all masks in one pass, in ten bits of an int32 each, the places
+of an image some at a time, which it does with vector instructions (a sum over many rows it does not). Without it TensorFlow adds up bytes, four neurons in an int32; or floats, which are exact up to 2**24 and summed up faster than
 integers (on a GPU TensorFlow would even take int32 to the host).
 """
 
@@ -31,7 +31,7 @@ def counts(masks: list[Mask], axis: int, xla: bool | None) -> tf.Tensor:
     """
     shape = masks[0][0].shape
     if xla and axis != 1:
-        return _packed(masks)
+        return packed([masks])
     if shape.rank == 2 and axis != 1 and not in_bytes(shape, axis, xla):  # few operations are what small models want
         whole = [reduce(tf.logical_and, mask) for mask in masks]
         return tf.reshape(_floats(joined(whole, 1), axis), [len(masks), shape[1]])
@@ -56,13 +56,12 @@ def total(values: tf.Tensor, axis: int) -> tf.Tensor:
     return sum_rows(_over_places(values))
 
 
-def _packed(masks: list[Mask]) -> tf.Tensor:
-    """Each mask has bits of its own in one int32, which is summed up over blocks of up to 1,023 rows."""
-    values = reduce(
-        tf.add,
-        [tf.where(reduce(tf.logical_and, mask), 1 << _BITS * i, 0) for i, mask in enumerate(masks)],
-    )
-    most, neurons, k = 2**_BITS - 1, values.shape[-1], _divisor(values.shape, 2**_BITS - 1)
+def packed(parts: list[list[Mask]]) -> tf.Tensor:
+    """`counts` of some parts of the positions together. Each mask has bits of its own in one int32, which is summed up over the
+    parts and over blocks of rows, 1,023 positions in all."""
+    values = reduce(tf.add, [_numbers(masks) for masks in parts])
+    most, neurons = (2**_BITS - 1) // len(parts), values.shape[-1]
+    k = _divisor(values.shape, most)
     if k > 1:
         sums = tf.reduce_sum(tf.reshape(values, [-1, k, neurons]), 1)
     else:
@@ -70,8 +69,27 @@ def _packed(masks: list[Mask]) -> tf.Tensor:
         whole = tf.shape(rows)[0] // most * most
         blocks = tf.reduce_sum(tf.reshape(rows[:whole], [-1, most, neurons]), 1)
         sums = tf.concat([blocks, tf.reduce_sum(rows[whole:], 0, keepdims=True)], 0)
-    shifts = tf.range(0, _BITS * len(masks), _BITS)[:, None, None]
-    return tf.reduce_sum(tf.cast(tf.bitwise.bitwise_and(tf.bitwise.right_shift(sums[None], shifts), most), tf.int64), 1)
+    shifts = tf.range(0, _BITS * len(parts[0]), _BITS)[:, None, None]
+    each = tf.bitwise.bitwise_and(tf.bitwise.right_shift(sums[None], shifts), 2**_BITS - 1)
+    return tf.reduce_sum(tf.cast(each, tf.int64), 1)
+
+
+def _numbers(masks: list[Mask]) -> tf.Tensor:
+    """The bits of each position. A choice inside a choice, where masks end in the same one, costs XLA a third less."""
+    last = masks[0][-1]
+    inside: list[Any] = []
+    outside: list[Any] = []
+    for i, mask in enumerate(masks):
+        within = mask[-1] is last
+        rest, bit = mask[:-1] if within else mask, 1 << _BITS * i
+        (inside if within else outside).append(tf.where(reduce(tf.logical_and, rest), bit, 0) if rest else bit)
+    return reduce(tf.add, [tf.where(last, reduce(tf.add, inside), 0), *outside])
+
+
+def parts_of(shape: tf.TensorShape) -> int:
+    """In how many parts of equal size XLA takes the places of a sample: up to 8; 1 where their number is not known."""
+    places = shape[1:-1].num_elements() if shape.rank > 2 else None
+    return next(k for k in range(8, 0, -1) if (places or 1) % k == 0)
 
 
 def in_bytes(shape: tf.TensorShape, axis: int, xla: bool | None) -> bool:
