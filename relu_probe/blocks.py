@@ -1,6 +1,6 @@
 """Where do the counts live? In non-trainable int64 variables, the layers of one step side by side, added to at once.
 
-Per neuron 32 bytes: positions active, with gradient and NaN, and the step of the last activity.
+Per neuron 32 bytes: positions active, with gradient and NaN, and the step of the last activity. (28 where NaN are kept apart.)
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -22,17 +22,22 @@ class Block:
         neurons: of each layer.
         step: the number of the training step from 1, or None where neurons are not dated.
         activation_sum: keep the sums of the activations too.
+        apart: the NaN are kept apart, and touched only where there are any. A million neurons cost 20 MB more else, at the
+            peak; of few neurons it is the number of operations that costs.
     """
 
-    def __init__(self, strategy: Any, neurons: list[int], step: tf.Variable | None, activation_sum: bool) -> None:
+    def __init__(
+        self, strategy: Any, neurons: list[int], step: tf.Variable | None, *, activation_sum: bool, apart: bool
+    ) -> None:
         self.neurons, self.ends = np.array(neurons), np.cumsum(neurons)
         self.replicas = strategy.num_replicas_in_sync
         self.step = step
         total = self.ends[-1]
         replicas = 0 if step is None else self.replicas
-        self.counts, self.meta, self.last, self.sums = variables(
+        self.counts, self.nan, self.meta, self.last, self.sums = variables(
             strategy,
-            np.zeros((3, total), np.int64),  # active, with gradient, NaN
+            np.zeros((2 if apart else 3, total), np.int64),  # active, with gradient, NaN
+            np.zeros(total if apart else 0, np.int32),  # 1 where there was a NaN
             np.zeros(4 * len(neurons), np.int64),  # positions, samples, backward passes, steps too large to count
             # The step of the last activity, 0 for never. Variables aggregate by SUM, not by MAX: a row a replica.
             np.zeros((replicas, total), np.int64),
@@ -41,11 +46,11 @@ class Block:
 
     @property
     def all(self) -> list[Any]:
-        return [self.counts, self.meta, self.last, self.sums]
+        return [self.counts, self.nan, self.meta, self.last, self.sums]
 
     def add(self, layers: list[Sums]) -> None:
         """Few large operations rather than many small ones: on small models it is their number that costs."""
-        counts = _counts(layers)
+        counts = self._counts(layers)
         self.counts.assign_add(tf.cast(counts, tf.int64))
         # What is constant would not wait for the batch, and count one more after the last: see `Counters.step`.
         with tf.control_dependencies([counts]):
@@ -62,7 +67,7 @@ class Block:
         self.last.assign(tf.where(fired, step, self.last))
 
     def reset(self) -> None:
-        for counted in (self.counts, self.meta, self.sums):
+        for counted in (self.counts, self.nan, self.meta, self.sums):
             _zero(counted)
 
     def forget(self) -> None:
@@ -72,12 +77,20 @@ class Block:
     def read(self) -> list["Counted"]:
         """The global counts, layer by layer."""
         # Views, not copies: of a layer as wide as a million neurons these are 32 MB.
-        counts, meta, last, sums = (np.asarray(memoryview(tf.convert_to_tensor(v))) for v in self.all)
+        counts, nan, meta, last, sums = (np.asarray(memoryview(tf.convert_to_tensor(v))) for v in self.all)
         starts, meta = self.ends - self.neurons, meta.reshape(4, -1)
+        rows = [*counts, nan][:3]
         return [
-            Counted._make([*counts[:, a:b], *meta[:, i], last[:, a:b].max(axis=0, initial=0) - 1, sums[a:b]])
+            Counted._make([*(row[a:b] for row in rows), *meta[:, i], _newest(last[:, a:b]), sums[a:b]])
             for i, (a, b) in enumerate(zip(starts, self.ends))
         ]
+
+    def _counts(self, layers: list[Sums]) -> tf.Tensor:
+        """Of all layers side by side, as `self.counts` has them; the hunted ones are the first."""
+        parts = [layer.counts for layer in layers if not isinstance(layer.counts, Hunted)]
+        if hunted := [layer.counts for layer in layers if isinstance(layer.counts, Hunted)]:
+            parts.insert(0, found(hunted, self.nan if self.nan.shape[0] else None))
+        return joined(parts, 1)
 
 
 class Counted(NamedTuple):
@@ -95,14 +108,6 @@ class Counted(NamedTuple):
 
     def __add__(self, other: "Counted") -> "Counted":  # type: ignore[override]  # no tuple is wanted
         return Counted._make(a + b for a, b in zip(self, other))._replace(last=np.maximum(self.last, other.last))
-
-
-def _counts(layers: list[Sums]) -> tf.Tensor:
-    """`(3, neurons)` of all layers; the hunted ones are the first."""
-    parts = [layer.counts for layer in layers if not isinstance(layer.counts, Hunted)]
-    if hunted := [layer.counts for layer in layers if isinstance(layer.counts, Hunted)]:
-        parts.insert(0, found(hunted))
-    return joined(parts, 1)
 
 
 def variables(strategy: Any, *values: Any, aggregation: Any = tf.VariableAggregation.SUM) -> list[tf.Variable]:
@@ -133,6 +138,13 @@ def _device() -> str:
     """Where the caller's `tf.device` puts things: XLA's functions take no variable of another device."""
     with tf.init_scope():
         return str(tf.zeros(()).device)
+
+
+def _newest(last: Any) -> Any:
+    """Of the rows, and from 0, -1 for never; in place, for a layer may be very wide."""
+    newest = last.max(axis=0, initial=0)
+    newest -= 1
+    return newest
 
 
 def _zero(counted: tf.Variable) -> None:

@@ -59,7 +59,7 @@ class Counters:
         self.detach: list[Callable[[], None]] = []
         self._model = weakref.ref(model)
         self._widths: dict[str, int] = {}
-        self._blocks: dict[tuple[str, ...], Block] = {}
+        self._blocks: dict[tuple[tuple[str, ...], bool], Block] = {}  # of these layers, NaN apart or not
         self._local = threading.local()  # each replica of a MirroredStrategy traces in a thread of its own
         self._lock = threading.RLock()
         self._step_number: tf.Variable | None = None
@@ -139,12 +139,17 @@ class Counters:
         if not sums:
             return
         sums.sort(key=lambda layers: not isinstance(layers.counts, Hunted))
+        self._block(sums).add(sums)
+
+    def _block(self, sums: list[Sums]) -> Block:
         keys = tuple(key for layers in sums for key in layers.keys)
+        apart = all(isinstance(layers.counts, Hunted) for layers in sums)
         with self._lock:
-            if keys not in self._blocks:
-                neurons = [n for layers in sums for n in layers.neurons]
-                self._blocks[keys] = Block(self.strategy, neurons, self._step_number, self.activation_sum)
-        self._blocks[keys].add(sums)
+            if (keys, apart) not in self._blocks:
+                neurons, step = [n for layers in sums for n in layers.neurons], self._step_number
+                block = Block(self.strategy, neurons, step, activation_sum=self.activation_sum, apart=apart)
+                self._blocks[keys, apart] = block
+        return self._blocks[keys, apart]
 
     def _sums(self, group: list[Forward | Backward], samples: Any, xla: bool | None) -> Sums | None:
         try:
@@ -210,7 +215,7 @@ class Counters:
     def read(self, keys: list[str], activation_sum: bool = True) -> dict[str, LayerReport]:
         """The global counts, of all replicas and workers: a collective, which every worker has to call."""
         with self.strategy.scope():
-            found = [pair for names, block in self._blocks.items() for pair in zip(names, block.read())]
+            found = [pair for (names, _), block in self._blocks.items() for pair in zip(names, block.read())]
         with_gradients = any(counted.backwards for _, counted in found)
         parts = {key: [one for name, one in found if name == key and key not in self.left_out] for key in keys}
         layers = {key: self._layer(self.relus[key], parts[key], with_gradients) for key in keys}

@@ -44,15 +44,22 @@ def hunted(calls: list[Call], axis: int) -> Hunted:
     )
 
 
-def found(layers: list[Hunted]) -> tf.Tensor:
-    """`(3, neurons)` of the layers side by side, int32."""
+def found(layers: list[Hunted], nan: tf.Variable | None = None) -> tf.Tensor:
+    """`(3, neurons)` of the layers side by side, int32; without the NaN where they go into `nan` at once."""
     active, with_gradient = (joined([layer[i] for layer in layers]) for i in (0, 1))
     marks = joined([tf.cast(mark, tf.float32) for layer in layers for mark in layer.marks])
-    return tf.cond(
-        tf.math.is_nan(tf.reduce_sum(marks)),
-        lambda: tf.cast(joined([layer.exact() for layer in layers], 1), tf.int32),
-        lambda: tf.cast(tf.stack(alike(active, with_gradient, tf.zeros_like(active))), tf.int32),
-    )
+
+    def exact() -> tf.Tensor:
+        counts = joined([layer.exact() for layer in layers], 1)
+        if nan is not None:
+            nan.assign(tf.maximum(nan, tf.cast(counts[2] > 0, tf.int32)))
+        return tf.cast(counts if nan is None else counts[:2], tf.int32)
+
+    def quick() -> tf.Tensor:
+        none = [] if nan is not None else [tf.zeros_like(active)]
+        return tf.cast(tf.stack(alike(active, with_gradient, *none)), tf.int32)
+
+    return tf.cond(tf.math.is_nan(tf.reduce_sum(marks)), exact, quick)
 
 
 def _has_signs(call: Call, axis: int) -> bool:
@@ -86,10 +93,30 @@ def _by_masks(call: Call, axis: int) -> Hunted:
     active, with_gradient = (
         vector(mask, axis) if mask else tf.zeros([sum(call[0].neurons)]) for mask in (fires, flows)
     )
-    marks = [tf.nn.l2_loss(t.source)[None] for t in call if isinstance(t, Forward)]  # no sum of squares is inf - inf
     return Hunted(
         active,
         with_gradient,
-        marks,
+        [_nan_mark(t) for t in call if isinstance(t, Forward)],
         lambda: tf.stack(alike(active, with_gradient, vector(nan_mask(call), axis))),
     )
+
+
+def _nan_mark(forward: Forward) -> tf.Tensor:
+    """`(1,)`: NaN where there may be a NaN in what the layer gave. (No sum of squares is inf - inf.) A convolution cannot give
+    one where the squares of its inputs and weights have a finite sum, by Cauchy and Schwarz; its inputs may be the fewer."""
+    if small := _inputs_of_convolution(forward.source):
+        x, kernel, bias = (tf.nn.l2_loss(tensor) for tensor in small)
+        return 0 * (x * kernel + bias)[None]
+    return tf.nn.l2_loss(forward.source)[None]
+
+
+def _inputs_of_convolution(output: tf.Tensor) -> list[tf.Tensor]:
+    """`[x, kernel, bias]` where `output` is `relu(conv(x, kernel) + bias)` and has more values than `x`; else nothing."""
+    if output.op.type != "Relu" or (add := output.op.inputs[0].op).type not in ("BiasAdd", "AddV2"):
+        return []
+    convolution, bias = add.inputs[0].op, add.inputs[1]
+    if convolution.type not in ("Conv2D", "Conv3D", "DepthwiseConv2dNative"):
+        return []
+    x, kernel = convolution.inputs
+    sizes = [tensor.shape[1:].num_elements() for tensor in (x, output)]
+    return [x, kernel, bias] if None not in sizes and sizes[0] < sizes[1] else []

@@ -5,7 +5,8 @@ import oracle
 import pytest
 import tensorflow as tf
 
-from relu_probe import ReluProbe, blocks, kernels, measure
+from relu_probe import ReluProbe, blocks, hunt, kernels, measure
+from relu_probe.calls import Forward
 
 K, L = tf.keras, tf.keras.layers
 SHAPES = {  # name -> (shape, axis of the neurons)
@@ -113,8 +114,8 @@ def test_the_sign_of_nan_is_nan(size):
 def test_infinite_gradients_of_wide_layers_are_counted_where_the_neuron_is_active(blind, monkeypatch):
     """An infinite weight of one sample: dL/dz is NaN at the neurons that are off. The planted mistake does not look."""
 
-    def quick(layers):
-        rows = tf.stack([*layers[0][:2], tf.zeros_like(layers[0].active)])
+    def quick(layers, nan):
+        rows = tf.stack(layers[0][:2])
         return tf.cast(tf.where(tf.math.is_nan(rows), 0.0, rows), tf.int32)
 
     if blind:
@@ -148,3 +149,49 @@ def test_a_fit_counts_what_the_oracle_counts_on_every_way(width):
     for key, layer in probe.report.layers.items():
         oracle.assert_counts(layer, expected[key])
         assert 0 < np.count_nonzero(layer.with_gradient) < np.count_nonzero(layer.active) < width or key == "a"
+
+
+@pytest.mark.parametrize(("spoilt", "jit"), [(np.nan, False), (np.inf, False), (1e30, False), (1e30, True)])
+def test_convolutions_count_what_the_oracle_counts(spoilt, jit):
+    """Of the first NaN are sought among its inputs (3 for 8 outputs), of the second in what it gives; XLA takes their places
+    8, 5 and 3 at a time. What is large and finite makes no NaN."""
+
+    def model(jit):
+        K.utils.set_random_seed(0)
+        sizes = {"many": (8, 3), "few": (4, 2), "one": (4, (5, 3))}
+        layers = [L.Conv2D(*size, activation="relu", name=name) for name, size in sizes.items()]
+        net = K.Sequential([K.Input((14, 14, 3)), layers[0], L.MaxPooling2D(), *layers[1:], L.Flatten(), L.Dense(1)])
+        net.compile(K.optimizers.SGD(0.01), "mse", jit_compile=jit)
+        return net
+
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((11, 14, 14, 3)).astype("float32"), rng.standard_normal((11, 1)).astype("float32")
+    x[10, 5, 6, 1] = spoilt  # in the last step: the weights turn NaN with it
+    probe = ReluProbe(strict=True)
+    model(jit).fit(x, y, batch_size=4, shuffle=False, verbose=0, callbacks=[probe])
+    for key, expected in oracle.train(model(False), x, y, 4).items():
+        for counts in ("active", "with_gradient"):
+            np.testing.assert_array_equal(getattr(probe.report[key], counts), expected[counts])
+
+
+@pytest.mark.parametrize("value", [0.0, 1e15, 1e25, np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("where", ["x", "kernel", "bias"])
+def test_no_nan_is_missed_by_its_mark(where, value):
+    """The mark of a convolution looks at what goes in, which is less; of any other layer at what comes out."""
+    rng = np.random.default_rng(0)
+    shapes = {"x": (2, 6, 6, 2), "kernel": (3, 3, 2, 5), "bias": (5,)}
+    values = {name: rng.standard_normal(shape).astype("float32") for name, shape in shapes.items()}
+    values[where].flat[3] = value
+
+    @tf.function(autograph=False)
+    def marks(x, kernel, bias):
+        z = tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "VALID"), bias)
+        outputs = [tf.nn.relu(z), tf.sqrt(tf.nn.relu(z))]
+        assert [len(hunt._inputs_of_convolution(output)) for output in outputs] == [3, 0]
+        return z, [hunt._nan_mark(Forward(("a",), (5,), None, output, output)) for output in outputs]
+
+    z, found = marks(**values)
+    if np.isnan(z).any():
+        assert np.isnan(found).all()
+    elif value in (0, 1e15):  # 1e25 has a square beyond float32: then it is looked at neuron by neuron, for nothing
+        assert not np.isnan(found).any()
