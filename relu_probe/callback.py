@@ -19,6 +19,7 @@ from relu_probe.last import call_last, fit_under_way
 from relu_probe.limits import Limits
 from relu_probe.lives import History, Lives, history
 from relu_probe.measuring import has_loss, measurer_of
+from relu_probe.nans import nan_line
 from relu_probe.report import Report
 from relu_probe.stepping import (
     begin_counting,
@@ -45,7 +46,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
             `measure` takes: measured at each epoch's end, weights frozen, inference mode.
         freq: measures the epochs with `epoch % freq == 0`; in between `logs` repeat the last values.
         name: of the run directory, one a probe of a fit. A probe with another name writes `{name}_dead_fraction` to `logs`.
-        layers: names, globs or layer objects; None for every ReLU layer.
+        layers: names, globs or layer objects, of nested models paths too, such as "encoder/*"; None for every ReLU layer.
         strict: an error of measuring or logging stops the training; otherwise it is a warning, and the report says so.
         activation_sum: keep the sums of the activations of the training batches too, for `LayerReport.dormant`.
         images: TensorBoard gets the picture of each layer's life, in reports 1, 2, 4, 8, ... and at the end of the fit.
@@ -110,6 +111,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._lives, self._jumps, self._running_loss = Lives(), Jumps(keep), False
         self._dropped = Lives()  # of the reports that `keep` dropped
         self._uncounted = False  # whether training steps of this fit were taken without counting
+        self._nan_said = False
 
     @property
     def jumps(self) -> list[Jump]:
@@ -138,7 +140,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         self.reports, self._faults, self._measuring = [], self._no_faults(), False
         self._lives, self._dropped = Lives(), Lives()
-        self._jumps, self._uncounted = Jumps(self.keep), False
+        self._jumps, self._uncounted, self._nan_said = Jumps(self.keep), False, False
         self._running_loss = has_running_loss(self.model)
         self._close()
         check_names(self.name, [c.name for c in getattr(fit_under_way(), "callbacks", []) if isinstance(c, ReluProbe)])
@@ -219,6 +221,10 @@ class ReluProbe(tf.keras.callbacks.Callback):
         if self._faults.why and not self.reports:  # so that there is one that says why
             self.reports.append(Report(epoch=epoch, source=self._source, incomplete=self._faults.why))
         self._guarded("logging", lambda: self._log(epoch))
+        if not self._nan_said and self.report is not None and (line := nan_line(self.report)):
+            self._nan_said = True
+            if is_chief(self.model.distribute_strategy):
+                _say(f"\n{line}")
 
     def _measure(self, epoch: int) -> None:
         counted = self.data is None

@@ -126,6 +126,8 @@ def _to_arrays(value: Any) -> Any:
         return tuple(_to_arrays(item) for item in value)
     if isinstance(value, tf.RaggedTensor):
         return value
+    if isinstance(value, tf.SparseTensor):
+        raise ValueError("data is a SparseTensor; expected dense arrays. Pass tf.sparse.to_dense(x).")
     if hasattr(value, "__next__") or callable(value):
         raise ValueError(f"data is a {type(value).__name__}, which can be read once or not at all; {_EXPECTED}.")
     if isinstance(value, np.memmap):

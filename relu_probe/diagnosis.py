@@ -16,6 +16,7 @@ from relu_probe.certainty import check_confidence, joint_rate_limit, rate_limit
 from relu_probe.certify import Certificate, Certifier
 from relu_probe.export import import_pandas
 from relu_probe.flow import Flow, recorded
+from relu_probe.frozen import nan_weights
 from relu_probe.jumps import Jump
 from relu_probe.lives import History
 from relu_probe.measuring import Measurer, measurer_of
@@ -40,6 +41,7 @@ class LayerDiagnosis:
         first: no layer with weights stands between it and the model's inputs.
         lowest_input: the smallest of its inputs on the data.
         stopped_at: the layer at which the bounds could not be carried further, "" where they could.
+        nan_weights: `(neurons,)` bool, a NaN is among the neuron's own weights.
     """
 
     report: LayerReport
@@ -52,6 +54,7 @@ class LayerDiagnosis:
     first: bool
     lowest_input: float
     stopped_at: str
+    nan_weights: Mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +67,7 @@ class Diagnosis:
         confidence: of the rate limits.
         lives: from the probe; None without a probe.
         jumps: of the loss, from the probe.
+        finite_data: no NaN and no infinity is among the model's inputs.
     """
 
     layers: Mapping[str, LayerDiagnosis]
@@ -71,6 +75,7 @@ class Diagnosis:
     confidence: float
     lives: History | None = None
     jumps: tuple[Jump, ...] = ()
+    finite_data: bool = True
 
     @property
     def first_sick_layer(self) -> str | None:
@@ -113,6 +118,7 @@ def diagnose(model: Any, data: Any, *, bounds: Any = None, confidence: float = 0
         probe: the `ReluProbe` of the training, for when they died.
 
     Raises:
+        TypeError: probe is no ReluProbe.
         ValueError: as `measure` does; bounds that are not finite or have low > high; a confidence outside (0, 1).
 
     >>> import tensorflow as tf
@@ -128,13 +134,15 @@ def diagnose(model: Any, data: Any, *, bounds: Any = None, confidence: float = 0
     check_model(model)
     _check_strategy(model)
     confidence = check_confidence(confidence)
+    if probe is not None and not isinstance(getattr(probe, "lives", None), History):
+        raise TypeError(f"probe is {probe!r:.60}; expected the ReluProbe of the training, or None.")
     measurer_of(model)  # its errors first: unbuilt, no ReLU
     observer = _Observer(model)
     report = observer.run(data_module.read(data, batch_size=256))
     certifier = None if bounds is None else Certifier(observer.flow, bounds)
     layers = {key: observer.layer(key, report, certifier, confidence) for key in report}
-    lives = None if probe is None else probe.lives
-    return Diagnosis(MappingProxyType(layers), report, confidence, lives, () if probe is None else tuple(probe.jumps))
+    lives, jumps = (None, ()) if probe is None else (probe.lives, tuple(probe.jumps))
+    return Diagnosis(MappingProxyType(layers), report, confidence, lives, jumps, observer.finite)
 
 
 def _check_strategy(model: Any) -> None:
@@ -160,6 +168,7 @@ class _Observer(Measurer):
         self.flow = Flow()  # of the last batch
         self.loss: LossGradient | None = None
         self.witnesses: dict[str, Witness] = {}
+        self.finite = True  # all that came in
         self._twins = Twins()
 
     def _step(self, gradients: bool, dataset: Any) -> Any:
@@ -171,6 +180,8 @@ class _Observer(Measurer):
     def _observing(self, model: Any) -> Iterator[None]:
         with recorded(model) as self.flow:
             yield
+        floats = [given for given in self.flow.inputs if given.dtype.is_floating]
+        self.finite = self.finite and all(np.isfinite(tf.cast(given, tf.float64)).all() for given in floats)
         for key, relu in self.counters.relus.items():
             if key not in self.witnesses and (calls := self.flow.of(relu.layer)):
                 self.witnesses[key] = Witness(relu, int(calls[0].output.shape[relu.axis]))
@@ -195,4 +206,5 @@ class _Observer(Measurer):
             first=witness.first,
             lowest_input=witness.lowest_input,
             stopped_at=certificate.stopped_at,
+            nan_weights=nan_weights(relu.layer, counts.neurons),
         )

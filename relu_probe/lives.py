@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.text import Text
@@ -59,6 +59,7 @@ def history(reports: Iterable[Report], *, after: Lives | None = None) -> History
 
     Raises:
         ValueError: the reports are of different models.
+        TypeError: what was given is no list of reports.
 
     >>> awake, asleep = ({"hidden": LayerReport(samples=4, positions=4, active=a)} for a in ([0, 3, 2], [1, 0, 2]))
     >>> lives = history([Report(awake, epoch=0), Report(asleep, epoch=1)])["hidden"]
@@ -67,7 +68,7 @@ def history(reports: Iterable[Report], *, after: Lives | None = None) -> History
     >>> lives.dead_since
     array([-1,  1, -1])
     """
-    reports = list(reports)
+    reports = check_reports(reports)
     epochs = np.array([i if report.epoch is None else report.epoch for i, report in enumerate(reports)], np.int64)
     names = dict.fromkeys(name for report in reports for name in report)
     begun = {} if after is None else deepcopy(after.layers)
@@ -130,6 +131,21 @@ class Lives:
             return layer
         died, revived = self.layers.setdefault(name, Life(layer.neurons)).follow(layer, epoch)
         return replace(layer, died=int(np.count_nonzero(died)), revived=int(np.count_nonzero(revived)))
+
+
+def check_reports(reports: Any) -> list[Report]:
+    """
+    Raises:
+        TypeError: it is no list of reports.
+    """
+    several = isinstance(reports, Iterable) and not isinstance(reports, (str, bytes, Report))
+    found = list(reports) if several else [reports]
+    wrong = next((one for one in found if not several or not isinstance(one, Report)), None)
+    if wrong is not None:
+        raise TypeError(
+            f"found {repr(wrong).splitlines()[0]:.60} ({type(wrong).__name__}); expected a list of reports. Pass probe.reports."
+        )
+    return found
 
 
 def _layer(layers: list[LayerReport | None], epochs: Counts, begun: Life | None) -> LayerHistory:

@@ -15,6 +15,7 @@ except ImportError as error:
     raise ImportError("relu_probe.plots needs matplotlib. Install it: python -m pip install matplotlib") from error
 
 from relu_probe.cards import shortened
+from relu_probe.lives import check_reports
 from relu_probe.pictures import DEAD, colours, life
 from relu_probe.report import LayerReport, Report
 from relu_probe.table import report_cells
@@ -41,11 +42,14 @@ def plot_report(report: Report) -> Figure:
 
     Raises:
         ValueError: the report measured nothing.
+        TypeError: what was given is no report.
 
     >>> figure = plot_report(Report({"hidden": LayerReport(samples=9, positions=9, active=[0, 4, 9])}, epoch=0))
     >>> [text.get_text() for text in figure.axes[0].texts]
     ['1 of 3 dead']
     """
+    if not isinstance(report, Report):
+        raise TypeError(f"found a {type(report).__name__}; expected one report. Pass probe.report, or measure(...).")
     names = _measured([report])
     figure = Plot(figsize=(9, 1.8 + 0.4 * len(names)), layout="constrained")
     axes = figure.add_subplot()
@@ -70,13 +74,14 @@ def plot_history(reports: Sequence[Report]) -> Figure:
 
     Raises:
         ValueError: there is no report, or none measured anything.
+        TypeError: what was given is no list of reports.
 
     >>> counts = [[0, 4, 9], [0, 0, 9]]
     >>> reports = [Report({"hidden": LayerReport(samples=9, positions=9, active=a)}, e) for e, a in enumerate(counts)]
     >>> [axes.get_title(loc="left") for axes in plot_history(reports).axes if axes.get_title(loc="left")]
     ['dead fraction', 'hidden: 2 of 3 dead']
     """
-    reports = list(reports)  # which may be a generator
+    reports = check_reports(reports)
     names = _measured(reports)
     chosen = _sickest(reports, names)
     rows = -(-len(chosen) // 2)

@@ -23,6 +23,7 @@ class ReluLayer:
         axis: of the neurons in the output, -1, or 1 where the channels come first.
         ceiling: the value at which the activation is bounded, None where it is not.
         threshold: the largest pre-activation at which it is zero.
+        path: the names from below the outermost model, joined by `/`; `layers=` may ask for it too.
     """
 
     key: str
@@ -30,6 +31,7 @@ class ReluLayer:
     axis: int
     ceiling: float | None
     threshold: float = 0.0
+    path: str = ""
 
     @property
     def layer(self) -> Any:
@@ -54,7 +56,14 @@ def find_relus(model: Any) -> list[ReluLayer]:
         raise ValueError(_no_relu(model))
     keys = unique([place.path for place in placed])
     return [
-        ReluLayer(key, weakref.ref(p.layer), _neuron_axis(p), relu_ceiling(function), relu_threshold(function))
+        ReluLayer(
+            key,
+            weakref.ref(p.layer),
+            _neuron_axis(p),
+            relu_ceiling(function),
+            relu_threshold(function),
+            "/".join(p.path),
+        )
         for key, p in zip(keys, placed)
         if (function := _activation(p.layer)) is not None
     ]
@@ -77,8 +86,8 @@ def select(found: list[ReluLayer], wanted: Any, model: Any) -> list[str]:
 
 def _matching(found: list[ReluLayer], item: Any, model: Any) -> list[ReluLayer]:
     if isinstance(item, str):
-        keys = matching([r.key for r in found], item)
-        hits = [r for r in found if r.key in keys]
+        keys, paths = matching([r.key for r in found], item), matching([r.path for r in found], item)
+        hits = [r for r in found if r.key in keys or (r.path in paths and item not in keys)]
     else:
         hits = [r for r in found if r.layer is item]
     if not hits:

@@ -202,7 +202,7 @@ REMEDIES = (
     Remedy(_threshold, "Lower the threshold of the ReLU.", "by definition: the threshold is subtracted from the bias"),
     Remedy(
         _one_sided_inputs,
-        "Centre the inputs: subtract from each its mean over the training data.",
+        "Standardise the inputs: subtract from each its mean over the training data, divide by its standard deviation.",
         "LeCun et al. 1998, Efficient BackProp, section 4.3",
     ),
     Remedy(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from relu_probe.causes import BLOCKED, DEAD, UNKNOWN
+from relu_probe.nans import nan_remedies
 from relu_probe.remedies import REMEDIES, Finding
 from relu_probe.table import WIDTH
 
@@ -118,6 +119,7 @@ def _caveats(diagnosis: Diagnosis) -> list[str]:
         for name, layer in diagnosis.layers.items()
         if (count := np.count_nonzero(layer.report.nan))
     ]
+    lines += nan_remedies(diagnosis)
     if not diagnosis.report.has_gradients:
         lines.append("Blocked neurons were not looked for: the data has no labels, or the model no compiled loss.")
     return [part for line in ([""] if lines else []) + lines for part in (_wrapped(line) or [""])]

@@ -61,6 +61,15 @@ def test_layers_by_name_glob_and_object():
         assert list(measure(model, X, layers=wanted).layers) == ["a2"]
 
 
+def test_layers_of_a_nested_model_by_path():
+    """Their keys are their bare names, where these are unique; what stands nearer to one is not meant by its own name."""
+    inner = K.Sequential([K.Input((3,)), L.Dense(4, "relu", name="a"), L.Dense(4, "relu", name="b")], name="enc")
+    model = net(inner, L.Dense(4, "relu", name="a_too"), L.Dense(1))
+    for wanted, keys in (("enc/*", ["a", "b"]), ("enc/b", ["b"]), (["enc/b", "a*"], ["a", "b", "a_too"]), ("a", ["a"])):
+        assert list(measure(model, X, layers=wanted)) == keys
+    raises(ValueError, "layers='dec/*' matches no layer of the model", lambda: measure(model, X, layers="dec/*"))
+
+
 def test_an_unbuilt_model():
     model = K.Sequential([L.Dense(2, "relu")], name="unbuilt")
     raises(
@@ -162,3 +171,26 @@ def test_two_probes_of_one_name_in_one_fit(tmp_path):
     for probe in probes:
         model.fit(X, Y, verbose=0, callbacks=[probe, ReluProbe(name="other")])
         assert probe.report.samples == 6
+
+
+def test_what_is_no_list_of_reports():
+    from relu_probe import diagnose, history
+    from relu_probe.plots import plot_history, plot_report
+
+    probe, report = ReluProbe(), measure(net(), X)
+    for work in (history, plot_history):
+        raises(TypeError, "(ReluProbe); expected a list of reports. Pass probe.reports.", lambda work=work: work(probe))
+        raises(TypeError, "(Report); expected a list of reports. Pass probe.reports.", lambda work=work: work(report))
+        raises(TypeError, "found 'a' (str); expected a list of reports.", lambda work=work: work([report, "a"]))
+    raises(TypeError, "found a list; expected one report. Pass probe.report,", lambda: plot_report([report]))
+    text = "probe is 'p'; expected the ReluProbe of the training, or None."
+    raises(TypeError, text, lambda: diagnose(net(), X, probe="p"))
+
+
+def test_sparse_arrays():
+    data = tf.sparse.from_dense(X)
+    raises(
+        ValueError,
+        "data is a SparseTensor; expected dense arrays. Pass tf.sparse.to_dense(x).",
+        lambda: measure(net(), data),
+    )

@@ -61,6 +61,63 @@ def test_nan_is_not_healthy():
     assert "hidden: NaN seen at 3 neurons: neither active nor dead." in text
 
 
+def nan_in_the_data():
+    return net(L.Dense(3, "relu", name="a"), L.Dense(2, "relu", name="b"), L.Dense(1)), X * np.nan
+
+
+def nan_in_the_weights():
+    model, _ = nan_in_the_data()
+    put(model.layers[0], 1, 0)
+    put(model.layers[1], np.nan, 0)
+    return model, X
+
+
+def nan_on_the_way():
+    model = net(L.Dense(2), L.Rescaling(np.inf), L.ReLU(name="c"), L.Dense(1))
+    put(model.layers[0], 0, 0)
+    return model, X
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        (nan_in_the_data, "The data has NaN or infinities in it. Clean it"),
+        (
+            nan_in_the_weights,
+            "b is the first layer with NaN: they are among the weights of 2 of its 2 neurons. No training",
+        ),
+        (
+            nan_on_the_way,
+            "c is the first layer with NaN; its weights and the data have none. Look at what comes before",
+        ),
+    ],
+)
+def test_where_nan_come_from(case, words):
+    model, x = case()
+    text = " ".join(str(diagnose(model, (x, Y))).split())
+    assert text.count("->") == 1
+    assert f"-> {words}" in text
+
+
+def test_nan_in_a_training_are_said_once_and_dated(capsys):
+    model = net(L.Dense(3, "relu", name="hidden"), L.Dense(1))
+    put(model.layers[0], 1, 0)
+    put(model.layers[1], 1, 0)
+    model.compile(tf.keras.optimizers.SGD(1e9), "mse")
+    probe = ReluProbe()
+    model.fit(np.tile(X, (16, 1)), np.tile(Y, (16, 1)), batch_size=8, epochs=4, verbose=0, callbacks=[probe])
+    epoch = next(report.epoch for report in probe.reports if report["hidden"].nan.any())
+    assert capsys.readouterr().out.split("\n") == [
+        "",
+        f"relu_probe: NaN in epoch {epoch}, at 3 of 3 neurons, first in layer hidden. They are",
+        "neither active nor dead. More: print(diagnose(model, data, probe=probe))",
+        "",
+    ]
+    lost = next(jump.step for jump in probe.jumps if not np.isfinite(jump.after))
+    text = " ".join(str(diagnose(model, (X, Y), probe=probe)).split())
+    assert f"At training step {lost} the loss was no finite number any more." in text
+
+
 def test_the_whole_text():
     model = net(L.Dense(3, "relu", name="hidden"), L.Dense(1))
     put(model.layers[0], [[1, 1, -1], [1, 1, -1]], [0, -8, 0])
@@ -82,9 +139,9 @@ hidden: 2 of 3 neurons dead, 0 blocked.
     the bias at zero or at a small positive value, such as 0.1. [Goodfellow et
     al. 2016, Deep Learning, section 6.3.1]
   -> No input of this first layer is negative (the smallest is 1), and in 1
-    neuron w.x <= 0 on all samples. Centre the inputs: subtract from each its
-    mean over the training data. [LeCun et al. 1998, Efficient BackProp, section
-    4.3]"""
+    neuron w.x <= 0 on all samples. Standardise the inputs: subtract from each
+    its mean over the training data, divide by its standard deviation. [LeCun et
+    al. 1998, Efficient BackProp, section 4.3]"""
     )
 
 
