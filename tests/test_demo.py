@@ -64,10 +64,11 @@ def test_the_numbers_are_those_of_the_question(demo):
 
 def test_it_fits_80_columns_in_plain_ascii(demo):
     process, _ = demo
-    *lines, how_to_open = process.stdout.rstrip().splitlines()
+    lines = process.stdout.rstrip().splitlines()
     assert max(map(len, lines)) <= 80
     assert process.stdout.isascii()
-    assert how_to_open.startswith("relu_probe: tensorboard --logdir runs ")
+    assert lines[-2] == "relu_probe: tensorboard --logdir runs"
+    assert lines[-1].startswith("  then open http://localhost:6006/")
     assert process.stdout.count("relu_probe: tensorboard") == 1
 
 
