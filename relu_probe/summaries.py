@@ -117,7 +117,7 @@ class Summaries:
 
     def how_to_open(self) -> str:
         link = "http://localhost:6006/?tagFilter=dead_fraction&smoothing=0#timeseries"
-        return f"relu_probe: tensorboard --logdir {shlex.quote(self.log_dir)}\n  then open {link}"
+        return f"relu_probe: tensorboard --logdir {shlex.quote(self.log_dir)}\n  and open {link}"
 
 
 def histogram(rates: Floats) -> Floats:

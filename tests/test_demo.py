@@ -68,7 +68,7 @@ def test_it_fits_80_columns_in_plain_ascii(demo):
     assert max(map(len, lines)) <= 80
     assert process.stdout.isascii()
     assert lines[-2] == "relu_probe: tensorboard --logdir runs"
-    assert lines[-1].startswith("  then open http://localhost:6006/")
+    assert lines[-1].startswith("  and open http://localhost:6006/")
     assert process.stdout.count("relu_probe: tensorboard") == 1
 
 

@@ -23,7 +23,7 @@ def output(code, directory):
             names["y"] = names["x"]
         with contextlib.redirect_stdout(io.StringIO()) as out:
             exec(compile(code, "README.md", "exec"), names)
-    invitation = ("relu_probe: tensorboard", "  then open http")
+    invitation = ("relu_probe: tensorboard", "  and open http")
     return "\n".join(line for line in out.getvalue().splitlines() if not line.startswith(invitation))
 
 

@@ -55,7 +55,7 @@ def test_scalars_and_histograms_of_each_epoch(tmp_path, data, capsys):
     assert "never active" in accumulator.SummaryMetadata("dead_fraction").summary_description
     assert "4 neurons" in accumulator.SummaryMetadata("dead_fraction/hidden").summary_description
     assert capsys.readouterr().out.strip() == (
-        f"relu_probe: tensorboard --logdir {tmp_path}\n  then open "
+        f"relu_probe: tensorboard --logdir {tmp_path}\n  and open "
         "http://localhost:6006/?tagFilter=dead_fraction&smoothing=0#timeseries"
     )
 
