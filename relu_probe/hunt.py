@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import reduce
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from relu_probe.calls import Backward, Call, Forward, call_counts, flow, masks_of, nan_mask
@@ -106,7 +107,7 @@ def _nan_mark(forward: Forward) -> tf.Tensor:
     one where the squares of its inputs and weights have a finite sum, by Cauchy and Schwarz; its inputs may be the fewer."""
     if small := _inputs_of_convolution(forward.source):
         x, kernel, bias = (tf.nn.l2_loss(tensor) for tensor in small)
-        return 0 * (x * kernel + bias)[None]
+        return tf.where(tf.math.is_finite(x * kernel + bias), 0.0, np.nan)[None]  # TensorFlow 2.16 takes 0 * inf for 0
     return tf.nn.l2_loss(forward.source)[None]
 
 
