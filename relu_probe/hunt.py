@@ -113,7 +113,9 @@ def _nan_mark(forward: Forward) -> tf.Tensor:
 
 def _inputs_of_convolution(output: tf.Tensor) -> list[tf.Tensor]:
     """`[x, kernel, bias]` where `output` is `relu(conv(x, kernel) + bias)` and has more values than `x`; else nothing."""
-    if output.op.type != "Relu" or (add := output.op.inputs[0].op).type not in ("BiasAdd", "AddV2"):
+    if output.dtype == tf.float16 or output.op.type != "Relu":  # in float16 most sums of squares are infinite
+        return []
+    if (add := output.op.inputs[0].op).type not in ("BiasAdd", "AddV2"):
         return []
     convolution, bias = add.inputs[0].op, add.inputs[1]
     if convolution.type not in ("Conv2D", "Conv3D", "DepthwiseConv2dNative"):
