@@ -22,6 +22,7 @@ from relu_probe.measuring import has_loss, measurer_of
 from relu_probe.nans import nan_line
 from relu_probe.report import Report
 from relu_probe.stepping import (
+    OneShot,
     begin_counting,
     count_next_step,
     count_no_step,
@@ -32,6 +33,8 @@ from relu_probe.stepping import (
 from relu_probe.summaries import Summaries
 from relu_probe.support import check_model
 from relu_probe.workers import found_by_any, has_several_workers, is_chief
+
+_AT_ONCE = 64  # steps whose losses are followed together: what runs between two steps finds a cold cache
 
 
 class ReluProbe(tf.keras.callbacks.Callback):
@@ -108,6 +111,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._measuring = False  # in this epoch
         self._last = False  # whether Keras calls `_count_step` after all other callbacks' hooks
         self._batch = 0  # of this epoch, the step it began with
+        self._noted: list[tuple[int, int, Any]] = []  # the steps since the loss was last followed
+        self._shot: OneShot | None = None  # what counts the steps of this epoch
         self._lives, self._jumps, self._running_loss = Lives(), Jumps(keep), False
         self._dropped = Lives()  # of the reports that `keep` dropped
         self._uncounted = False  # whether training steps of this fit were taken without counting
@@ -119,6 +124,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
         With `keep` those of the newest epochs, and the largest of the ones before.
         """
+        self._follow_loss()
         return self._jumps.found
 
     @property
@@ -141,6 +147,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self.reports, self._faults, self._measuring = [], self._no_faults(), False
         self._lives, self._dropped = Lives(), Lives()
         self._jumps, self._uncounted, self._nan_said = Jumps(self.keep), False, False
+        self._noted, self._shot = [], None
         self._running_loss = has_running_loss(self.model)
         self._close()
         check_names(self.name, [c.name for c in getattr(fit_under_way(), "callbacks", []) if isinstance(c, ReluProbe)])
@@ -160,7 +167,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if epoch == 0 and self.at_start:
             self._report_on(-1)
-        self._measuring = epoch % self.freq == 0
+        self._measuring, self._shot = epoch % self.freq == 0, None
         self._count_late_layers()
         if self._measuring and self.data is None:
             steps = self._jumps.steps if self._uncounted else None
@@ -173,10 +180,13 @@ class ReluProbe(tf.keras.callbacks.Callback):
             self._count_step()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._guarded("dating", lambda: self._date(int(batch), logs or {}))
+        self._noted.append((self._batch, batch, (logs or {}).get("loss")))
+        if len(self._noted) == _AT_ONCE:
+            self._follow_loss()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         count_no_step(self.model)
+        self._follow_loss()
         if self._measuring:
             self._report_on(epoch)
         else:
@@ -194,8 +204,10 @@ class ReluProbe(tf.keras.callbacks.Callback):
     # --- its parts ----------------------------------------------------------------------------------------------------
 
     def _count_step(self) -> None:
+        if self._shot is not None and self._shot.again():
+            return
         if self._measuring and self.data is None and not self._faults.switched_off("measuring"):
-            count_next_step(self.model, not_all=self.freq > 1)
+            self._shot = count_next_step(self.model, not_all=self.freq > 1)
 
     def _count_late_layers(self) -> None:
         """From the next epoch on: not before all probes of the fit have read the counters that do not know them."""
@@ -208,13 +220,21 @@ class ReluProbe(tf.keras.callbacks.Callback):
     def _incomplete(self) -> str:
         return "; ".join(why for why in (self._faults.why, self._chosen.missed) if why)
 
-    def _date(self, batch: int, logs: Any) -> None:
+    def _follow_loss(self) -> None:
+        def follow() -> None:
+            for step in noted:
+                self._date(*step)
+
+        noted, self._noted = self._noted, []
+        self._guarded("dating", follow)
+
+    def _date(self, first: int, batch: int, loss: Any) -> None:
         # Of the steps of one execution Keras 3.3 names the first, later ones the last, even if the data ended before.
         steps = getattr(self.model, "steps_per_execution", 1)  # under tf_keras a variable, and the last step is named
-        done = batch + (steps if batch == self._batch and isinstance(steps, int) else 1)
+        done = int(batch) + (steps if batch == first and isinstance(steps, int) else 1)
         limit = (getattr(self, "params", None) or {}).get("steps")  # None where the hooks are called by hand
         done = done if limit is None else min(done, int(limit))
-        self._jumps.see(done, logs.get("loss") if self._running_loss else None)
+        self._jumps.see(done, loss if self._running_loss else None)
 
     def _report_on(self, epoch: int) -> None:
         self._guarded("measuring", lambda: self._measure(epoch))
@@ -313,7 +333,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the model and what was made for one fit: a copy has the reports, and can be used in any fit."""
-        dropped = {"_model", "model", "_summaries", "_batches", "_chosen"}
+        dropped = {"_model", "model", "_summaries", "_batches", "_chosen", "_shot"}
         return {name: None if name in dropped else value for name, value in self.__dict__.items()}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ReluProbe":

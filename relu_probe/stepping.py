@@ -27,6 +27,8 @@ def training_counters(model: Any, *, activation_sum: bool = False) -> Counters:
         counters: Counters | None = _kept.get(model)
         same = counters is not None and counters.traces(relus)
         if counters is None or not same or (activation_sum and not counters.activation_sum):
+            if counters is not None:
+                counters.superseded = True
             counters = _kept[model] = Counters(model, relus, activation_sum=activation_sum, steps=True)
         return counters
 
@@ -59,62 +61,84 @@ def counters_of_this_fit(model: Any) -> Counters:
     return kept_counters(model)
 
 
-def count_next_step(model: Any, *, not_all: bool = False) -> None:
+def count_next_step(model: Any, *, not_all: bool = False) -> "OneShot | None":
     """Makes the next call of `model.train_function` a counted one. It takes itself off before it does anything else.
 
     Args:
         not_all: steps of this fit will be taken without counting, by Keras's own function.
+
+    Returns:
+        What was put there, whose `again()` does the same for the next step; None where another did it, or none can.
     """
     original, counters = model.train_function, kept_counters(model)
-    if isinstance(original, _OneShot) or counters.failure is not None:  # armed by another probe of this fit
-        return
+    if isinstance(original, OneShot) or counters.failure is not None:  # armed by another probe of this fit
+        return None
     if original is None:
         counters.failure = RuntimeError(
             "the hooks of the callback were called without a fit, and the model has no training step yet; expected "
             "model.fit(callbacks=[probe]). For a training loop of your own use `with watch(model) as w`."
         )
-        return
+        return None
     shot = getattr(original, "_relu_probe", None)
     if shot is None or shot.counters is not counters:
-        shot = _OneShot(model, original, counters)
-    shot.not_all = not_all
+        shot = OneShot(model, original, counters)
+    shot.not_all, shot.settled = not_all, False
     model.__dict__["train_function"] = shot
+    return shot
 
 
 def count_no_step(model: Any) -> None:
     """Takes off what no step has used: where the hooks are called by hand, and the model's own step is not."""
-    if isinstance(armed := model.train_function, _OneShot):
+    if isinstance(armed := model.train_function, OneShot):
         model.__dict__["train_function"] = armed.original
 
 
-class _OneShot:
+class OneShot:
     """Once built it is kept with Keras's train function: a second fit would reuse a function that was traced without
     probes, and one built for each fit leaks about 1 MB. What it does at every step is little, and a small model's step
     would show more of it: the cache that it finds is cold."""
 
     def __init__(self, model: Any, original: Callable[..., Any], counters: Counters) -> None:
-        self.model, self.original, self.counters = model, original, counters
+        self.model, self.own, self.original, self.counters = model, model.__dict__, original, counters
         self.function: Any = None  # the counted train function, once it is built
         self.step: Any = None
-        self.not_all = self.lent = False
+        self.not_all = self.settled = False  # settled: nothing is left to do but to take the step
+
+    def again(self) -> bool:
+        """Whether the next step is counted too. `count_next_step` knows what to do where it is not."""
+        own, counters = self.own, self.counters
+        if own["train_function"] is not self.original or counters.failure is not None or counters.superseded:
+            return False
+        own["train_function"] = self
+        return True
 
     def __call__(self, iterator: Any) -> Any:
-        self.model.__dict__["train_function"] = self.original
-        self.counters.untraceable = None
+        own, counters = self.own, self.counters
+        own["train_function"], counters.untraceable = self.original, None
+        before = own.get("train_step", self)
         try:
             if self.function is None:
                 self._build()
-            logs = self._run(iterator)
+            own["train_step"] = self.step  # it is looked up when a batch of a new shape is traced
+            logs = self.function(iterator)
+            if self.settled:
+                return logs
         except Exception:
-            if self.counters.untraceable is None:  # a step was run, and cannot be repeated: its batch is gone
+            if counters.untraceable is None:  # a step was run, and cannot be repeated: its batch is gone
                 raise
-        else:
-            if self.not_all:
-                _trace(self.original, iterator)
-            self.lent = self.lent or _lend_trace(self.function, self.original)
-            return logs
-        self.counters.give_up()
-        return self.original(iterator)
+        finally:
+            if before is self:
+                own.pop("train_step", None)
+            else:
+                own["train_step"] = before
+        if counters.untraceable is not None:
+            counters.give_up()
+            return self.original(iterator)
+        if self.not_all:
+            _trace(self.original, iterator)
+        _lend_trace(self.function, self.original)
+        self.settled = True
+        return logs
 
     def _build(self) -> None:
         try:
@@ -125,19 +149,6 @@ class _OneShot:
         except Exception as error:
             self.counters.untraceable = error
             raise
-
-    def _run(self, iterator: Any) -> Any:
-        """`train_step` is looked up when a batch of a new shape is traced; no context manager."""
-        own = self.model.__dict__
-        before = own.get("train_step", self)
-        own["train_step"] = self.step
-        try:
-            return self.function(iterator)
-        finally:
-            if before is self:
-                del own["train_step"]
-            else:
-                own["train_step"] = before
 
 
 def _train_function(model: Any, step: Callable[..., Any]) -> Any:
@@ -179,12 +190,11 @@ def _tf_functions(original: Any) -> list[Any]:
     return [f for f in [original, *cells] if hasattr(f, "experimental_get_tracing_count")]
 
 
-def _lend_trace(function: Any, original: Any) -> bool:
+def _lend_trace(function: Any, original: Any) -> None:
     """Keras's TensorBoard callback shows the graph of `model.train_function`, and fails where that was never traced."""
     name = "_concrete_variable_creation_fn"  # TensorFlow overwrites it when it traces the original
     if hasattr(function, name) and not hasattr(original, name):
         setattr(original, name, getattr(function, name))
-    return True
 
 
 def counted_step(train_step: Callable[..., Any], counters: Counters) -> Callable[..., Any]:
