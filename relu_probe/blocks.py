@@ -1,6 +1,6 @@
-"""Where do the counts live? In non-trainable int64 variables, the layers of one step side by side, added to at once.
+"""Where do the counts live? In non-trainable variables of integers, the layers of one step side by side, added to at once.
 
-Per neuron 32 bytes: positions active, with gradient and NaN, and the step of the last activity. (28 where NaN are kept apart.)
+Per neuron 32 bytes: positions active, with gradient and NaN, and the step of the last activity; 28 where NaN stand apart.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -149,7 +149,7 @@ def _newest(last: Any) -> Any:
 
 def _zero(counted: tf.Variable) -> None:
     if counted.shape.num_elements():
-        counted.assign(tf.zeros_like(counted))
+        counted.assign(tf.zeros(counted.shape, counted.dtype))
 
 
 def _numbers(layers: list[Sums]) -> tf.Tensor:

@@ -147,7 +147,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self.reports, self._faults, self._measuring = [], self._no_faults(), False
         self._lives, self._dropped = Lives(), Lives()
         self._jumps, self._uncounted, self._nan_said = Jumps(self.keep), False, False
-        self._noted, self._shot = [], None
+        self._noted = []
         self._running_loss = has_running_loss(self.model)
         self._close()
         check_names(self.name, [c.name for c in getattr(fit_under_way(), "callbacks", []) if isinstance(c, ReluProbe)])
@@ -186,6 +186,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         count_no_step(self.model)
+        self._shot = None  # it holds the model
         self._follow_loss()
         if self._measuring:
             self._report_on(epoch)
@@ -226,7 +227,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
                 self._date(*step)
 
         noted, self._noted = self._noted, []
-        self._guarded("dating", follow)
+        if noted:
+            self._guarded("dating", follow)
 
     def _date(self, first: int, batch: int, loss: Any) -> None:
         # Of the steps of one execution Keras 3.3 names the first, later ones the last, even if the data ended before.
@@ -241,6 +243,10 @@ class ReluProbe(tf.keras.callbacks.Callback):
         if self._faults.why and not self.reports:  # so that there is one that says why
             self.reports.append(Report(epoch=epoch, source=self._source, incomplete=self._faults.why))
         self._guarded("logging", lambda: self._log(epoch))
+        self._guarded("telling", self._say_nan)
+
+    def _say_nan(self) -> None:
+        """Once a fit: `dead_fraction` does not show them."""
         if not self._nan_said and self.report is not None and (line := nan_line(self.report)):
             self._nan_said = True
             if is_chief(self.model.distribute_strategy):
@@ -333,6 +339,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the model and what was made for one fit: a copy has the reports, and can be used in any fit."""
+        self._follow_loss()  # while the model is known
         dropped = {"_model", "model", "_summaries", "_batches", "_chosen", "_shot"}
         return {name: None if name in dropped else value for name, value in self.__dict__.items()}
 

@@ -16,7 +16,6 @@ from relu_probe.certainty import check_confidence, joint_rate_limit, rate_limit
 from relu_probe.certify import Certificate, Certifier
 from relu_probe.export import import_pandas
 from relu_probe.flow import Flow, recorded
-from relu_probe.frozen import nan_weights
 from relu_probe.jumps import Jump
 from relu_probe.lives import History
 from relu_probe.measuring import Measurer, measurer_of
@@ -41,7 +40,6 @@ class LayerDiagnosis:
         first: no layer with weights stands between it and the model's inputs.
         lowest_input: the smallest of its inputs on the data.
         stopped_at: the layer at which the bounds could not be carried further, "" where they could.
-        nan_weights: `(neurons,)` bool, a NaN is among the neuron's own weights.
     """
 
     report: LayerReport
@@ -54,7 +52,6 @@ class LayerDiagnosis:
     first: bool
     lowest_input: float
     stopped_at: str
-    nan_weights: Mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +64,8 @@ class Diagnosis:
         confidence: of the rate limits.
         lives: from the probe; None without a probe.
         jumps: of the loss, from the probe.
-        finite_data: no NaN and no infinity is among the model's inputs.
+        finite_data: no NaN and no infinity is in the data, labels included.
+        spoilt: the first weight of the model with a NaN or an infinity, "" where there is none.
     """
 
     layers: Mapping[str, LayerDiagnosis]
@@ -76,6 +74,7 @@ class Diagnosis:
     lives: History | None = None
     jumps: tuple[Jump, ...] = ()
     finite_data: bool = True
+    spoilt: str = ""
 
     @property
     def first_sick_layer(self) -> str | None:
@@ -142,7 +141,20 @@ def diagnose(model: Any, data: Any, *, bounds: Any = None, confidence: float = 0
     certifier = None if bounds is None else Certifier(observer.flow, bounds)
     layers = {key: observer.layer(key, report, certifier, confidence) for key in report}
     lives, jumps = (None, ()) if probe is None else (probe.lives, tuple(probe.jumps))
-    return Diagnosis(MappingProxyType(layers), report, confidence, lives, jumps, observer.finite)
+    return Diagnosis(MappingProxyType(layers), report, confidence, lives, jumps, observer.finite, _spoilt(model))
+
+
+def _is_finite(values: Any) -> bool:
+    return all(
+        tf.reduce_all(tf.math.is_finite(part))
+        for part in tf.nest.flatten(values, expand_composites=True)
+        if tf.convert_to_tensor(part).dtype.is_floating
+    )
+
+
+def _spoilt(model: Any) -> str:
+    weights = [weight for weight in model.weights if not _is_finite(tf.convert_to_tensor(weight))]
+    return str(getattr(weights[0], "path", weights[0].name)) if weights else ""
 
 
 def _check_strategy(model: Any) -> None:
@@ -174,14 +186,18 @@ class _Observer(Measurer):
     def _step(self, gradients: bool, dataset: Any) -> Any:
         count = self._counted(gradients)
         self.loss = LossGradient() if gradients else None
-        return lambda iterator: count(next(iterator))
+
+        def step(iterator: Any) -> Any:
+            batch = next(iterator)
+            self.finite = self.finite and _is_finite(batch)
+            return count(batch)
+
+        return step
 
     @contextmanager
     def _observing(self, model: Any) -> Iterator[None]:
         with recorded(model) as self.flow:
             yield
-        floats = [given for given in self.flow.inputs if given.dtype.is_floating]
-        self.finite = self.finite and all(np.isfinite(tf.cast(given, tf.float64)).all() for given in floats)
         for key, relu in self.counters.relus.items():
             if key not in self.witnesses and (calls := self.flow.of(relu.layer)):
                 self.witnesses[key] = Witness(relu, int(calls[0].output.shape[relu.axis]))
@@ -206,5 +222,4 @@ class _Observer(Measurer):
             first=witness.first,
             lowest_input=witness.lowest_input,
             stopped_at=certificate.stopped_at,
-            nan_weights=nan_weights(relu.layer, counts.neurons),
         )

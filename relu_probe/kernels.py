@@ -1,8 +1,9 @@
 """How are positions counted, exactly and in few passes over the values?
 
 What costs is memory that is written and read again. XLA counts all masks in one pass, in ten bits of an int32 each, the places
-of an image some at a time, which it does with vector instructions (a sum over many rows it does not). Without it TensorFlow adds up bytes, four neurons in an int32; or floats, which are exact up to 2**24 and summed up faster than
-integers (on a GPU TensorFlow would even take int32 to the host).
+of an image some at a time, which it does with vector instructions (a sum over many rows it does not). Without it TensorFlow
+adds up bytes, four neurons in an int32; or floats, which are exact up to 2**24 and summed up faster than integers (on a GPU
+TensorFlow would even take int32 to the host).
 """
 
 from functools import cache, reduce

@@ -41,7 +41,7 @@ def measure(
             `tf.data.Dataset`, or a `PyDataset`. x alone: activations only, `with_gradient` is None.
         batch_size: samples a step, for arrays. The counts do not depend on it.
         max_samples: stop after exactly so many samples.
-        layers: names, globs or layer objects; None for every ReLU layer.
+        layers: names, globs or layer objects, of nested models paths too, such as "encoder/*"; None for every ReLU layer.
         verbose: 0 silent, 1 Keras's progress bar, 2 one line.
 
     Returns:

@@ -12,19 +12,7 @@ from relu_probe.report import Report
 from relu_probe.table import WIDTH
 
 if TYPE_CHECKING:
-    from relu_probe.diagnosis import Diagnosis, LayerDiagnosis
-
-_FIX = {
-    "data": "Clean it: np.isfinite(x).all() has to hold. [by definition: what is computed from a NaN is a NaN]",
-    "weights": (
-        "No training takes that back: load weights from before, and lower the learning rate, or clip the gradients "
-        "(clipnorm=1.0 in the optimizer). [Pascanu et al. 2013, arXiv:1211.5063]"
-    ),
-    "between": (
-        "Look at what comes before it: a division by zero, a logarithm, infinities that meet. "
-        "[by definition: 0 / 0 and inf - inf are NaN]"
-    ),
-}
+    from relu_probe.diagnosis import Diagnosis
 
 
 def nan_line(report: Report) -> str:
@@ -40,34 +28,37 @@ def nan_line(report: Report) -> str:
     if not spoilt:
         return ""
     neurons = sum(layer.neurons for layer in report.layers.values())
+    when = "before the first step" if report.epoch == -1 else f"in epoch {report.epoch}"
     return textwrap.fill(
-        f"relu_probe: NaN in epoch {report.epoch}, at {sum(spoilt.values()):,} of {neurons:,} neurons, first in layer "
+        f"relu_probe: NaN {when}, at {sum(spoilt.values()):,} of {neurons:,} neurons, first in layer "
         f"{next(iter(spoilt))}. They are neither active nor dead. More: print(diagnose(model, data, probe=probe))",
         WIDTH,
     )
 
 
 def nan_remedies(diagnosis: Diagnosis) -> list[str]:
-    """Of the first layer with NaN: those behind it follow from it."""
-    name = next((name for name, layer in diagnosis.layers.items() if np.any(layer.report.nan)), None)
-    if name is None:
+    """Where the NaN of the ReLU layers come from, as far as it shows, and what to do."""
+    if not any(np.any(layer.report.nan) for layer in diagnosis.layers.values()):
         return []
-    layer, found = diagnosis.layers[name], []
+    found = []
     if not diagnosis.finite_data:
-        found.append(f"-> The data has NaN or infinities in it. {_FIX['data']}")
-    if np.any(layer.nan_weights):
-        found.append(f"-> {_weights(name, layer)} {_since(diagnosis)}{_FIX['weights']}")
-    return found or [f"-> {name} is the first layer with NaN; its weights and the data have none. {_FIX['between']}"]
-
-
-def _weights(name: str, layer: LayerDiagnosis) -> str:
-    return (
-        f"{name} is the first layer with NaN: they are among the weights of {np.count_nonzero(layer.nan_weights):,} of its "
-        f"{layer.report.neurons:,} neurons."
-    )
+        found.append(
+            "-> The data has NaN or infinities in it. Clean it, labels included: np.isfinite(x).all() has to hold. "
+            "[by definition: what is computed from a NaN is a NaN]"
+        )
+    if diagnosis.spoilt:
+        found.append(
+            f"-> NaN or infinities are in the weights, first in {diagnosis.spoilt}. {_since(diagnosis)}No training takes "
+            "that back: load weights from before, and lower the learning rate or clip the gradients (clipnorm=1.0 in the "
+            "optimizer), unless it was trained on NaN. [Pascanu et al. 2013, arXiv:1211.5063]"
+        )
+    return found or [
+        "-> The weights and the data are finite. Look at what comes before the first layer with NaN: a division by zero, a "
+        "logarithm, sums that overflow. [by definition: 0 / 0 and inf - inf are NaN]"
+    ]
 
 
 def _since(diagnosis: Diagnosis) -> str:
-    """When a probe saw the loss turn infinite or NaN."""
+    """When a probe saw the loss turn infinite or NaN for good: the newest of such jumps, for none follows it."""
     lost = [jump for jump in diagnosis.jumps if not math.isfinite(jump.after)]
-    return f"At training step {min(lost).step:,} the loss was no finite number any more. " if lost else ""
+    return f"At training step {max(lost).step:,} the loss was no finite number any more. " if lost else ""

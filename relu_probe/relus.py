@@ -86,13 +86,15 @@ def select(found: list[ReluLayer], wanted: Any, model: Any) -> list[str]:
 
 def _matching(found: list[ReluLayer], item: Any, model: Any) -> list[ReluLayer]:
     if isinstance(item, str):
-        keys, paths = matching([r.key for r in found], item), matching([r.path for r in found], item)
-        hits = [r for r in found if r.key in keys or (r.path in paths and item not in keys)]
+        keys = matching([r.key for r in found], item)
+        # A `*` also matches a slash: "dense*" must not mean all layers of a sub-model called "densenet".
+        paths = matching([r.path for r in found], item) if "/" in item and item not in keys else []
+        hits = [r for r in found if r.key in keys or r.path in paths]
     else:
         hits = [r for r in found if r.layer is item]
     if not hits:
         name = item if isinstance(item, str) else getattr(item, "name", item)
-        known = any(place.layer is item or place.path[-1] == item for place in walk(model))
+        known = any(place.layer is item or item in (place.path[-1], "/".join(place.path)) for place in walk(model))
         why = "is a layer of the model but no ReLU that is counted" if known else "matches no layer of the model"
         raise ValueError(f"layers={name!r} {why}; {_expected(found)}")
     return hits

@@ -294,7 +294,7 @@ class Report:
             max_dead: the largest dead fraction of a layer, from 0 to 1; None for no limit.
             max_zero_gradient: the largest zero-gradient fraction of a layer; None for no limit. Frozen layers, through
                 which no gradient can flow, are left out.
-            layers: names or globs of the report's layers; None for all.
+            layers: names or globs of the report's own keys; None for all.
 
         Returns:
             The report itself.

@@ -115,7 +115,7 @@ class OneShot:
     def __call__(self, iterator: Any) -> Any:
         own, counters = self.own, self.counters
         own["train_function"], counters.untraceable = self.original, None
-        before = own.get("train_step", self)
+        before, failed = own.get("train_step", self), False
         try:
             if self.function is None:
                 self._build()
@@ -126,12 +126,13 @@ class OneShot:
         except Exception:
             if counters.untraceable is None:  # a step was run, and cannot be repeated: its batch is gone
                 raise
+            failed = True
         finally:
             if before is self:
                 own.pop("train_step", None)
             else:
                 own["train_step"] = before
-        if counters.untraceable is not None:
+        if failed:
             counters.give_up()
             return self.original(iterator)
         if self.not_all:

@@ -53,7 +53,7 @@ def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
 
     Args:
         model: a Keras model.
-        layers: names, globs or layer objects; None for every ReLU layer.
+        layers: names, globs or layer objects, of nested models paths too, such as "encoder/*"; None for every ReLU layer.
 
     Raises:
         ValueError: the model has no ReLU, or `layers` names none.

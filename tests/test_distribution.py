@@ -3,6 +3,7 @@
 import json
 
 import cluster
+import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
@@ -59,6 +60,14 @@ with strategy.scope():
 found["watch"] = cluster.watched(strategy, model)
 found = {job: [report.to_dict() for report in reports] for job, reports in found.items()}
 
+with strategy.scope():  # wide enough to be counted as if there were no NaN
+    model = harm.K.Sequential([harm.K.Input((300,)), harm.L.ReLU(name="relu"), harm.L.Dense(1)])
+    model.compile(harm.K.optimizers.SGD(0.0), "mse")
+x = harm.np.ones((8, 300), "float32")
+x[7, 17] = harm.np.nan  # of the second replica's half
+model.fit(x, harm.np.ones((8, 1)), batch_size=8, shuffle=False, verbose=0, callbacks=[probe])
+found["nan"] = probe.report.to_dict()
+
 def train(callbacks):
     harm.K.utils.set_random_seed(1)
     with strategy.scope():
@@ -96,6 +105,12 @@ def test_two_devices_count_what_one_counts(job, mirrored, one_device):
         assert_counts(report, one_device)
         dated = report["a"].last_active
         assert dated is None or dated[0] == -1 < dated[1:].min()
+
+
+def test_a_nan_of_one_device_is_seen(mirrored):
+    layer = Report.from_dict(mirrored["nan"])["relu"]
+    assert np.flatnonzero(layer.nan).tolist() == [17]
+    assert layer.active.tolist() == [7 if i == 17 else 8 for i in range(300)]
 
 
 def test_two_devices_train_bit_by_bit_as_without_the_probe(mirrored):

@@ -63,10 +63,15 @@ def test_layers_by_name_glob_and_object():
 
 def test_layers_of_a_nested_model_by_path():
     """Their keys are their bare names, where these are unique; what stands nearer to one is not meant by its own name."""
-    inner = K.Sequential([K.Input((3,)), L.Dense(4, "relu", name="a"), L.Dense(4, "relu", name="b")], name="enc")
+    hidden = [L.Dense(4, "relu", name="a"), L.Dense(4, "relu", name="b"), L.Dropout(0.1, name="drop")]
+    inner = K.Sequential([K.Input((3,)), *hidden], name="enc")
     model = net(inner, L.Dense(4, "relu", name="a_too"), L.Dense(1))
     for wanted, keys in (("enc/*", ["a", "b"]), ("enc/b", ["b"]), (["enc/b", "a*"], ["a", "b", "a_too"]), ("a", ["a"])):
         assert list(measure(model, X, layers=wanted)) == keys
+    for wanted in ("enc*", "e*"):  # the sub-model's name is not its layers'
+        raises(ValueError, "matches no layer of the model", lambda wanted=wanted: measure(model, X, layers=wanted))
+    text = "layers='enc/drop' is a layer of the model but no ReLU that is counted"
+    raises(ValueError, text, lambda: measure(model, X, layers="enc/drop"))
     raises(ValueError, "layers='dec/*' matches no layer of the model", lambda: measure(model, X, layers="dec/*"))
 
 
