@@ -219,7 +219,8 @@ def test_custom_scalars_draw_every_layer_in_one_chart(driver, server):
 @needs_chromium
 def test_the_pictures_are_there(driver, server, fit):
     page.show(driver, server, "?tagFilter=^life#timeseries")
-    images = page.wait_for(lambda: page.elements(driver, "image-card img"))
+    page.wait_for(lambda: len(page.elements(driver, "image-card img")) == len(NAMES))  # drawn one by one
+    images = page.elements(driver, "image-card img")
     size = "return [arguments[0].naturalWidth, arguments[0].naturalHeight]"
     page.wait_for(lambda: all(driver.execute_script(size, image)[0] for image in images))
     shown = [driver.execute_script(size, image) for image in images]
