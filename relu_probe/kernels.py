@@ -60,7 +60,7 @@ def total(values: tf.Tensor, axis: int) -> tf.Tensor:
 def packed(parts: list[list[Mask]]) -> tf.Tensor:
     """`counts` of some parts of the positions together. Each mask has bits of its own in one int32, which is summed up over the
     parts and over blocks of rows, 1,023 positions in all."""
-    values = reduce(tf.add, [_numbers(masks) for masks in parts])
+    values = reduce(tf.add, [_digits(masks) for masks in parts])
     most, neurons = (2**_BITS - 1) // len(parts), values.shape[-1]
     k = _divisor(values.shape, most)
     if k > 1:
@@ -75,8 +75,8 @@ def packed(parts: list[list[Mask]]) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(each, tf.int64), 1)
 
 
-def _numbers(masks: list[Mask]) -> tf.Tensor:
-    """The bits of each position. A choice inside a choice, where masks end in the same one, costs XLA a third less."""
+def _digits(masks: list[Mask]) -> tf.Tensor:
+    """Of each position, the bits of all masks. A choice inside a choice, where masks end in the same one, costs XLA a third less."""
     last = masks[0][-1]
     inside: list[Any] = []
     outside: list[Any] = []
