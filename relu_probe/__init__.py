@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from relu_probe.callback import ReluProbe as ReluProbe
+    from relu_probe.counts import LayerReport as LayerReport
     from relu_probe.diagnosis import Diagnosis as Diagnosis
     from relu_probe.diagnosis import diagnose as diagnose
     from relu_probe.lives import history as history
     from relu_probe.measuring import measure as measure
-    from relu_probe.report import LayerReport as LayerReport
     from relu_probe.report import Report as Report
     from relu_probe.watching import watch as watch
 
@@ -28,7 +28,7 @@ _HOME = {
     "Diagnosis": "diagnosis",
     "history": "lives",
     "Report": "report",
-    "LayerReport": "report",
+    "LayerReport": "counts",
 }
 __all__ = ["Diagnosis", "LayerReport", "ReluProbe", "Report", "diagnose", "history", "measure", "watch"]
 
