@@ -55,7 +55,6 @@ class Counters:
         self.failure: Exception | None = None  # why nothing could be counted
         self.left_out: dict[str, str] = {}  # layer -> why it alone could not be
         self.untraceable: Exception | None = None  # why a counted training step could not be made: see stepping.py
-        self.superseded = False  # by others of the same model
         self.users = 0  # of the attached probes, and what takes them off again: see probe.py
         self.detach: list[Callable[[], None]] = []
         self._model = weakref.ref(model)

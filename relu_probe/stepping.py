@@ -27,8 +27,6 @@ def training_counters(model: Any, *, activation_sum: bool = False) -> Counters:
         counters: Counters | None = _kept.get(model)
         same = counters is not None and counters.traces(relus)
         if counters is None or not same or (activation_sum and not counters.activation_sum):
-            if counters is not None:
-                counters.superseded = True
             counters = _kept[model] = Counters(model, relus, activation_sum=activation_sum, steps=True)
         return counters
 
@@ -107,7 +105,7 @@ class OneShot:
     def again(self) -> bool:
         """Whether the next step is counted too. `count_next_step` knows what to do where it is not."""
         own, counters = self.own, self.counters
-        if own["train_function"] is not self.original or counters.failure is not None or counters.superseded:
+        if own["train_function"] is not self.original or counters.failure is not None:
             return False
         own["train_function"] = self
         return True
