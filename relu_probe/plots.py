@@ -171,9 +171,10 @@ def _draw_life(axes: Any, reports: list[Report], name: str) -> None:
 
 
 def _words(layer: LayerReport) -> str:
-    words = f"{np.count_nonzero(layer.dead):,} of {layer.neurons:,} dead"
     blocked = 0 if layer.blocked is None else np.count_nonzero(layer.blocked)
-    return f"{words}, {blocked:,} blocked" if blocked else words
+    others = {"blocked": blocked, "NaN": np.count_nonzero(layer.nan)}  # NaN have no colour
+    words = [f"{np.count_nonzero(layer.dead):,} of {layer.neurons:,} dead"]
+    return ", ".join(words + [f"{count:,} {kind}" for kind, count in others.items() if count])
 
 
 def _scale(figure: Any, axes: list[Any]) -> None:

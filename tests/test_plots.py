@@ -127,3 +127,11 @@ def test_without_matplotlib_the_way_out_is_said_and_the_core_works():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "relu_probe.plots needs matplotlib. Install it: python -m pip install matplotlib\n"
+
+
+def test_neurons_that_are_nan_are_said():
+    """They are drawn white, and are not among the dead."""
+    layer = LayerReport(samples=4, positions=4, active=[0, 0, 4], nan=[True, True, False])
+    report = Report({"hidden": layer}, epoch=0)
+    assert "0 of 3 dead, 2 NaN" in texts(plot_report(report))
+    assert "hidden: 0 of 3 dead, 2 NaN" in [axes.get_title(loc="left") for axes in plot_history([report]).axes]
