@@ -40,9 +40,13 @@ def _join(group: list[list[Forward | Backward]]) -> list[Forward | Backward]:
         return group[0]
     first = [calls[0] for calls in group]
     keys, neurons = (tuple(sum((getattr(call, name) for call in first), ())) for name in ("keys", "neurons"))
-    output, relu = tf.concat([call.output for call in first], 1), first[0].relu
+    gradients = [flow(call) for calls in group for call in calls if isinstance(call, Backward)]
+    gradient = tf.concat(gradients, 1) if gradients else None
+    # Not before the backward pass: TensorFlow hands the next layer to another thread where something else can be done, which
+    # takes a small model longer.
+    with tf.control_dependencies([] if gradient is None else [gradient]):
+        output, relu = tf.concat([call.output for call in first], 1), first[0].relu
     joined: list[Forward | Backward] = [Forward(keys, neurons, relu, output, output)]
-    if len(group[0]) > 1:
-        gradient = tf.concat([flow(call) for calls in group for call in calls if isinstance(call, Backward)], 1)
+    if gradient is not None:
         joined.append(Backward(keys, neurons, relu, output, gradient, []))
     return joined

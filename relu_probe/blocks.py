@@ -1,6 +1,7 @@
 """Where do the counts live? In non-trainable variables of integers, the layers of one step side by side, added to at once.
 
-Per neuron 32 bytes: positions active, with gradient and NaN, and the step of the last activity; 28 where NaN stand apart.
+Per neuron 32 bytes: positions active, with gradient and NaN, and the step of the last activity; 28 where NaN stand apart; 48
+in a small model.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +10,31 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from relu_probe.clock import Clock, at
 from relu_probe.hunt import Hunted, found
-from relu_probe.kernels import EXACT, joined
+from relu_probe.kernels import joined, on_gpu
+from relu_probe.numbers import Numbers
 from relu_probe.tallies import Sums
+
+
+class Kind(NamedTuple):
+    """What layers must share that are added to one block."""
+
+    keys: tuple[str, ...]
+    neurons: tuple[int, ...]
+    numbers: Numbers
+    # NaN are kept apart, and touched only where there are any. A million neurons cost 20 MB more else, at the peak; of few
+    # neurons it is the number of operations that costs.
+    apart: bool
+    # What is active is dated by its index: half the operations, but nothing for XLA, and dear on a GPU.
+    indexed: bool
+
+    @classmethod
+    def of(cls, layers: list[Sums], replicas: int, xla: bool | None) -> "Kind":
+        keys, neurons = (tuple(sum((getattr(s, name) for s in layers), ())) for name in ("keys", "neurons"))
+        apart = all(isinstance(s.counts, Hunted) for s in layers)
+        indexed = xla is False and replicas == 1 and not apart and not on_gpu()
+        return cls(keys, neurons, Numbers.of(layers), apart, indexed)
 
 
 class Block:
@@ -19,28 +42,24 @@ class Block:
 
     Args:
         strategy: of the model; the variables are made in its scope.
-        neurons: of each layer.
-        step: the number of the training step from 1, or None where neurons are not dated.
+        kind: of the layers.
+        dated: keep the step of the last activity.
+        steps: taken before, for its clock.
         activation_sum: keep the sums of the activations too.
-        apart: the NaN are kept apart, and touched only where there are any. A million neurons cost 20 MB more else, at the
-            peak; of few neurons it is the number of operations that costs.
     """
 
-    def __init__(
-        self, strategy: Any, neurons: list[int], step: tf.Variable | None, *, activation_sum: bool, apart: bool
-    ) -> None:
-        self.neurons, self.ends = np.array(neurons), np.cumsum(neurons)
+    def __init__(self, strategy: Any, kind: Kind, *, dated: bool, steps: int, activation_sum: bool) -> None:
+        self.kind, self.ends = kind, np.cumsum(kind.neurons)
         self.replicas = strategy.num_replicas_in_sync
-        self.step = step
         total = self.ends[-1]
-        replicas = 0 if step is None else self.replicas
         self.counts, self.nan, self.meta, self.last, self.sums = variables(
             strategy,
-            np.zeros((2 if apart else 3, total), np.int64),  # active, with gradient, NaN
-            np.zeros(total if apart else 0, np.int32),  # 1 where there was a NaN
-            np.zeros(4 * len(neurons), np.int64),  # positions, samples, backward passes, steps too large to count
-            # The step of the last activity, 0 for never. Variables aggregate by SUM, not by MAX: a row a replica.
-            np.zeros((replicas, total), np.int64),
+            np.zeros((2 if kind.apart else 3) * total, np.int64),  # active, with gradient, NaN
+            np.zeros(total if kind.apart else 0, np.int32),  # 1 where there was a NaN
+            at(steps * kind.numbers.unit if self.replicas == 1 else 0, kind.numbers.size),
+            # Of the last activity, 0 for never: see `Clock`. Variables aggregate by SUM, not by MAX: a row a replica. To date
+            # gradients and NaN, too, which nobody reads, is faster than to slice them off.
+            np.zeros(dated * total * (3 if kind.indexed else self.replicas), np.int64),
             np.zeros(total if activation_sum else 0, np.float64),
         )
 
@@ -48,41 +67,63 @@ class Block:
     def all(self) -> list[Any]:
         return [self.counts, self.nan, self.meta, self.last, self.sums]
 
-    def add(self, layers: list[Sums]) -> None:
-        """Few large operations rather than many small ones: on small models it is their number that costs."""
-        counts = self._counts(layers)
-        self.counts.assign_add(tf.cast(counts, tf.int64))
-        # What is constant would not wait for the batch, and count one more after the last: see `Counters.step`.
-        with tf.control_dependencies([counts]):
-            self.meta.assign_add(_numbers(layers))
-        if self.step is not None:
-            self._date(counts[0] > 0, self.step)
+    def add(self, layers: list[Sums], clock: Clock | None, batch: list[tf.Tensor] | None) -> None:
+        """Few large operations rather than many small ones: on small models it is their number that costs.
+
+        Args:
+            clock: of the training steps, None where neurons are not dated.
+            batch: of the step whose end this is, when the clock ticks; None before.
+        """
+        counts, numbers = self._counts(layers), self.kind.numbers.added(layers)
+        flat = tf.reshape(counts, [-1])
+        added = tf.cast(flat, tf.int64)
+        # What is constant would not wait for the batch, and count one more after the last. What waits for nothing else than
+        # the batch is handed to threads by TensorFlow, one by one, which takes a small model longer than to do it.
+        with tf.control_dependencies([flat, *(batch or [])]):
+            self.counts.assign_add(added)
+            self.meta.assign_add(numbers)
+            if clock is not None and batch is not None and clock.variable is not self.meta:
+                clock.tick()
+        if clock is not None:
+            stamp = clock.now() if batch is not None else clock.now() + 1
+            self._date(flat if self.kind.indexed else counts[0], stamp)
         if self.sums.shape[0]:
             self.sums.assign_add(joined([layer.activation_sum for layer in layers]))
 
-    def _date(self, fired: tf.Tensor, step: tf.Variable) -> None:
+    def _date(self, active: tf.Tensor, stamp: tf.Tensor) -> None:
+        if self.kind.indexed:
+            tf.raw_ops.ResourceScatterUpdate(resource=self.last.handle, indices=tf.where(active), updates=stamp)
+            return
+        fired = active > 0
         if self.replicas > 1:
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-            fired = fired[None] & (tf.range(self.replicas) == replica)[:, None]
-        self.last.assign(tf.where(fired, step, self.last))
+            fired = tf.reshape(fired[None] & (tf.range(self.replicas) == replica)[:, None], [-1])
+        self.last.assign(tf.where(fired, stamp, self.last))
 
     def reset(self) -> None:
-        for counted in (self.counts, self.nan, self.meta, self.sums):
+        """All but the clock, which may be this block's."""
+        for counted in (self.counts, self.nan, self.sums):
             _zero(counted)
+        if self.replicas == 1:
+            Clock(self.meta, 1).set(int(self.meta[-1]))
+        else:
+            _zero(self.meta)
 
     def forget(self) -> None:
         """When the neurons were last active, too."""
         _zero(self.last)
 
-    def read(self) -> list["Counted"]:
+    def read(self, clock: Clock | None) -> list["Counted"]:
         """The global counts, layer by layer."""
         # Views, not copies: of a layer as wide as a million neurons these are 32 MB.
         counts, nan, meta, last, sums = (np.asarray(memoryview(tf.convert_to_tensor(v))) for v in self.all)
-        starts, meta = self.ends - self.neurons, meta.reshape(4, -1)
-        rows = [*counts, nan][:3]
+        ends, starts = self.ends, self.ends - self.kind.neurons
+        rows, meta = [*counts.reshape(-1, ends[-1]), nan][:3], self.kind.numbers.read(meta)
+        if clock is not None:
+            last = _newest(last.reshape(-1, ends[-1])[: 1 if self.kind.indexed else None], clock)
         return [
-            Counted._make([*(row[a:b] for row in rows), *meta[:, i], _newest(last[:, a:b]), sums[a:b]])
-            for i, (a, b) in enumerate(zip(starts, self.ends))
+            Counted._make([*(row[a:b] for row in rows), *meta[:, i], last[a:b], sums[a:b]])
+            for i, (a, b) in enumerate(zip(starts, ends))
         ]
 
     def _counts(self, layers: list[Sums]) -> tf.Tensor:
@@ -140,9 +181,9 @@ def _device() -> str:
         return str(tf.zeros(()).device)
 
 
-def _newest(last: Any) -> Any:
+def _newest(last: Any, clock: Clock) -> Any:
     """Of the rows, and from 0, -1 for never; in place, for a layer may be very wide."""
-    newest = last.max(axis=0, initial=0)
+    newest = clock.steps(last.max(axis=0, initial=0))
     newest -= 1
     return newest
 
@@ -150,15 +191,3 @@ def _newest(last: Any) -> Any:
 def _zero(counted: tf.Variable) -> None:
     if counted.shape.num_elements():
         counted.assign(tf.zeros(counted.shape, counted.dtype))
-
-
-def _numbers(layers: list[Sums]) -> tf.Tensor:
-    """What a step adds to the positions, samples, backward passes and steps too large to count of all layers."""
-    limited = {id(s.positions): s.positions for s in layers if s.limit <= EXACT}
-    too_large = {key: positions // (EXACT + 1) for key, positions in limited.items()}
-    each = [(s.positions, s.samples, s.backwards, too_large.get(id(s.positions), 0)) for s in layers]
-    values = [four[i] for i in range(4) for four, s in zip(each, layers) for _ in s.keys]
-    if not any(tf.is_tensor(value) for value in values):
-        return tf.constant(values, tf.int64)
-    constants = {value: tf.constant(value, tf.int64) for value in values if not tf.is_tensor(value)}
-    return tf.stack([tf.cast(value, tf.int64) if tf.is_tensor(value) else constants[value] for value in values])

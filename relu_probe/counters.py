@@ -16,8 +16,9 @@ import numpy as np
 import tensorflow as tf
 
 from relu_probe.beside import side_by_side
-from relu_probe.blocks import Block, Counted, variables
+from relu_probe.blocks import Block, Counted, Kind, variables
 from relu_probe.calls import Backward, Forward
+from relu_probe.clock import Clock, at
 from relu_probe.faults import reason
 from relu_probe.frozen import is_frozen, nan_weights
 from relu_probe.hunt import Hunted
@@ -59,13 +60,12 @@ class Counters:
         self.detach: list[Callable[[], None]] = []
         self._model = weakref.ref(model)
         self._widths: dict[str, int] = {}
-        self._blocks: dict[tuple[tuple[str, ...], bool], Block] = {}  # of these layers, NaN apart or not
+        self._blocks: dict[Kind, Block] = {}
         self._local = threading.local()  # each replica of a MirroredStrategy traces in a thread of its own
         self._lock = threading.RLock()
-        self._step_number: tf.Variable | None = None
-        if steps:
-            first = tf.VariableAggregation.ONLY_FIRST_REPLICA
-            (self._step_number,) = variables(self.strategy, np.ones((), np.int64), aggregation=first)
+        self._dated = steps
+        self._clock: Clock | None = None
+        self._steps = 0  # that were taken before there was one
 
     @property
     def model(self) -> Any:
@@ -88,11 +88,9 @@ class Counters:
         finally:
             self._local.gathered = None
         try:
-            # Where batches have a fixed size, the step after the last one finds no batch, and must not count either.
-            with tf.control_dependencies(_tensors(data)), tf.name_scope("relu_probe"):
-                self._add(gathered if self.measuring else wanted(gathered, self._local.graph), batch_size(data))
-                if self._step_number is not None:
-                    self._step_number.assign_add(1)
+            with tf.name_scope("relu_probe"):
+                tallies = gathered if self.measuring else wanted(gathered, self._local.graph)
+                self._add(tallies, batch_size(data), _tensors(data))
         except Exception as error:  # a count never stops a training; who reads the counters is told
             self.failure = error
 
@@ -126,30 +124,50 @@ class Counters:
             gathered.append(tally)
         else:
             with tf.name_scope("relu_probe"):
-                self._add([tally], gathered=False)
+                self._add([tally])
 
-    def _add(self, tallies: list[Forward | Backward], samples: Any = None, *, gathered: bool = True) -> None:
-        if not tallies:
-            return
+    def _add(
+        self, tallies: list[Forward | Backward], samples: Any = None, batch: list[tf.Tensor] | None = None
+    ) -> None:
+        """
+        Args:
+            tallies: of one step, or a single one.
+            samples: of the step.
+            batch: what the step was given; None in another graph than the step's.
+        """
+        gathered = batch is not None
         tallies = tallies if self.measuring else side_by_side(tallies)
         groups = [[t for t in tallies if t.keys == keys] for keys in dict.fromkeys(t.keys for t in tallies)]
         # A call in another graph than the step's may be in a function that the user has XLA compile.
         xla = self.jit if gathered else None
         sums = [one for group in groups if (one := self._sums(group, samples, xla)) is not None]
-        if not sums:
-            return
         sums.sort(key=lambda layers: not isinstance(layers.counts, Hunted))
-        self._block(sums).add(sums)
+        if sums:
+            block = self._block(Kind.of(sums, self.strategy.num_replicas_in_sync, xla))
+            block.add(sums, self._clock_of(block if gathered else None), batch)
+        elif batch is not None and (clock := self._clock_of(None)):
+            with tf.control_dependencies(batch):
+                clock.tick()
 
-    def _block(self, sums: list[Sums]) -> Block:
-        keys = tuple(key for layers in sums for key in layers.keys)
-        apart = all(isinstance(layers.counts, Hunted) for layers in sums)
+    def _block(self, kind: Kind) -> Block:
         with self._lock:
-            if (keys, apart) not in self._blocks:
-                neurons, step = [n for layers in sums for n in layers.neurons], self._step_number
-                block = Block(self.strategy, neurons, step, activation_sum=self.activation_sum, apart=apart)
-                self._blocks[keys, apart] = block
-        return self._blocks[keys, apart]
+            if kind not in self._blocks:
+                self._blocks[kind] = Block(
+                    self.strategy, kind, dated=self._dated, steps=self._steps, activation_sum=self.activation_sum
+                )
+        return self._blocks[kind]
+
+    def _clock_of(self, block: Block | None) -> Clock | None:
+        """One for all blocks: a variable of its own, unless the first one can be `block`'s."""
+        with self._lock:
+            if self._dated and self._clock is None:
+                if block is not None and block.replicas == 1:
+                    self._clock = Clock(block.meta, block.kind.numbers.unit)
+                else:
+                    first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+                    (variable,) = variables(self.strategy, at(self._steps, 1), aggregation=first)
+                    self._clock = Clock(variable, 1)
+        return self._clock
 
     def _sums(self, group: list[Forward | Backward], samples: Any, xla: bool | None) -> Sums | None:
         try:
@@ -182,17 +200,17 @@ class Counters:
             steps: training steps of this fit so far, where some were taken without counting.
         """
         with self.strategy.scope():
-            if self._step_number is not None and steps is not None:
-                self._step_number.assign(steps + 1)
             for block in self._blocks.values():
                 block.reset()
+            if steps is not None:
+                self._steps = steps
+                if self._clock is not None:
+                    self._clock.set(steps)
 
     def restart(self) -> None:
         """A fit begins."""
-        self.reset()
+        self.reset(0)
         with self.strategy.scope():
-            if self._step_number is not None:
-                self._step_number.assign(1)
             for block in self._blocks.values():
                 block.forget()
 
@@ -215,7 +233,7 @@ class Counters:
     def read(self, keys: list[str], activation_sum: bool = True) -> dict[str, LayerReport]:
         """The global counts, of all replicas and workers: a collective, which every worker has to call."""
         with self.strategy.scope():
-            found = [pair for (names, _), block in self._blocks.items() for pair in zip(names, block.read())]
+            found = [pair for kind, block in self._blocks.items() for pair in zip(kind.keys, block.read(self._clock))]
         with_gradients = any(counted.backwards for _, counted in found)
         parts = {key: [one for name, one in found if name == key and key not in self.left_out] for key in keys}
         layers = {key: self._layer(self.relus[key], parts[key], with_gradients) for key in keys}
@@ -240,7 +258,7 @@ class Counters:
             with_gradient=total.with_gradient if reached else None,
             nan=(total.nan > 0) | nan_weights(relu.layer, len(total.nan)),
             activation_sum=total.sums if self.activation_sum else None,
-            last_active=total.last if self._step_number is not None else None,
+            last_active=total.last if self._dated else None,
             frozen=bool(with_gradients and not reached and is_frozen(relu.layer)),
         )
 

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from relu_probe.calls import Backward, Call, Forward, call_counts, flow, masks_of, nan_mask
-from relu_probe.kernels import alike, in_bytes, joined, on_gpu, sum_rows, vector
+from relu_probe.kernels import EXACT, alike, in_bytes, joined, on_gpu, sum_rows, vector
 
 NARROW = 128  # neurons; of narrow layers it is the number of operations that costs, of others the values
 
@@ -20,6 +20,7 @@ class Hunted(NamedTuple):
     with_gradient: tf.Tensor
     marks: list[tf.Tensor]  # vectors: a NaN in the layer makes a NaN in one of them
     exact: Callable[[], tf.Tensor]  # (3, neurons), with the NaN
+    most: int = 2**62  # positions up to which they are right
 
     def __add__(self, other: "Hunted") -> "Hunted":  # type: ignore[override]  # no tuple is wanted
         """Counts in float32 are exact one by one, their sum in int64."""
@@ -29,6 +30,7 @@ class Hunted(NamedTuple):
             with_gradient,
             self.marks + other.marks,
             lambda: tf.cast(self.exact(), tf.int64) + tf.cast(other.exact(), tf.int64),
+            min(self.most, other.most),
         )
 
 
@@ -86,7 +88,8 @@ def _by_signs(call: Call) -> Hunted:
     active = sum_rows(tf.sign(call[0].output))
     backward = [t for t in call if isinstance(t, Backward)]
     flows = sum_rows(tf.square(tf.sign(flow(backward[0])))) if backward else tf.zeros_like(active)
-    return Hunted(active, flows, [active, flows], lambda: call_counts(call, -1, False))
+    most = EXACT if call[0].output.shape[0] is None else 2**62
+    return Hunted(active, flows, [active, flows], lambda: call_counts(call, -1, False), most)
 
 
 def _by_masks(call: Call, axis: int) -> Hunted:

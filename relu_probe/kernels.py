@@ -2,8 +2,8 @@
 
 What costs is memory that is written and read again. XLA counts all masks in one pass, in ten bits of an int32 each, the places
 of an image some at a time, which it does with vector instructions (a sum over many rows it does not). Without it TensorFlow
-adds up bytes, four neurons in an int32; or floats, which are exact up to 2**24 and summed up faster than integers (on a GPU
-TensorFlow would even take int32 to the host).
+adds up bytes, four neurons in an int32; or integers; on a GPU, where it would take those to the host, floats, which are exact
+up to 2**24.
 """
 
 from functools import cache, reduce
@@ -35,18 +35,18 @@ def counts(masks: list[Mask], axis: int, xla: bool | None) -> tf.Tensor:
         return packed([masks])
     if shape.rank == 2 and axis != 1 and not in_bytes(shape, axis, xla):  # few operations are what small models want
         whole = [reduce(tf.logical_and, mask) for mask in masks]
-        return tf.reshape(_floats(joined(whole, 1), axis), [len(masks), shape[1]])
+        return tf.reshape(_sums(joined(whole, 1), axis), [len(masks), shape[1]])
     return tf.stack([vector(mask, axis, xla) for mask in masks])
 
 
 def vector(mask: Mask, axis: int, xla: bool | None = False) -> tf.Tensor:
     """`counts` of one mask, without XLA: `(neurons,)`."""
-    return _bytes(mask) if in_bytes(mask[0].shape, axis, xla) else _floats(reduce(tf.logical_and, mask), axis)
+    return _bytes(mask) if in_bytes(mask[0].shape, axis, xla) else _sums(reduce(tf.logical_and, mask), axis)
 
 
 def most(output: tf.Tensor, axis: int, xla: bool | None) -> int:
     """The positions up to which `counts` is right for such an output."""
-    floats = output.shape.rank == 2 and axis != 1 and not xla and not in_bytes(output.shape, axis, xla)
+    floats = output.shape.rank == 2 and axis != 1 and not xla and on_gpu()
     return EXACT if floats and output.shape[0] is None else 2**62
 
 
@@ -110,7 +110,9 @@ def _bytes(mask: Mask) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(tf.reshape(tf.bitcast(sums, tf.uint8), [-1, neurons]), tf.int32), 0)
 
 
-def _floats(mask: tf.Tensor, axis: int) -> tf.Tensor:
+def _sums(mask: tf.Tensor, axis: int) -> tf.Tensor:
+    if mask.shape.rank == 2 and axis != 1 and not on_gpu():
+        return sum_rows(tf.cast(mask, tf.int32))
     values = tf.cast(mask, tf.float32)
     if mask.shape.rank == 2 and axis != 1 and (mask.shape[0] or 0) <= EXACT:
         return sum_rows(values)

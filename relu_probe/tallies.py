@@ -26,6 +26,7 @@ class Sums(NamedTuple):
     samples: Any
     backwards: int
     limit: int  # of the positions
+    output: Any  # of one call
 
     @classmethod
     def of(
@@ -45,12 +46,16 @@ class Sums(NamedTuple):
             [u for u in tallies if u.output is output] for output in {id(t.output): t.output for t in tallies}.values()
         ]
         with tf.device(output.device):  # where the user placed the layer
+            if forward and may_hunt(neurons, output.shape.rank, xla):
+                counts: Any = hunted(calls, axis)
+                limit = counts.most
+            else:
+                counts = _sum([call_counts(call, axis, xla) for call in calls], tf.int64)
+                limit = min([most(a, axis, xla) for a in outputs], default=2**62)
             return cls(
                 keys,
                 neurons,
-                counts=hunted(calls, axis)
-                if forward and may_hunt(neurons, output.shape.rank, xla)
-                else _sum([call_counts(call, axis, xla) for call in calls], tf.int64),
+                counts=counts,
                 activation_sum=_sum(
                     [total(tf.cast(a, tf.float64), axis) for a in outputs] or [np.zeros(size)], tf.float64
                 )
@@ -61,7 +66,8 @@ class Sums(NamedTuple):
                 # TimeDistributed may fold time into the batch: the samples are the step's, where there is a step.
                 samples=samples if forward and samples is not None else _max([rows(a) for a in outputs]),
                 backwards=int(len(forward) < len(tallies)),
-                limit=min([most(a, axis, xla) for a in outputs], default=0),
+                limit=limit,
+                output=output,
             )
 
 

@@ -1,10 +1,12 @@
 """Layers counted side by side are those of one batch, and the counts are as if each stood alone."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from relu_probe import ReluProbe, beside, measure
+from relu_probe import ReluProbe, beside, counters, hunt, measure, numbers
 from relu_probe.stepping import training_counters
 
 K, L = tf.keras, tf.keras.layers
@@ -81,11 +83,22 @@ def test_a_batch_is_proved_and_not_assumed(monkeypatch):
 
 
 def test_more_samples_in_a_step_than_floats_can_count():
-    """2**24 + 3 rows: float32 would say 2**24. A step of known size is counted in integers, another is refused."""
+    """2**24 + 3 rows: float32 would say 2**24."""
     rows = 2**24 + 3
     model = K.Sequential([K.Input((1,)), L.Dense(1, "relu", kernel_initializer="ones", name="a")])
     known = tf.data.Dataset.from_tensors(tf.ones((rows, 1)))
-    assert measure(model, known)["a"].active.tolist() == [rows]
     unknown = tf.data.Dataset.from_tensors(rows).map(lambda n: tf.ones((n, 1)))
-    with pytest.raises(ValueError, match="more than 16,777,216 samples in one step"):
-        measure(model, unknown)
+    assert measure(model, known)["a"].active.tolist() == measure(model, unknown)["a"].active.tolist() == [rows]
+
+
+@pytest.mark.parametrize(("rows", "why"), [(10, ""), (11, "more than 10 samples in one step")])
+def test_wide_layers_are_counted_in_floats_and_refuse_more(rows, why, monkeypatch):
+    """As if floats ended at 10: a batch of 2**24 for 129 neurons would be 9 GB."""
+    for module in (counters, hunt, numbers):
+        monkeypatch.setattr(module, "EXACT", 10)
+    model = K.Sequential([K.Input((2,)), L.Dense(129, "relu", name="a"), L.Dense(1)])
+    model.compile(K.optimizers.SGD(0.0), "mse")
+    x = np.ones((2 * rows + 1, 2), np.float32)  # of one batch only Keras would know the size
+    with pytest.warns(UserWarning, match=why) if why else nullcontext():
+        model.fit(x, x[:, :1], batch_size=rows, verbose=0, callbacks=[probe := ReluProbe()])
+    assert why or set(probe.report["a"].active) == {0, 2 * rows + 1}

@@ -51,7 +51,7 @@ class Plant(K.callbacks.Callback):
         if batch == 0:
             (block,) = kept_counters(self.model)._blocks.values()
             block.counts.assign_add(tf.fill(block.counts.shape, tf.constant(self.more, tf.int64)))
-            block.meta.assign_add([self.more] * 2 + [0] * 2)  # positions, samples
+            block.meta.assign_add([self.more] * 2 + [0] * 3)  # positions, samples; not the clock
 
 
 def test_counts_beyond_2_to_the_31():

@@ -266,3 +266,31 @@ def test_two_probes_that_skip_epochs_number_the_steps_once():
     for probe in probes:  # both measured the last of 7 epochs of 3 steps
         assert [report.epoch for report in probe.reports][-1] == 6
         assert probe.report["hidden"].last_active.tolist() == [20, 20, 20]
+
+
+class Sometimes(K.Model):
+    """`b` takes part in the steps 1 and 3 only, `c` in 0 and 2."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (L.Dense(3, "relu", kernel_initializer="ones", name=name) for name in "abc")
+        self.head, self.step = L.Dense(1), 0
+
+    def call(self, x):
+        x = self.a(x)
+        x = self.b(x) if self.step in (1, 3) else x
+        x = self.c(x) if self.step in (0, 2) else x
+        return self.head(x)
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_layers_that_take_part_in_some_steps_are_dated_by_one_clock():
+    model, probe = Sometimes(), ReluProbe(strict=True)
+    model.compile(K.optimizers.SGD(0.0), "mse", run_eagerly=True)
+    for layer in (model.a, model.b, model.c, model.head):
+        layer.build((None, 2 if layer is model.a else 3))
+    model.built = True
+    count = K.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: setattr(model, "step", int(batch)))
+    model.fit(np.ones((10, 2)), np.ones((10, 1)), batch_size=2, verbose=0, callbacks=[count, probe])
+    dates = {key: layer.last_active.tolist() for key, layer in probe.report.layers.items()}
+    assert dates == {"a": [4] * 3, "b": [3] * 3, "c": [2] * 3}
