@@ -164,18 +164,19 @@ def half(**more):
 @pytest.mark.parametrize("policy", ["mixed_float16"], indirect=True)
 @pytest.mark.parametrize("fault", ["gradients", "activations", "NaN"])
 def test_float16_overflows_and_the_scaler_skips_steps(policy, fault):
-    """The weights stay as they are for those steps, so it is the batches that show the NaN."""
+    """The weights stay as they are for those steps, so it is the batches that show the NaN. Of -inf some CPUs (AVX-512 FP16) make
+    NaN in the fused ReLU of a graph, others 0."""
     x, y, probe = X.copy(), Y * (1e3 if fault == "gradients" else 1), ReluProbe(strict=True)
     x[9, 1] = {"gradients": x[9, 1], "activations": 6e5, "NaN": np.nan}[fault]
     model = half()
-    expected = oracle.measure(model, oracle.batches(x, y, 8))["hidden"]
+    expected = oracle.train(half(), x, y, 8)["hidden"]
     left = harm.fitted(model, [probe], x, y)
     assert harm.same(left, harm.fitted(half(), [], x, y))
     assert scale_of(model) < 2**15
+    assert expected["nan"].all() if fault == "NaN" else fault == "activations" or not expected["nan"].any()
     for report in probe.reports:
         oracle.assert_counts(report["hidden"], expected)
-        assert report["hidden"].nan.all() == (fault == "NaN")
-        assert report["hidden"].nan.any() == (fault == "NaN")
+        np.testing.assert_array_equal(report["hidden"].nan, expected["nan"])
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16"], indirect=True)
