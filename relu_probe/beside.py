@@ -9,8 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 from relu_probe.calls import Backward, Forward, flow
-from relu_probe.hunt import NARROW
 from relu_probe.rows import earliest
+
+_NARROW = 128  # neurons of a layer
 
 
 def side_by_side(tallies: list[Forward | Backward]) -> list[Forward | Backward]:
@@ -28,7 +29,7 @@ def _kind(calls: list[Forward | Backward]) -> Any:
     output = first.output
     if not isinstance(first, Forward) or len(backward) > 1 or any(b.output is not output for b in backward):
         return None
-    if not hasattr(output, "op") or tf.executing_eagerly() or output.shape.rank != 2 or output.shape[1] > NARROW:
+    if not hasattr(output, "op") or tf.executing_eagerly() or output.shape.rank != 2 or output.shape[1] > _NARROW:
         return None
     if first.source is not output or first.relu.ceiling is not None or any(isinstance(b, Forward) for b in backward):
         return None

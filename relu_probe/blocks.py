@@ -16,6 +16,8 @@ from relu_probe.kernels import joined, on_gpu
 from relu_probe.numbers import Numbers
 from relu_probe.tallies import Sums
 
+_INDEXED = 2048  # neurons up to which what is active is dated by its index
+
 
 class Kind(NamedTuple):
     """What layers must share that are added to one block."""
@@ -26,14 +28,14 @@ class Kind(NamedTuple):
     # NaN are kept apart, and touched only where there are any. A million neurons cost 20 MB more else, at the peak; of few
     # neurons it is the number of operations that costs.
     apart: bool
-    # What is active is dated by its index: half the operations, but nothing for XLA, and dear on a GPU.
+    # Half the operations, but nothing for XLA, and dear on a GPU.
     indexed: bool
 
     @classmethod
     def of(cls, layers: list[Sums], replicas: int, xla: bool | None) -> "Kind":
         keys, neurons = (tuple(sum((getattr(s, name) for s in layers), ())) for name in ("keys", "neurons"))
         apart = all(isinstance(s.counts, Hunted) for s in layers)
-        indexed = xla is False and replicas == 1 and not apart and not on_gpu()
+        indexed = xla is False and replicas == 1 and not apart and sum(neurons) <= _INDEXED and not on_gpu()
         return cls(keys, neurons, Numbers.of(layers), apart, indexed)
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from relu_probe.kernels import Mask, counts, packed, parts_of
+from relu_probe.kernels import FEW, Mask, counts, packed, parts_of, sum_rows, vector
 from relu_probe.relus import ReluLayer
 
 
@@ -60,6 +60,9 @@ def nan_mask(call: Call) -> Mask:
 
 def call_counts(call: Call, axis: int, xla: bool | None) -> tf.Tensor:
     """What it adds, `(3, neurons)`: positions active, with a gradient and NaN."""
+    if _sums_show_nan(call, axis, xla):
+        active, with_gradient = (vector(mask, axis) for mask in masks_of(call))
+        return tf.stack([active, with_gradient, tf.cast(tf.math.is_nan(sum_rows(call[0].output)), active.dtype)])
     parts = [[*masks_of(part), nan_mask(part)] for part in (_parts(call) if xla and axis != 1 else [call])]
     there = [[mask for mask in masks if mask] for masks in parts]
     found = packed(there) if len(there) > 1 else counts(there[0], axis, xla)
@@ -67,6 +70,22 @@ def call_counts(call: Call, axis: int, xla: bool | None) -> tf.Tensor:
         return found
     each = iter(tf.unstack(found))
     return tf.stack([next(each) if mask else tf.zeros_like(found[0]) for mask in parts[0]])
+
+
+def _sums_show_nan(call: Call, axis: int, xla: bool | None) -> bool:
+    """What a ReLU gives is never negative: the sum of a neuron's values is NaN where one of them is, and only there. It is
+    that there are NaN which is read, not how many."""
+    forward, *backward = call
+    shape = forward.output.shape
+    return (
+        isinstance(forward, Forward)
+        and len(backward) > 0
+        and forward.source is forward.output
+        and xla is False
+        and shape.rank == 2
+        and axis != 1
+        and shape[1] >= FEW
+    )
 
 
 def _parts(call: Call) -> list[Call]:
@@ -90,7 +109,7 @@ def _split(tally: Forward | Backward, seen: list[list[tf.Tensor]]) -> list[Forwa
 
 def _new(tally: Backward) -> tf.Tensor:
     """Where a gradient arrives, and was not counted yet. At the ceiling of a bounded ReLU relu'(z) is zero, too."""
-    flows, ceiling = flow(tally) != 0, tally.relu.ceiling
+    flows, ceiling = tf.cast(flow(tally), tf.bool), tally.relu.ceiling  # != 0, in one thread
     if ceiling is not None:
         flows &= tally.output != tf.cast(ceiling, tally.output.dtype)
     before = [mask for mask in tally.call if tf.executing_eagerly() or mask.graph is flows.graph]

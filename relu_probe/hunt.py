@@ -7,10 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.calls import Backward, Call, Forward, call_counts, flow, masks_of, nan_mask
-from relu_probe.kernels import EXACT, alike, in_bytes, joined, on_gpu, sum_rows, vector
-
-NARROW = 128  # neurons; of narrow layers it is the number of operations that costs, of others the values
+from relu_probe.calls import Call, Forward, masks_of, nan_mask
+from relu_probe.kernels import WIDE, alike, joined, on_gpu, vector
+from relu_probe.pooling import by_windows
 
 
 class Hunted(NamedTuple):
@@ -20,7 +19,6 @@ class Hunted(NamedTuple):
     with_gradient: tf.Tensor
     marks: list[tf.Tensor]  # vectors: a NaN in the layer makes a NaN in one of them
     exact: Callable[[], tf.Tensor]  # (3, neurons), with the NaN
-    most: int = 2**62  # positions up to which they are right
 
     def __add__(self, other: "Hunted") -> "Hunted":  # type: ignore[override]  # no tuple is wanted
         """Counts in float32 are exact one by one, their sum in int64."""
@@ -30,21 +28,18 @@ class Hunted(NamedTuple):
             with_gradient,
             self.marks + other.marks,
             lambda: tf.cast(self.exact(), tf.int64) + tf.cast(other.exact(), tf.int64),
-            min(self.most, other.most),
         )
 
 
 def may_hunt(neurons: tuple[int, ...], rank: int, xla: bool | None) -> bool:
     """Not where a choice would wait for a value."""
-    large = rank > 2 or max(neurons) > NARROW
+    large = rank > 2 or max(neurons) >= WIDE
     return large and xla is False and not tf.executing_eagerly() and not on_gpu()
 
 
 def hunted(calls: list[Call], axis: int) -> Hunted:
     """Of one layer, called at least once."""
-    return reduce(
-        Hunted.__add__, [_by_signs(call) if _has_signs(call, axis) else _by_masks(call, axis) for call in calls]
-    )
+    return reduce(Hunted.__add__, [_by_masks(call, axis) for call in calls])
 
 
 def found(layers: list[Hunted], nan: tf.Variable | None = None) -> tf.Tensor:
@@ -65,44 +60,18 @@ def found(layers: list[Hunted], nan: tf.Variable | None = None) -> tf.Tensor:
     return tf.cond(tf.math.is_nan(tf.reduce_sum(marks)), exact, quick)
 
 
-def _has_signs(call: Call, axis: int) -> bool:
-    """Whether the graph shows a plain ReLU and its gradient, few enough neurons, and no sum that rounds."""
-    forward, *backward = call
-    output = forward.output
-    return (
-        isinstance(forward, Forward)
-        and forward.source is output
-        and output.op.type == "Relu"
-        and output.dtype == tf.float32
-        and output.shape.rank == 2
-        and axis != 1
-        and not in_bytes(output.shape, axis, False)
-        and all(isinstance(b, Backward) and not b.call and flow(b) is not b.gradient for b in backward)
-        and len(backward) < 2
-    )
-
-
-def _by_signs(call: Call) -> Hunted:
-    """The sign of a ReLU's output is 1 where it is active, 0 where not, and NaN where it is NaN; in half the passes over the
-    values that a mask takes. What is infinite behind a neuron that is off is NaN in dL/dz, and so a mark as well."""
-    active = sum_rows(tf.sign(call[0].output))
-    backward = [t for t in call if isinstance(t, Backward)]
-    flows = sum_rows(tf.square(tf.sign(flow(backward[0])))) if backward else tf.zeros_like(active)
-    most = EXACT if call[0].output.shape[0] is None else 2**62
-    return Hunted(active, flows, [active, flows], lambda: call_counts(call, -1, False), most)
-
-
 def _by_masks(call: Call, axis: int) -> Hunted:
-    fires, flows = masks_of(call)
+    windows = by_windows(call)
+    fires, flows = masks_of(call) if windows is None else (masks_of(call[:1])[0], windows.flows)
     active, with_gradient = (
         vector(mask, axis) if mask else tf.zeros([sum(call[0].neurons)]) for mask in (fires, flows)
     )
-    return Hunted(
-        active,
-        with_gradient,
-        [_nan_mark(t) for t in call if isinstance(t, Forward)],
-        lambda: tf.stack(alike(active, with_gradient, vector(nan_mask(call), axis))),
-    )
+
+    def exact() -> tf.Tensor:
+        gradients = with_gradient if windows is None else vector(windows.exact(), axis)
+        return tf.stack(alike(active, gradients, vector(nan_mask(call), axis)))
+
+    return Hunted(active, with_gradient, [_nan_mark(t) for t in call if isinstance(t, Forward)], exact)
 
 
 def _nan_mark(forward: Forward) -> tf.Tensor:

@@ -12,7 +12,8 @@ from typing import Any
 import tensorflow as tf
 
 EXACT = 2**24
-_WIDE = 1024  # neurons from which the bytes of `(batch, neurons)` are added up
+FEW = 256  # neurons below which it is the number of operations that costs, not the values
+WIDE = 1024  # neurons from which the bytes of `(batch, neurons)` are added up
 _BITS = 10  # of an int32 for each of three masks
 _BYTE = 255  # rows that a byte can count
 
@@ -33,7 +34,7 @@ def counts(masks: list[Mask], axis: int, xla: bool | None) -> tf.Tensor:
     shape = masks[0][0].shape
     if xla and axis != 1:
         return packed([masks])
-    if shape.rank == 2 and axis != 1 and not in_bytes(shape, axis, xla):  # few operations are what small models want
+    if shape.rank == 2 and axis != 1 and shape[1] < FEW:
         whole = [reduce(tf.logical_and, mask) for mask in masks]
         return tf.reshape(_sums(joined(whole, 1), axis), [len(masks), shape[1]])
     return tf.stack([vector(mask, axis, xla) for mask in masks])
@@ -94,7 +95,7 @@ def parts_of(shape: tf.TensorShape) -> int:
 
 
 def in_bytes(shape: tf.TensorShape, axis: int, xla: bool | None) -> bool:
-    large = shape.rank > 2 or shape[-1] >= _WIDE
+    large = shape.rank > 2 or shape[-1] >= WIDE
     return xla is False and axis != 1 and large and shape[-1] % 4 == 0 and not on_gpu()
 
 

@@ -48,10 +48,8 @@ class Sums(NamedTuple):
         with tf.device(output.device):  # where the user placed the layer
             if forward and may_hunt(neurons, output.shape.rank, xla):
                 counts: Any = hunted(calls, axis)
-                limit = counts.most
             else:
                 counts = _sum([call_counts(call, axis, xla) for call in calls], tf.int64)
-                limit = min([most(a, axis, xla) for a in outputs], default=2**62)
             return cls(
                 keys,
                 neurons,
@@ -66,7 +64,7 @@ class Sums(NamedTuple):
                 # TimeDistributed may fold time into the batch: the samples are the step's, where there is a step.
                 samples=samples if forward and samples is not None else _max([rows(a) for a in outputs]),
                 backwards=int(len(forward) < len(tallies)),
-                limit=limit,
+                limit=min([most(a, axis, xla) for a in outputs], default=2**62),
                 output=output,
             )
 

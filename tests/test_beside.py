@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from relu_probe import ReluProbe, beside, counters, hunt, measure, numbers
+from relu_probe import ReluProbe, beside, blocks, counters, hunt, kernels, measure, numbers
 from relu_probe.stepping import training_counters
 
 K, L = tf.keras, tf.keras.layers
@@ -51,7 +51,7 @@ def halves():
 
 def counted(build, monkeypatch, narrow):
     """The report of an epoch with weights frozen, and how the layers stood side by side."""
-    monkeypatch.setattr(beside, "NARROW", narrow)
+    monkeypatch.setattr(beside, "_NARROW", narrow)
     K.utils.set_random_seed(1)
     model = build()
     model.compile(K.optimizers.SGD(0.0), "mse")
@@ -92,10 +92,12 @@ def test_more_samples_in_a_step_than_floats_can_count():
 
 
 @pytest.mark.parametrize(("rows", "why"), [(10, ""), (11, "more than 10 samples in one step")])
-def test_wide_layers_are_counted_in_floats_and_refuse_more(rows, why, monkeypatch):
-    """As if floats ended at 10: a batch of 2**24 for 129 neurons would be 9 GB."""
-    for module in (counters, hunt, numbers):
+def test_where_floats_count_they_refuse_more(rows, why, monkeypatch):
+    """As on a GPU, and as if floats ended at 10: a batch of 2**24 for 129 neurons would be 9 GB."""
+    for module in (counters, kernels, numbers):
         monkeypatch.setattr(module, "EXACT", 10)
+    for module in (blocks, hunt, kernels):
+        monkeypatch.setattr(module, "on_gpu", lambda: True)
     model = K.Sequential([K.Input((2,)), L.Dense(129, "relu", name="a"), L.Dense(1)])
     model.compile(K.optimizers.SGD(0.0), "mse")
     x = np.ones((2 * rows + 1, 2), np.float32)  # of one batch only Keras would know the size
