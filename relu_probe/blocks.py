@@ -1,7 +1,7 @@
 """Where do the counts live? In non-trainable variables of integers, the layers of one step side by side, added to at once.
 
 Per neuron 32 bytes: positions active, with gradient and NaN, and the step of the last activity; 28 where NaN stand apart; 48
-in a small model.
+in a model of up to 2,048 neurons.
 """
 
 from concurrent.futures import ThreadPoolExecutor

@@ -190,7 +190,7 @@ class Counters:
     # --- between the steps --------------------------------------------------------------------------------------------
 
     def variables(self) -> list[tf.Variable]:
-        """All state kept for the model: at most 40 bytes a neuron."""
+        """All state kept for the model: at most 56 bytes a neuron."""
         return [variable for block in self._blocks.values() for variable in block.all]
 
     def reset(self, steps: int | None = None) -> None:

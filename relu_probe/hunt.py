@@ -21,7 +21,7 @@ class Hunted(NamedTuple):
     exact: Callable[[], tf.Tensor]  # (3, neurons), with the NaN
 
     def __add__(self, other: "Hunted") -> "Hunted":  # type: ignore[override]  # no tuple is wanted
-        """Counts in float32 are exact one by one, their sum in int64."""
+        """Of two calls."""
         active, with_gradient = (tf.cast(a, tf.int64) + tf.cast(b, tf.int64) for a, b in zip(self[:2], other[:2]))
         return Hunted(
             active,

@@ -112,7 +112,7 @@ class PredictEachLayer(K.callbacks.Callback):
 class EagerEachLayer(PredictEachLayer):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         for layer in self.model.layers[:-1]:
-            np.count_nonzero(K.Model(self.model.inputs, layer.output)(self.x).numpy(), axis=0)
+            np.count_nonzero(K.Model(self.model.inputs[0], layer.output)(self.x).numpy(), axis=0)
 
 
 def wide(layers: int, neurons: int) -> Any:
