@@ -62,13 +62,14 @@ def found(layers: list[Hunted], nan: tf.Variable | None = None) -> tf.Tensor:
 
 def _by_masks(call: Call, axis: int) -> Hunted:
     windows = by_windows(call)
-    fires, flows = masks_of(call) if windows is None else (masks_of(call[:1])[0], windows.flows)
+    fires, flows = masks_of(call) if windows is None else (masks_of(call[:1])[0], windows)
     active, with_gradient = (
         vector(mask, axis) if mask else tf.zeros([sum(call[0].neurons)]) for mask in (fires, flows)
     )
 
     def exact() -> tf.Tensor:
-        gradients = with_gradient if windows is None else vector(windows.exact(), axis)
+        # Not pooled once more: by which of a window's positions NaN are passed on, another kernel decides otherwise.
+        gradients = with_gradient if windows is None else vector(masks_of(call)[1], axis)
         return tf.stack(alike(active, gradients, vector(nan_mask(call), axis)))
 
     return Hunted(active, with_gradient, [_nan_mark(t) for t in call if isinstance(t, Forward)], exact)

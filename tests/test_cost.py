@@ -34,10 +34,11 @@ def test_operations_of_narrow_layers_are_as_many_for_one_as_for_ten():
     assert len(traced(10)) == len(traced(2)) <= 20
 
 
-def test_few_operations_a_wide_layer():
-    two, four, six = (len(traced(depth, 200)) for depth in (2, 4, 6))
+@pytest.mark.parametrize(("width", "most"), [(200, 10), (300, 12), (1100, 32)])
+def test_few_operations_a_wide_layer(width, most):
+    two, four, six = (len(traced(depth, width)) for depth in (2, 4, 6))
     assert (six - four) == (four - two)  # linear in the layers
-    assert (four - two) / 2 <= 10
+    assert (four - two) / 2 <= most
 
 
 @pytest.mark.parametrize(("width", "most"), [(1, 56), (1000, 56), (1100, 36)])

@@ -104,6 +104,36 @@ def test_nan_that_come_and_go_in_a_training_are_seen(width):
     assert probe.report["relu"].active[17] == 11
 
 
+@pytest.mark.parametrize(("width", "blind"), [(100, False), (300, False), (300, True), (1100, False)])
+def test_nan_of_a_trained_layer_are_found_neuron_by_neuron(width, blind, monkeypatch):
+    """In its one step, not in its weights: the ReLU has none, and in a subclass nothing tells whose it activates. The planted
+    mistake does not look at the sums."""
+    if blind:
+        monkeypatch.setattr(calls, "sum_rows", lambda values: tf.zeros(width))
+    layers = [L.Dense(width), L.Rescaling(2.0), L.ReLU(name="relu"), L.Dense(1)]
+
+    class Net(K.Model):
+        def __init__(self):
+            super().__init__()
+            self.parts = layers
+
+        def call(self, x):
+            for layer in self.parts:
+                x = layer(x)
+            return x
+
+    model = Net()
+    model(np.ones((8, 4), "float32"))
+    model.compile(K.optimizers.SGD(0.0), "mse")
+    kernel = np.random.default_rng(0).standard_normal((4, width))
+    kernel[:, [5, 17]] = np.nan
+    layers[0].set_weights([kernel, np.zeros(width)])
+    x = np.random.default_rng(1).standard_normal((8, 4)).astype("float32")
+    model.fit(x, np.ones((8, 1)), batch_size=8, verbose=0, callbacks=[probe := ReluProbe(strict=True)])
+    assert np.flatnonzero(probe.report["relu"].nan).tolist() == ([] if blind else [5, 17])
+    np.testing.assert_array_equal(probe.report["relu"].active, (x @ kernel.astype("float32") > 0).sum(0))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
 @pytest.mark.parametrize("size", [1, 3, 8, 17, 513])
 def test_a_sum_over_rows_is_nan_where_a_row_is(size, dtype):

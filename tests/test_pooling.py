@@ -79,31 +79,55 @@ def test_windows_that_overlap_would_be_counted_twice(monkeypatch):
 
 
 @pytest.mark.parametrize("mistake", [False, True], ids=["as it is", "windows although there are NaN"])
-@pytest.mark.parametrize("spoilt", [np.nan, np.inf])
-def test_what_is_not_finite_is_counted_position_by_position(spoilt, mistake, taken, monkeypatch):
-    """In the last step: the weights turn NaN with it."""
+def test_nan_are_counted_position_by_position(mistake, monkeypatch):
+    """Scaled before the ReLU: one that is fused with the convolution makes 0 of NaN. In the last step: the weights turn NaN."""
+
+    def make():
+        K.utils.set_random_seed(0)
+        layers = [L.Conv2D(4, 2), L.Rescaling(2.0), L.ReLU(name="relu"), L.MaxPooling2D(), L.Flatten(), L.Dense(1)]
+        net = K.Sequential([K.Input((9, 9, 2)), *layers])
+        net.compile(K.optimizers.SGD(0.0), "mse")
+        return net
+
+    def quick(call, axis, by_masks=hunt._by_masks):
+        hunted = by_masks(call, axis)
+        return hunted._replace(exact=lambda: tf.stack([hunted.active, hunted.with_gradient, 0 * hunted.active]))
+
     x, y = data()
-    x[9, 4, 4], x[10, 1, 7] = spoilt, spoilt
+    x[9, 4, 4, 0], x[10, 1, 7, 1] = np.nan, np.nan
     if mistake:
-        monkeypatch.setattr(pooling, "_again", lambda grad: tf.ones_like(grad.inputs[0]))
-    assert bool(differences(lambda: model(2, {}), x, y)) is mistake
-    assert taken[0] is not None
+        monkeypatch.setattr(hunt, "_by_masks", quick)
+    assert bool(differences(make, x, y)) is mistake
 
 
-def test_gradients_that_are_not_finite(taken):
+@pytest.mark.parametrize("where", ["inputs", "gradients"])
+def test_what_is_infinite(where, taken):
     x, y = data()
-    y[9] = np.inf
+    (x if where == "inputs" else y)[9] = np.inf
     assert differences(lambda: model(2, {}), x, y) == 0
     assert taken[0] is not None
 
 
-@pytest.mark.parametrize("between", ["a second way", "a threshold", "ReLU6"])
+@tf.custom_gradient
+def of_its_own(a):
+    """Max pooling whose gradient goes to the smallest of each window."""
+    other, window = 9 - a, {"ksize": [1, 2, 2, 1], "strides": [1, 2, 2, 1], "padding": "VALID"}
+
+    def backward(gradient):
+        pooled = tf.nn.max_pool2d(other, 2, 2, "VALID")
+        return tf.raw_ops.MaxPoolGrad(orig_input=other, orig_output=pooled, grad=gradient, **window)
+
+    return tf.nn.max_pool2d(a, 2, 2, "VALID"), backward
+
+
+@pytest.mark.parametrize("between", ["a second way", "a threshold", "ReLU6", "a gradient of its own"])
 def test_windows_are_counted_only_where_all_depends_on_them(between, taken):
     def make():
         K.utils.set_random_seed(0)
         x = K.Input((9, 9, 2))
         a = L.Conv2D(4, 2, activation="relu6" if between == "ReLU6" else "relu", name="relu")(x)
-        pooled = L.MaxPooling2D()(L.ReLU(threshold=0.5)(a) if between == "a threshold" else a)
+        pool = L.Lambda(of_its_own) if between == "a gradient of its own" else L.MaxPooling2D()
+        pooled = pool(L.ReLU(threshold=0.5)(a) if between == "a threshold" else a)
         outputs = [L.Flatten()(pooled), *([L.Flatten()(a)] if between == "a second way" else [])]
         net = K.Model(x, L.Dense(1)(L.Concatenate()(outputs) if len(outputs) > 1 else outputs[0]))
         net.compile(K.optimizers.SGD(0.0), "mse")
