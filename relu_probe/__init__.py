@@ -9,26 +9,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from relu_probe.callback import ReluProbe as ReluProbe
-    from relu_probe.counts import LayerReport as LayerReport
-    from relu_probe.diagnosis import Diagnosis as Diagnosis
-    from relu_probe.diagnosis import diagnose as diagnose
-    from relu_probe.lives import history as history
-    from relu_probe.measuring import measure as measure
-    from relu_probe.report import Report as Report
-    from relu_probe.watching import watch as watch
+    from relu_probe.callbacks.relu_probe import ReluProbe as ReluProbe
+    from relu_probe.report.layer_report import LayerReport as LayerReport
+    from relu_probe.diagnosis.diagnose import Diagnosis as Diagnosis
+    from relu_probe.diagnosis.diagnose import diagnose as diagnose
+    from relu_probe.report.history import history as history
+    from relu_probe.measuring.measure import measure as measure
+    from relu_probe.report.report import Report as Report
+    from relu_probe.measuring.watch import watch as watch
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "ReluProbe": "callback",
-    "measure": "measuring",
-    "watch": "watching",
-    "diagnose": "diagnosis",
-    "Diagnosis": "diagnosis",
-    "history": "lives",
-    "Report": "report",
-    "LayerReport": "counts",
+    "ReluProbe": "callbacks.relu_probe",
+    "measure": "measuring.measure",
+    "watch": "measuring.watch",
+    "diagnose": "diagnosis.diagnose",
+    "Diagnosis": "diagnosis.diagnose",
+    "history": "report.history",
+    "Report": "report.report",
+    "LayerReport": "report.layer_report",
 }
 __all__ = ["Diagnosis", "LayerReport", "ReluProbe", "Report", "diagnose", "history", "measure", "watch"]
 

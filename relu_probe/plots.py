@@ -14,11 +14,12 @@ try:
 except ImportError as error:
     raise ImportError("relu_probe.plots needs matplotlib. Install it: python -m pip install matplotlib") from error
 
-from relu_probe.cards import shortened
-from relu_probe.lives import check_reports
-from relu_probe.pictures import DEAD, colours, life
-from relu_probe.report import LayerReport, Report
-from relu_probe.table import report_cells
+from relu_probe.report.markup import shortened
+from relu_probe.report.history import check_reports
+from relu_probe.report.life_image import DEAD, colours, life
+from relu_probe.report.layer_report import LayerReport
+from relu_probe.report.report import Report
+from relu_probe.report.table import report_cells
 
 _MOST = 8  # layers told apart by colour, or shown as pictures
 # Okabe and Ito's colours, told apart by every eye (Wong 2011, Nature Methods 8, 441)

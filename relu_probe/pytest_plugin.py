@@ -50,7 +50,7 @@ def assert_alive(request: pytest.FixtureRequest) -> Callable[..., Any]:
         **limits: Any,
     ) -> Any:
         __tracebackhide__ = True
-        from relu_probe.measuring import measure
+        from relu_probe.measuring.measure import measure
 
         report = measure(model, data, layers=layers, batch_size=batch_size, max_samples=max_samples)
         request.node.add_report_section("call", "relu_probe", f"{report}\n")
@@ -62,7 +62,7 @@ def assert_alive(request: pytest.FixtureRequest) -> Callable[..., Any]:
 
 
 def _write(report: Any, directory: Path, test: str, number: int) -> Path:
-    from relu_probe.export import write_json
+    from relu_probe.report.export import write_json
 
     readable = re.sub(r"[^\w.-]+", "-", test)[-100:].strip("-")
     digest = hashlib.sha256(test.encode()).hexdigest()[:8]  # two tests' names may read the same

@@ -19,9 +19,10 @@ import numpy as np
 import tensorflow as tf
 from stacks import environment
 
-from relu_probe import ReluProbe, Report, callback, measure, watch
-from relu_probe.chosen import Chosen
-from relu_probe.workers import found_by_any
+from relu_probe import ReluProbe, Report, measure, watch
+from relu_probe.callbacks import relu_probe
+from relu_probe.structure.layer_selection import Chosen
+from relu_probe.utils.distributed import found_by_any
 
 K, L = tf.keras, tf.keras.layers
 N, BATCH, EPOCHS = 22, 8, 3  # the last batch is a partial one, and odd for two workers
@@ -192,7 +193,7 @@ class LooksInVain(Chosen):
 
 def fit_with_a_fault(log_dir: str, index: int) -> list[Report]:
     """On the second worker."""
-    callback.Chosen = LooksInVain if index == 1 else Chosen  # type: ignore[misc]
+    relu_probe.Chosen = LooksInVain if index == 1 else Chosen  # type: ignore[misc]
     return fit(log_dir, index, strict=False)
 
 
@@ -206,7 +207,7 @@ def agree(log_dir: str, index: int) -> list[Report]:
 
 def _fit_with_a_limit(index: int, **options: Any) -> list[Report]:
     """Above it from the first epoch on. The second worker loses its second report, and prints what ended the fit."""
-    callback.Chosen = LooksInVain if index == 1 else Chosen  # type: ignore[misc]
+    relu_probe.Chosen = LooksInVain if index == 1 else Chosen  # type: ignore[misc]
     _, built = multi_worker()
     probe = ReluProbe(max_dead=0.1, patience=1, **options)
     try:

@@ -117,9 +117,9 @@ def summaries(logs: str) -> list[dict[str, Any]]:
 
 def forget() -> None:
     """A planted mistake: counters, and so the training step, made anew for each fit."""
-    from relu_probe import stepping
+    from relu_probe.measuring import train_step
 
-    stepping._kept._values.clear()
+    train_step._kept._values.clear()
 
 
 def main() -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from stacks import LEGACY
 
-from relu_probe.relus import find_relus
+from relu_probe.structure.relu_layers import find_relus
 
 
 class Recorder:

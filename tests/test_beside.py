@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from relu_probe import ReluProbe, beside, blocks, counters, hunt, kernels, measure, numbers
-from relu_probe.stepping import training_counters
+from relu_probe import ReluProbe, measure
+from relu_probe.counting import concat_layers
+from relu_probe.counting import counter_block
+from relu_probe.counting import counters
+from relu_probe.counting import deferred_nan
+from relu_probe.counting import kernels
+from relu_probe.counting import step_totals
+from relu_probe.measuring.train_step import training_counters
 
 K, L = tf.keras, tf.keras.layers
 X = np.random.default_rng(0).standard_normal((10, 3, 4)).astype("float32")
@@ -51,7 +57,7 @@ def halves():
 
 def counted(build, monkeypatch, narrow):
     """The report of an epoch with weights frozen, and how the layers stood side by side."""
-    monkeypatch.setattr(beside, "_NARROW", narrow)
+    monkeypatch.setattr(concat_layers, "_NARROW", narrow)
     K.utils.set_random_seed(1)
     model = build()
     model.compile(K.optimizers.SGD(0.0), "mse")
@@ -74,7 +80,7 @@ def test_counts_are_those_of_each_layer_alone(build, monkeypatch):
 def test_a_batch_is_proved_and_not_assumed(monkeypatch):
     """The planted mistake: were all narrow layers joined, the step of `folded` could not be run."""
     assert counted(folded, monkeypatch, 128)[0]["folded"].positions == 30
-    monkeypatch.setattr(beside, "earliest", lambda tensor: tf)
+    monkeypatch.setattr(concat_layers, "earliest", lambda tensor: tf)
     K.utils.set_random_seed(1)
     model = folded()
     model.compile(K.optimizers.SGD(0.0), "mse")

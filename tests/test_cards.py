@@ -6,8 +6,8 @@ import pytest
 from tensorboard.plugin_util import markdown_to_safe_html
 
 from relu_probe import LayerReport, Report
-from relu_probe.cards import plain_text, report_markdown
-from relu_probe.table import report_cells
+from relu_probe.report.markup import plain_text, report_markdown
+from relu_probe.report.table import report_cells
 
 NAMES = [
     "dense_1",

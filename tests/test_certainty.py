@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from relu_probe import diagnose, measure
-from relu_probe.certainty import joint_rate_limit, rate_limit
-from relu_probe.intervals import Arithmetic, Box, read_box, through_affine
+from relu_probe.diagnosis.confidence import joint_rate_limit, rate_limit
+from relu_probe.diagnosis.interval_arithmetic import Arithmetic, Box, read_box, through_affine
 
 L = tf.keras.layers
 

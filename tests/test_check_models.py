@@ -15,7 +15,7 @@ import tensorflow as tf
 from commands import relu_probe
 
 from relu_probe import Report
-from relu_probe.__main__ import main
+from relu_probe.cli.main import main
 
 K, L = tf.keras, tf.keras.layers
 X = np.random.default_rng(0).random((80, 3), np.float32)

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from relu_probe import ReluProbe, recognition, relus
-from relu_probe.stepping import counted_step, training_counters
+from relu_probe import ReluProbe
+from relu_probe.structure import relu_function
+from relu_probe.structure import relu_layers
+from relu_probe.measuring.train_step import counted_step, training_counters
 
 K, L = tf.keras, tf.keras.layers
 
@@ -52,9 +54,9 @@ def test_bytes_a_neuron(width, most):
 
 def test_keras_own_relu_is_evaluated_once_a_process_and_the_users_each_time(monkeypatch):
     points, slope = [], [0.0]
-    value = recognition._value
-    monkeypatch.setattr(recognition, "_value", lambda function, point: points.append(point) or value(function, point))
-    monkeypatch.setattr(recognition, "_known", [])
+    value = relu_function._value
+    monkeypatch.setattr(relu_function, "_value", lambda function, point: points.append(point) or value(function, point))
+    monkeypatch.setattr(relu_function, "_known", [])
 
     def mine(z):
         return tf.where(z > 0, z, slope[0] * z)
@@ -63,9 +65,9 @@ def test_keras_own_relu_is_evaluated_once_a_process_and_the_users_each_time(monk
     costs = []
     for _ in range(3):
         points.clear()
-        assert [relu.key for relu in relus.find_relus(model)] == ["a", "b"]
+        assert [relu.key for relu in relu_layers.find_relus(model)] == ["a", "b"]
         costs.append(len(points))
     assert costs[0] > costs[1] == costs[2]
-    assert [function.__name__ for function in recognition._known] == ["relu"]
+    assert [function.__name__ for function in relu_function._known] == ["relu"]
     slope[0] = 0.1  # what a verdict that was kept for every function would miss
-    assert [relu.key for relu in relus.find_relus(model)] == ["a", "c"]
+    assert [relu.key for relu in relu_layers.find_relus(model)] == ["a", "c"]

@@ -12,9 +12,9 @@ from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from relu_probe import LayerReport, ReluProbe, Report
-from relu_probe.cards import report_markdown
-from relu_probe.pictures import life
-from relu_probe.summaries import Summaries
+from relu_probe.report.markup import report_markdown
+from relu_probe.report.life_image import life
+from relu_probe.tensorboard.summaries import Summaries
 
 K, L = tf.keras, tf.keras.layers
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from relu_probe import ReluProbe, measure
-from relu_probe.data import read
+from relu_probe.measuring.data import read
 
 K, L = tf.keras, tf.keras.layers
 N, BATCH = 23, 8  # the last batch is a partial one

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relu_probe.__main__ import main
-from relu_probe.outcomes import Outcome, findings
+from relu_probe.cli.main import main
+from relu_probe.cli.findings import Outcome, findings
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["zeros", "random_normal", "custom_uniform", "sick_control"]
@@ -113,7 +113,7 @@ def test_default_log_dir_is_new_for_each_run(tmp_path, monkeypatch, capsys, demo
 
 
 def test_only_the_biases_differ_at_the_start():
-    from relu_probe import digits
+    from relu_probe.cli import digits
 
     kernels, biases, others = zip(*(weights(digits, name, seed=3) for name in NAMES))
     for kernel, other in zip(kernels, others):
@@ -134,7 +134,7 @@ def weights(digits, name, seed):
 def test_digits_are_enlarged_not_changed():
     from sklearn.datasets import load_digits
 
-    from relu_probe import digits
+    from relu_probe.cli import digits
 
     (x, y), (x_validation, y_validation) = digits.load(seed=0)
     assert (x.shape, y.shape, x_validation.shape, y_validation.shape) == (
@@ -157,7 +157,7 @@ def test_digits_are_enlarged_not_changed():
 
 def test_without_scikit_learn_it_says_how_to_install_it():
     missing = (
-        "import sys; sys.modules['sklearn'] = None; from relu_probe.__main__ import main; sys.exit(main(['demo']))"
+        "import sys; sys.modules['sklearn'] = None; from relu_probe.cli.main import main; sys.exit(main(['demo']))"
     )
     process = command("-c", missing)
     assert process.returncode == 2

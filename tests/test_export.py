@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_report import reports
 
 from relu_probe import LayerReport, Report, measure
-from relu_probe.export import COLUMNS, write_csv, write_json
+from relu_probe.report.export import COLUMNS, write_csv, write_json
 
 
 def report():

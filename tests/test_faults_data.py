@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from relu_probe import ReluProbe, measure, watch
-from relu_probe.faults import reason
+from relu_probe.utils.error_policy import reason
 
 K = tf.keras
 X, Y = harm.data()

@@ -17,7 +17,7 @@ from harm import K
 from test_summaries import events
 
 from relu_probe import LayerReport, ReluProbe, Report
-from relu_probe.summaries import Summaries
+from relu_probe.tensorboard.summaries import Summaries
 
 
 @cache

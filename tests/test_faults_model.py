@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from harm import KERAS3, K, L
 
-from relu_probe import ReluProbe, measure, stepping
+from relu_probe import ReluProbe, measure
+from relu_probe.measuring import train_step
 
 
 def fit(model, *callbacks, epochs=2):
@@ -171,5 +172,5 @@ def test_listed_after_early_stopping():
 def test_keras_own_step_is_traced_only_where_it_is_needed(freq, traces):
     model = harm.net()
     fit(model, ReluProbe(freq=freq), epochs=1)
-    own = stepping._tf_functions(model.train_function)
+    own = train_step._tf_functions(model.train_function)
     assert sum(function.experimental_get_tracing_count() for function in own) == traces

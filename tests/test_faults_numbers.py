@@ -8,7 +8,7 @@ import tensorflow as tf
 from stacks import LEGACY
 
 from relu_probe import LayerReport, ReluProbe, measure
-from relu_probe.stepping import kept_counters
+from relu_probe.measuring.train_step import kept_counters
 
 K, L = tf.keras, tf.keras.layers
 X, Y = harm.data()

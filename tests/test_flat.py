@@ -11,7 +11,9 @@ import pytest
 import stacks
 import tensorflow as tf
 
-from relu_probe import ReluProbe, measure, measuring, stepping, watch
+from relu_probe import ReluProbe, measure, watch
+from relu_probe.measuring import measure
+from relu_probe.measuring import train_step
 
 X, Y = growth.X, growth.Y
 # Bytes beyond what the same without a probe grows by. An epoch: two more floats in Keras's History, and their places in
@@ -123,7 +125,7 @@ def test_a_measuring_step_is_traced_as_often_as_keras_evaluation():
             measure(model, (X, Y), batch_size=size)
             measure(model, X, batch_size=size)
     model.fit(X, Y, verbose=0, callbacks=[ReluProbe(data=(X, Y), at_start=True)])
-    steps = measuring.measurer_of(model)._steps
+    steps = measure.measurer_of(model)._steps
     assert sorted(gradients for gradients, _ in steps) == [False, True]
     for step in steps.values():
         assert traces(step) <= traces(model.test_function)
@@ -140,7 +142,7 @@ def test_nothing_outlives_the_model(tmp_path):
         measure(model, (X, Y))
         with watch(model):
             model.train_on_batch(X, Y)
-        kept = [stepping.kept_counters(model), measuring.measurer_of(model), measuring.measurer_of(model).counters]
+        kept = [train_step.kept_counters(model), measure.measurer_of(model), measure.measurer_of(model).counters]
         alive += [weakref.ref(value) for value in [model, *kept]]
         del kept
     probe.set_model(growth.net())  # what Keras's Callback holds, until the next fit

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from stacks import LEGACY
 
 from relu_probe import ReluProbe, Report, measure
-from relu_probe.relus import find_relus
+from relu_probe.structure.relu_layers import find_relus
 
 LONG = settings.get_profile("long")
 CASES = LONG.max_examples if settings.default.max_examples == LONG.max_examples else 16

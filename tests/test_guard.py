@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from relu_probe import LayerReport, ReluProbe, Report
-from relu_probe.guard import Guard
-from relu_probe.limits import Limits
+from relu_probe.report.limit_monitor import Guard
+from relu_probe.report.limits import Limits
 
 K = tf.keras
 X, Y = np.ones((8, 3), "f"), np.zeros((8, 1), "f")

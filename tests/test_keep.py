@@ -8,9 +8,9 @@ import tensorflow as tf
 from test_summaries import events
 
 from relu_probe import ReluProbe, diagnose, history
-from relu_probe.jumps import LARGEST, Jump, Jumps
-from relu_probe.pictures import life
-from relu_probe.remedies import Finding
+from relu_probe.report.loss_jumps import LARGEST, Jump, Jumps
+from relu_probe.report.life_image import life
+from relu_probe.diagnosis.remedies import Finding
 
 K, L = tf.keras, tf.keras.layers
 X, Y = np.full((8, 1), 0.5, "f"), np.ones((8, 1), "f")

@@ -5,7 +5,7 @@ import tensorflow as tf
 from stacks import LEGACY
 
 from relu_probe import ReluProbe, measure
-from relu_probe.relus import find_relus
+from relu_probe.structure.relu_layers import find_relus
 
 K, L = tf.keras, tf.keras.layers
 X, Y = np.ones((4, 3), "f"), np.ones((4, 1), "f")

@@ -7,8 +7,11 @@ import oracle
 import pytest
 import tensorflow as tf
 
-from relu_probe import ReluProbe, calls, hunt, kernels, measure
-from relu_probe.calls import Forward
+from relu_probe import ReluProbe, measure
+from relu_probe.counting import passes
+from relu_probe.counting import deferred_nan
+from relu_probe.counting import kernels
+from relu_probe.counting.passes import Forward
 
 K, L = tf.keras, tf.keras.layers
 SHAPES = {  # name -> (shape, axis of the neurons)
@@ -109,7 +112,7 @@ def test_nan_of_a_trained_layer_are_found_neuron_by_neuron(width, blind, monkeyp
     """In its one step, not in its weights: the ReLU has none, and in a subclass nothing tells whose it activates. The planted
     mistake does not look at the sums."""
     if blind:
-        monkeypatch.setattr(calls, "sum_rows", lambda values: tf.zeros(width))
+        monkeypatch.setattr(passes, "sum_rows", lambda values: tf.zeros(width))
     layers = [L.Dense(width), L.Rescaling(2.0), L.ReLU(name="relu"), L.Dense(1)]
 
     class Net(K.Model):
@@ -151,7 +154,7 @@ def test_infinite_gradients_of_wide_layers_are_counted_where_the_neuron_is_activ
     if blind:
         for module in (calls, hunt):
             monkeypatch.setattr(
-                module, "masks_of", lambda call, masks=calls.masks_of: [mask[:1] for mask in masks(call)]
+                module, "masks_of", lambda call, masks=passes.masks_of: [mask[:1] for mask in masks(call)]
             )
     model = K.Sequential([K.Input((4,)), L.Dense(width, "relu", name="hidden"), L.Dense(1)])
     model.compile(K.optimizers.SGD(0.0), "mse")
@@ -222,8 +225,8 @@ def test_no_nan_is_missed_by_its_mark(where, value):
     def marks(x, kernel, bias):
         z = tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "VALID"), bias)
         outputs = [tf.nn.relu(z), tf.sqrt(tf.nn.relu(z))]
-        assert [len(hunt._inputs_of_convolution(output)) for output in outputs] == [3, 0]
-        return z, [hunt._nan_mark(Forward(("a",), (5,), None, output, output)) for output in outputs]
+        assert [len(deferred_nan._inputs_of_convolution(output)) for output in outputs] == [3, 0]
+        return z, [deferred_nan._nan_mark(Forward(("a",), (5,), None, output, output)) for output in outputs]
 
     z, found = marks(**values)
     if np.isnan(z).any():

@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from relu_probe import ReluProbe
-from relu_probe.superseded import SUFFIX, supersede, unended
+from relu_probe.tensorboard.resume import SUFFIX, supersede, unended
 
 PROBES = ("relu_probe", "other")
 # Each life, and the epochs that the first probe has told of when it was killed; "writing": 3 or not.

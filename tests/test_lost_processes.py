@@ -11,7 +11,8 @@ import pytest
 import stacks
 from test_lost import Interrupt, seen
 
-from relu_probe import ReluProbe, locks
+from relu_probe import ReluProbe
+from relu_probe.tensorboard import file_lock
 
 # A fit of five epochs. After the third it says so, and waits.
 FIT = """
@@ -36,7 +37,7 @@ def pause(epoch, logs):
 harm.fitted(harm.net(), [ReluProbe(place), harm.K.callbacks.LambdaCallback(on_epoch_end=pause)], epochs=5)
 """
 
-posix_only = pytest.mark.skipif(locks.fcntl is None, reason="no locks")
+posix_only = pytest.mark.skipif(file_lock.fcntl is None, reason="no locks")
 
 
 @contextmanager
@@ -86,7 +87,7 @@ def no_locks(*args):
 @pytest.mark.parametrize("system", ["Windows", "a file system without locks"])
 def test_where_there_are_no_locks_all_stays(tmp_path, monkeypatch, system):
     name, value = ("fcntl", None) if system == "Windows" else ("fcntl.flock", no_locks)
-    monkeypatch.setattr(f"relu_probe.locks.{name}", value)
+    monkeypatch.setattr(f"relu_probe.tensorboard.file_lock.{name}", value)
     with pytest.raises(KeyboardInterrupt):
         harm.fitted(harm.net(), [Interrupt(2), ReluProbe(tmp_path)], epochs=5)
     resume(tmp_path)
@@ -97,11 +98,11 @@ def test_where_there_are_no_locks_all_stays(tmp_path, monkeypatch, system):
 def test_two_that_ask_at_once_are_no_writers_to_each_other(tmp_path):
     (path := tmp_path / "events").touch()
     asks = os.open(path, os.O_RDONLY)
-    assert locks._lock(asks, exclusive=False)
-    assert not locks.is_held(path)
+    assert file_lock._lock(asks, exclusive=False)
+    assert not file_lock.is_held(path)
     os.close(asks)
-    lock = locks.Lock(path)
-    assert locks.is_held(path)
+    lock = file_lock.Lock(path)
+    assert file_lock.is_held(path)
     lock.release()
-    assert not locks.is_held(path)
+    assert not file_lock.is_held(path)
     assert lock is not None

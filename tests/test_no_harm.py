@@ -9,7 +9,7 @@ from harm import KERAS3, K, L
 from stacks import KERAS
 
 from relu_probe import ReluProbe
-from relu_probe.probe import Probe
+from relu_probe.counting.probe import Probe
 
 
 def train_zoo(name, callbacks, samples=zoo.SAMPLES, **compile_args):

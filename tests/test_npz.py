@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from relu_probe import measure, npz
+from relu_probe import measure
+from relu_probe.cli import npz
 
 X = np.random.default_rng(0).normal(size=(103, 4, 3))
 Y = np.arange(103) % 2

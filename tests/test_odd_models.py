@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 from stacks import KERAS, LEGACY
 
-from relu_probe import ReluProbe, measure, recognition, watch
+from relu_probe import ReluProbe, measure, watch
+from relu_probe.structure import relu_function
 
 K, L = tf.keras, tf.keras.layers
 X, Y = harm.data()
@@ -56,7 +57,7 @@ def test_a_noisy_relu_draws_what_it_draws_without_us():
 
 
 def test_the_comparison_rejects_a_function_that_is_called(monkeypatch):
-    monkeypatch.setattr(recognition, "_has_effects", lambda function: False)
+    monkeypatch.setattr(relu_function, "_has_effects", lambda function: False)
     with pytest.raises(AssertionError, match="changed the training"):
         test_a_function_with_effects_is_never_called_to_find_out_whether_it_is_a_relu()
 
@@ -188,7 +189,7 @@ def test_channels_first_ends_where_the_axes_are_moved():
     x = K.Input((2, 6, 6))
     hidden = L.Conv2D(5, 3, data_format="channels_first")(x)
     model = K.Model(x, L.ReLU(name="act")(K.ops.transpose(hidden, (0, 2, 3, 1))))
-    from relu_probe.relus import find_relus
+    from relu_probe.structure.relu_layers import find_relus
 
     assert find_relus(model)[0].axis == -1
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relu_probe.outcomes import Outcome, findings, outcome_table
+from relu_probe.cli.findings import Outcome, findings, outcome_table
 
 NAMES = ["zeros", "random_normal", "custom_uniform", "sick_control"]
 HEALTHY = Outcome(64, 1437, 360, dead=[0, 1], zero_gradient=[0, 1], accuracy=[0.1, 0.95])

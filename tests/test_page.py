@@ -11,8 +11,8 @@ import screenshot
 import tensorflow as tf
 
 from relu_probe import ReluProbe
-from relu_probe.pictures import DEAD, life
-from relu_probe.summaries import histogram
+from relu_probe.report.life_image import DEAD, life
+from relu_probe.tensorboard.summaries import histogram
 
 K, L = tf.keras, tf.keras.layers
 EPOCHS = 6

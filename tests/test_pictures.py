@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relu_probe import LayerReport
-from relu_probe.pictures import DEAD, ROWS, UNKNOWN, WIDTH, Life, colours, life
+from relu_probe.report.life_image import DEAD, ROWS, UNKNOWN, WIDTH, Life, colours, life
 
 N = 1000
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from relu_probe import LayerReport, Report
-from relu_probe.pictures import DEAD, life
+from relu_probe.report.life_image import DEAD, life
 
 pytest.importorskip("matplotlib")
 from matplotlib.image import AxesImage
@@ -121,7 +121,7 @@ def test_a_notebook_shows_a_figure_once():
 def test_without_matplotlib_the_way_out_is_said_and_the_core_works():
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"
-        "import relu_probe.pictures, relu_probe.summaries\n"
+        "import relu_probe.report.life_image, relu_probe.tensorboard.summaries\n"
         "try: import relu_probe.plots\n"
         "except ImportError as error: print(error)"
     )

@@ -5,7 +5,9 @@ import oracle
 import pytest
 import tensorflow as tf
 
-from relu_probe import ReluProbe, hunt, pooling
+from relu_probe import ReluProbe
+from relu_probe.counting import deferred_nan
+from relu_probe.counting import pooling
 
 K, L = tf.keras, tf.keras.layers
 POOLINGS = {  # name -> (of what size, arguments, whether its windows can be counted)
@@ -57,7 +59,7 @@ def differences(make, x, y):
 def taken(monkeypatch):
     """For each call of a layer that was traced, whether its windows are counted."""
     found, by_windows = [], pooling.by_windows
-    monkeypatch.setattr(hunt, "by_windows", lambda call: found.append(by_windows(call)) or found[-1])
+    monkeypatch.setattr(deferred_nan, "by_windows", lambda call: found.append(by_windows(call)) or found[-1])
     return found
 
 
@@ -89,14 +91,14 @@ def test_nan_are_counted_position_by_position(mistake, monkeypatch):
         net.compile(K.optimizers.SGD(0.0), "mse")
         return net
 
-    def quick(call, axis, by_masks=hunt._by_masks):
+    def quick(call, axis, by_masks=deferred_nan._by_masks):
         hunted = by_masks(call, axis)
         return hunted._replace(exact=lambda: tf.stack([hunted.active, hunted.with_gradient, 0 * hunted.active]))
 
     x, y = data()
     x[9, 4, 4, 0], x[10, 1, 7, 1] = np.nan, np.nan
     if mistake:
-        monkeypatch.setattr(hunt, "_by_masks", quick)
+        monkeypatch.setattr(deferred_nan, "_by_masks", quick)
     assert bool(differences(make, x, y)) is mistake
 
 

@@ -42,7 +42,7 @@ def test_loading_it_imports_no_tensorflow(tmp_path):
     proof = "import sys\ndef test_light(): assert 'relu_probe.pytest_plugin' in sys.modules and 'tensorflow' not in sys.modules"
     (tmp_path / "test_light.py").write_text(proof)
     assert pytest_in(tmp_path).returncode == 0
-    (tmp_path / "test_light.py").write_text(f"import relu_probe.measuring\n{proof}")
+    (tmp_path / "test_light.py").write_text(f"import relu_probe.measuring.measure\n{proof}")
     assert pytest_in(tmp_path).returncode == 1
 
 

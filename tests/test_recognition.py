@@ -6,8 +6,8 @@ import tensorflow as tf
 from stacks import KERAS, LEGACY
 
 from relu_probe import ReluProbe, measure, watch
-from relu_probe.recognition import is_relu
-from relu_probe.relus import find_relus
+from relu_probe.structure.relu_function import is_relu
+from relu_probe.structure.relu_layers import find_relus
 
 K, L = tf.keras, tf.keras.layers
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from relu_probe import LayerReport, ReluProbe, Report
-from relu_probe.summaries import EDGES, Summaries, histogram
+from relu_probe.tensorboard.summaries import EDGES, Summaries, histogram
 
 K, L = tf.keras, tf.keras.layers
 

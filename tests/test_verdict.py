@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from relu_probe import ReluProbe, diagnose
-from relu_probe.jumps import Jump
+from relu_probe.report.loss_jumps import Jump
 
 L = tf.keras.layers
 SOURCES = {

@@ -19,7 +19,7 @@ from rich.table import Table
 from steps import SIZES, K, L, batches, interleaved, model, ratio, training_step
 
 from relu_probe import ReluProbe, measure
-from relu_probe.stepping import training_counters
+from relu_probe.measuring.train_step import training_counters
 
 Row = tuple[str, str, str]  # what, found, goal
 GOALS = dict(zip(SIZES, ("1.03", "1.05", "1.03", "1.05")))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from relu_probe import LayerReport, Report
-from relu_probe.summaries import Summaries
+from relu_probe.tensorboard.summaries import Summaries
 
 LAYERS, NEURONS, POSITIONS, EPOCHS = 50, 1_000, 60_000, 9
 

@@ -1,0 +1,1 @@
+"""The Keras callback: when to measure, and where the results go."""

@@ -1,0 +1,80 @@
+"""Can a Dense layer's bias be initialized to zero? `relu-probe demo` asks real data, and answers in words."""
+
+import argparse
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from relu_probe.cli.findings import findings, outcome_table
+from relu_probe.report.table import WIDTH
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--log-dir", help="for TensorBoard, a run for each initialiser (default: a new logs/demo-...)")
+    parser.add_argument("--epochs", type=_at_least(1), default=5, help="of training (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=_at_least(0), default=0, help="of split, weights and order (default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains, prints the table and what follows from it; 2 where the demo cannot run."""
+    log_dir = args.log_dir or time.strftime("logs/demo-%Y%m%d-%H%M%S")
+    if obstacle := _obstacle(log_dir):
+        print(f"relu-probe demo: {obstacle}", file=sys.stderr)
+        return 2
+    _train_and_tell(log_dir, args.epochs, args.seed)
+    return 0
+
+
+def _obstacle(log_dir: str) -> str:
+    """Why the demo cannot run, found before the slow import of TensorFlow; "" where it can."""
+    if find_spec("sklearn") is None:
+        return (
+            "scikit-learn is not installed, and the demo trains on its handwritten digits. "
+            f"Install it: {sys.executable} -m pip install scikit-learn"
+        )
+    if os.path.exists(log_dir) and not os.path.isdir(log_dir):
+        return f"--log-dir {log_dir} is a file; expected a directory, or a path that does not exist yet."
+    if os.path.isdir(log_dir) and os.listdir(log_dir):
+        return (
+            f"--log-dir {log_dir} is not empty; expected a new directory: TensorBoard would draw an old and a new run "
+            "of one name as one line. Pass another, or none for a new logs/demo-..."
+        )
+    return ""
+
+
+def _train_and_tell(log_dir: str, epochs: int, seed: int) -> None:
+    _progress("Loading TensorFlow ...\n")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its remarks on missing GPUs would hide the progress
+    from relu_probe.cli import digits
+
+    data, outcomes, how_to_open = digits.load(seed), {}, ""
+    for number, name in enumerate(digits.BIAS_INITIALISERS, 1):
+        _progress(f"Training {number} of {len(digits.BIAS_INITIALISERS)}: {name:15} epochs ")
+        outcomes[name], how_to_open = digits.train(name, data, log_dir, epochs=epochs, seed=seed, tick=_tick)
+        _progress("\n")
+    print(f"\nCan a Dense layer's bias be initialized to zero?\n\n{outcome_table(outcomes)}\n")
+    print("\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in findings(outcomes)))
+    print(f"\n{how_to_open}")
+
+
+def _progress(text: str) -> None:
+    """Beside the result, not in it."""
+    print(text, end="", file=sys.stderr, flush=True)
+
+
+def _tick(epoch: int) -> None:
+    _progress(f"{epoch} ")
+
+
+def _at_least(lowest: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"found {text!r}; expected a whole number >= {lowest}.")
+        return int(text)
+
+    return number

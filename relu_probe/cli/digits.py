@@ -1,0 +1,101 @@
+"""What does a bias initialiser do to a model of handwritten digits? The demo's data, models and training."""
+
+import io
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from relu_probe.callbacks.relu_probe import ReluProbe
+from relu_probe.cli.findings import CONTROL, SUBJECT, Outcome
+from relu_probe.report.report import Report
+
+BIAS_INITIALISERS = (SUBJECT, "random_normal", "custom_uniform", CONTROL)
+
+
+class Digits(NamedTuple):
+    """Each part is `(x, y)`: x `(samples, 784)` float32 in [0, 1], y `(samples, 10)` one-hot."""
+
+    train: tuple[Any, Any]
+    validation: tuple[Any, Any]
+
+
+def load(seed: int = 0) -> Digits:
+    """scikit-learn's 1,797 bundled digits of 8 x 8 pixels, enlarged to 28 x 28; a fifth is kept for validation.
+
+    Each pixel is drawn 3 x 3, and a black border of 2 goes around the image.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    pixels, labels = load_digits(return_X_y=True)
+    images = (pixels / 16).astype(np.float32).reshape(-1, 8, 8).repeat(3, axis=1).repeat(3, axis=2)
+    x = np.pad(images, ((0, 0), (2, 2), (2, 2))).reshape(-1, 28 * 28)
+    y = np.eye(10, dtype=np.float32)[labels]
+    x, x_validation, y, y_validation = train_test_split(x, y, test_size=0.2, random_state=seed, stratify=labels)
+    return Digits((x, y), (x_validation, y_validation))
+
+
+def bias_initialiser(name: str, seed: int) -> Any:
+    """One of `BIAS_INITIALISERS`; the last one puts every pre-activation far below zero."""
+
+    def custom_uniform(shape: Any, dtype: Any = None) -> Any:
+        return tf.random.stateless_uniform(shape, (seed, 0), -0.1, 0.1, dtype or tf.float32)
+
+    return {
+        SUBJECT: tf.keras.initializers.Zeros(),
+        "random_normal": tf.keras.initializers.RandomNormal(seed=seed),
+        "custom_uniform": custom_uniform,
+        CONTROL: tf.keras.initializers.Constant(-5.0),
+    }[name]
+
+
+def build(bias: Any, seed: int) -> Any:
+    """A compiled 784-64(relu)-10(softmax) model; its kernels depend on the seed alone."""
+    kernels = [tf.keras.initializers.GlorotUniform(seed=2 * seed + layer) for layer in range(2)]
+    hidden = tf.keras.layers.Dense(64, "relu", kernel_initializer=kernels[0], bias_initializer=bias, name="hidden")
+    classes = tf.keras.layers.Dense(10, "softmax", kernel_initializer=kernels[1], name="classes")
+    model = tf.keras.Sequential([tf.keras.Input((28 * 28,)), hidden, classes])
+    model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def train(
+    name: str, digits: Digits, log_dir: str, *, epochs: int, seed: int, tick: Callable[[int], None]
+) -> tuple[Outcome, str]:
+    """Trains a model with the named bias initialiser: its outcome, and how to open its TensorBoard run.
+
+    Step 0 of the run, and epoch 0 of the outcome, is the initialisation; n is the end of the n-th epoch.
+    """
+    tf.keras.utils.set_random_seed(seed)  # the same order of the samples for every initialiser
+    model = build(bias_initialiser(name, seed), seed)
+    probe = ReluProbe(log_dir, data=digits.train, name=name, strict=True)
+
+    def at_start(logs: Any) -> None:  # measures the untouched model, as an epoch 0
+        tick(0)
+        probe.on_epoch_begin(0)
+        probe.on_epoch_end(0)
+
+    callbacks = [
+        probe,
+        tf.keras.callbacks.LambdaCallback(on_train_begin=at_start, on_epoch_end=lambda epoch, logs: tick(epoch)),
+    ]
+    _, untrained = model.evaluate(*digits.validation, verbose=0)
+    plan = {"initial_epoch": 1, "epochs": epochs + 1, "validation_data": digits.validation}
+    with redirect_stdout(io.StringIO()) as said:  # the probe's last line, the same for each run: told once, in the end
+        history = model.fit(*digits.train, **plan, callbacks=callbacks, verbose=0).history
+    return _outcome(probe.reports, [untrained, *history["val_accuracy"]], digits), said.getvalue().strip()
+
+
+def _outcome(reports: list[Report], accuracy: list[float], digits: Digits) -> Outcome:
+    layers = [report["hidden"] for report in reports]
+    return Outcome(
+        neurons=layers[0].neurons,
+        samples=layers[0].samples,
+        validated=len(digits.validation[0]),
+        dead=[int(np.sum(layer.dead)) for layer in layers],
+        zero_gradient=[round(layer.zero_gradient_fraction * layer.neurons) for layer in layers],
+        accuracy=accuracy,
+    )

@@ -1,0 +1,145 @@
+"""How is a layer counted? A probe sits on the layer's output: the identity forwards, and it counts.
+
+Forwards it counts the active positions, backwards the positions with dL/dz != 0, by a custom gradient that passes the
+gradient on unchanged. A probe is attached only while a step is traced or run, so that nothing is left on the model.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+
+from relu_probe.counting.passes import Backward, Forward
+from relu_probe.counting.counters import Counters
+from relu_probe.utils.tensorflow_private import forget_with
+from relu_probe.structure.relu_layers import ReluLayer
+from relu_probe.utils.instance_patch import put
+from relu_probe.structure.support import is_loop_or_branch
+
+_MARK = "_relu_probe_original"  # on our own wrapper function: the call that it wraps
+_AFTER_RELU = ("Identity", "Minimum", "Maximum", "Mul", "Square")  # of one that is bounded or squared
+_lock = threading.RLock()
+
+
+class Probe:
+    """The probe sub-model of one ReLU layer: called with its output `(batch, ..., neurons)`, returns it unchanged."""
+
+    def __init__(self, relu: ReluLayer, counters: Counters) -> None:
+        self.relu = relu
+        self.counters = counters
+
+    @tf.autograph.experimental.do_not_convert
+    def __call__(self, output: Any) -> Any:
+        if not isinstance(output, tf.Tensor) or output.shape.rank is None or output.shape[self.relu.axis] is None:
+            return output  # symbolic, ragged or of unknown width: nothing to count
+        try:
+            self._check_context()
+            self.counters.watch(output)
+            return self._identity(output)
+        except Exception as error:  # a probe never stops a training; who reads the counters is told
+            self.counters.failure = error
+            return output
+
+    def _check_context(self) -> None:
+        """Of a vectorized body only what its result depends on is run for every step: a count would be of one."""
+        if _is_vectorized():
+            raise ValueError(
+                f"layer {self.relu.key!r} is called inside tf.vectorized_map, as Keras 3's TimeDistributed does where the "
+                "number of time steps is unknown; its counts would be wrong. Give the time axis a fixed length, or call "
+                "the layer without TimeDistributed: a Dense acts on the last axis anyway."
+            )
+
+    def _check_backward(self, a: tf.Tensor) -> None:
+        """A loop or branch is differentiated in a graph of its own, and TensorFlow cannot carry the counters into it.
+
+        Only where the tape is outside: a step inside a loop, tape and all, is differentiated where it was called.
+        """
+        graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+        if graph is not None and graph is not getattr(a, "graph", graph) and is_loop_or_branch(graph):
+            raise ValueError(
+                f"layer {self.relu.key!r} is called inside tf.while_loop, tf.map_fn or tf.cond, through which its gradient "
+                "cannot be counted; expected a call outside of them. Write the loop in Python, or compile the model with "
+                "run_eagerly=True."
+            )
+
+    def _identity(self, output: tf.Tensor) -> tf.Tensor:
+        source = _before_relu(output) if self.counters.measuring else output
+
+        keys, neurons = (self.relu.key,), (int(output.shape[self.relu.axis]),)
+
+        @tf.custom_gradient
+        def identity(a: tf.Tensor) -> Any:
+            self.counters.record(Forward(keys, neurons, self.relu, a, a if source is output else source))
+            call: list[tf.Tensor] = []  # of this call, the positions already counted with a gradient
+
+            def backward(gradient: Any) -> Any:
+                passed = tf.identity(gradient)  # its consumers tell whether anybody wants it
+                try:
+                    self._check_backward(a)
+                    if not (self.counters.is_frozen(self.relu) or _is_vectorized()):  # a Jacobian's rows are no loss's
+                        self.counters.record(Backward(keys, neurons, self.relu, a, passed, call))
+                except Exception as error:
+                    self.counters.failure = error
+                return passed
+
+            return tf.identity(a), backward
+
+        result = identity(output)
+        forget_with(self.counters.model, result)
+        return result
+
+
+@tf.autograph.experimental.do_not_convert
+@contextmanager
+def attached(counters: Counters) -> Iterator[None]:
+    """Probes on all counted layers, for the time of the block. Re-entrant: replicas trace in several threads."""
+    with _lock:
+        counters.users += 1
+    try:
+        with _lock:
+            for relu in counters.relus.values() if not counters.detach else ():
+                counters.detach.append(_attach(relu, counters))
+        yield
+    finally:
+        with _lock:
+            counters.users -= 1
+            while not counters.users and counters.detach:
+                counters.detach.pop()()
+
+
+def _attach(relu: ReluLayer, counters: Counters) -> Callable[[], None]:
+    """Wraps the `call` of the layer instance, and returns what puts back exactly what stood there."""
+    layer, probe = relu.layer, Probe(relu, counters)
+    if layer is None:
+        return lambda: None
+    name = "quantized_call" if getattr(layer, "quantization_mode", None) else "call"  # which of them Keras 3 calls
+    call = getattr(layer, name)
+    call = getattr(call, _MARK, call)  # of two counters the inner one counts (a measure inside a watch)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        return probe(call(*args, **kwargs))
+
+    setattr(counted, _MARK, call)
+    return put(layer, name, counted)
+
+
+def _is_vectorized() -> bool:
+    """Whether this is the body of a `tf.vectorized_map` or a Jacobian."""
+    scope = "" if tf.executing_eagerly() else tf.compat.v1.get_default_graph().get_name_scope()
+    return any(part.startswith("loop_body") for part in scope.split("/"))
+
+
+def _before_relu(output: tf.Tensor) -> tf.Tensor:
+    """The pre-activation, where the graph shows it: oneDNN's fused MatMul + bias + ReLU turns NaN into 0.
+
+    Reading it undoes that fusion, so a training step, which must keep its bits, leaves it alone; there NaN show in the
+    weights after one update.
+    """
+    if tf.executing_eagerly():
+        return output
+    op = output.op
+    while op.type in _AFTER_RELU:
+        op = op.inputs[0].op
+    return op.inputs[0] if op.type in ("Relu", "Relu6") else output

@@ -1,0 +1,1 @@
+"""Why a neuron died, how sure that is, and what to do."""

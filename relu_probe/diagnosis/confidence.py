@@ -1,0 +1,54 @@
+"""How sure is it that a neuron which did not fire never does? Statistics; NumPy and SciPy only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import betaincinv
+
+from relu_probe.report.layer_report import Floats
+
+
+def rate_limit(fired: ArrayLike, samples: int, confidence: float = 0.95) -> Floats:
+    """The exact one-sided upper limit of the rate at which a neuron fires (Clopper & Pearson 1934, Biometrika 26:404).
+
+    It holds for frozen weights and independent, identically distributed samples.
+
+    Args:
+        fired: `(neurons,)`, samples (images for a convolution, not positions) on which each neuron fired.
+        samples: of how many.
+        confidence: of each neuron by itself; in a fraction `1 - confidence` of data sets the true rate lies above.
+
+    Returns:
+        `(neurons,)`; `1 - (1 - confidence) ** (1 / samples)` where a neuron never fired.
+
+    >>> rate_limit([0, 5, 10], 10).round(4)
+    array([0.2589, 0.7776, 1.    ])
+    """
+    fired = np.asarray(fired, np.float64)
+    below = fired < samples
+    return np.where(below, betaincinv(fired + 1, np.where(below, samples - fired, 1.0), confidence), 1.0)
+
+
+def joint_rate_limit(fired: ArrayLike, samples: int, confidence: float = 0.95) -> Floats:
+    """`(neurons,)` limits that hold for all neurons of the layer at once: alpha / neurons each (Bonferroni).
+
+    >>> joint_rate_limit([0, 0], 10).round(4)
+    array([0.3085, 0.3085])
+    """
+    neurons = max(np.size(fired), 1)
+    return rate_limit(fired, samples, 1 - (1 - confidence) / neurons)
+
+
+def check_confidence(confidence: Any) -> float:
+    """`confidence` as a float.
+
+    Raises:
+        ValueError: it does not lie between 0 and 1.
+    """
+    number = isinstance(confidence, (int, float, np.number)) and not isinstance(confidence, bool)
+    if not number or not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence!r}; expected a number between 0 and 1, such as 0.95.")
+    return float(confidence)

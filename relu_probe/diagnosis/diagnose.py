@@ -1,0 +1,226 @@
+"""Why did it die, how sure is that, and what follows? One pass over the data, weights frozen, inference mode."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from relu_probe.measuring import data as data_module
+from relu_probe.diagnosis.pre_activation import Twins
+from relu_probe.diagnosis.causes import Causes, causes
+from relu_probe.diagnosis.confidence import check_confidence, joint_rate_limit, rate_limit
+from relu_probe.diagnosis.bound_propagation import Certificate, Certifier
+from relu_probe.report.export import import_pandas
+from relu_probe.diagnosis.call_trace import Flow, recorded
+from relu_probe.report.loss_jumps import Jump
+from relu_probe.report.history import History
+from relu_probe.measuring.measure import Measurer, measurer_of
+from relu_probe.report.layer_report import Floats, LayerReport, Mask
+from relu_probe.report.report import Report
+from relu_probe.structure.support import check_model
+from relu_probe.diagnosis.evidence import LossGradient, Witness
+
+
+@dataclass(frozen=True, eq=False)
+class LayerDiagnosis:
+    """Of one layer, an entry a neuron.
+
+    Args:
+        report: its counts.
+        cause: `(neurons,)` of str, "" for a healthy neuron. Dead: "input", "bias", "weights". Blocked: "loss",
+            "saturated", "outgoing", "downstream". "unknown" where the structure is not visible.
+        margin: `(neurons,)`, the largest z over the data: how far from firing; nan where not visible.
+        certified: `(neurons,)` bool, no input within the bounds makes it fire, in inference mode; None without bounds.
+        rate_limit: `(neurons,)`, the upper confidence limit of the rate at which it fires on such samples.
+        joint_rate_limit: `(neurons,)`, limits that hold for all neurons of the layer at once.
+        offset_words: what keeps z down where the cause is "bias": the bias, BatchNormalization's beta, a threshold.
+        first: no layer with weights stands between it and the model's inputs.
+        lowest_input: the smallest of its inputs on the data.
+        stopped_at: the layer at which the bounds could not be carried further, "" where they could.
+    """
+
+    report: LayerReport
+    cause: Causes
+    margin: Floats
+    certified: Mask | None
+    rate_limit: Floats
+    joint_rate_limit: Floats
+    offset_words: str
+    first: bool
+    lowest_input: float
+    stopped_at: str
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """What `diagnose` found; `str()` says it in words, with what follows from it.
+
+    Args:
+        layers: name -> `LayerDiagnosis`, in the model's order.
+        report: the `Report` it rests on.
+        confidence: of the rate limits.
+        lives: from the probe; None without a probe.
+        jumps: of the loss, from the probe.
+        finite_data: no NaN and no infinity is in the data, labels included.
+        spoilt: the first weight of the model with a NaN or an infinity, "" where there is none.
+    """
+
+    layers: Mapping[str, LayerDiagnosis]
+    report: Report
+    confidence: float
+    lives: History | None = None
+    jumps: tuple[Jump, ...] = ()
+    finite_data: bool = True
+    spoilt: str = ""
+
+    @property
+    def first_sick_layer(self) -> str | None:
+        """The first with dead neurons; where there is none, the first with blocked ones; None in a healthy model."""
+        sick = {name: np.any(layer.cause != "") for name, layer in self.layers.items()}
+        dying = {name: np.any(layer.report.dead) for name, layer in self.layers.items()}
+        return next((name for found in (dying, sick) for name, is_so in found.items() if is_so), None)
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame, a row a neuron.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        pd = import_pandas()
+        columns = ("cause", "margin", "certified", "rate_limit", "joint_rate_limit")
+        frames = [
+            pd.DataFrame(
+                {"layer": name, "neuron": np.arange(layer.report.neurons)} | {c: getattr(layer, c) for c in columns}
+            )
+            for name, layer in self.layers.items()
+        ]
+        return pd.concat(frames, ignore_index=True)
+
+    def __str__(self) -> str:
+        from relu_probe.diagnosis.explain import verdict
+
+        return verdict(self)
+
+
+def diagnose(model: Any, data: Any, *, bounds: Any = None, confidence: float = 0.95, probe: Any = None) -> Diagnosis:
+    """Why each dead or blocked neuron of `model` is so on `data`, how sure that is, and what to do.
+
+    Args:
+        model: a built Keras model. Blocked neurons need a compiled loss.
+        data: as `measure` takes it. x alone: dead neurons only.
+        bounds: `(low, high)` of the inputs, scalars or arrays of the input's shape: neurons that cannot fire anywhere
+            in that box are certified dead, where the way to them leads through Dense, ReLU, Flatten and Dropout only.
+        confidence: of the limits on the rates at which neurons fire, for independent, identically distributed samples.
+        probe: the `ReluProbe` of the training, for when they died.
+
+    Raises:
+        TypeError: probe is no ReluProbe.
+        ValueError: as `measure` does; bounds that are not finite or have low > high; a confidence outside (0, 1).
+
+    >>> import tensorflow as tf
+    >>> bias = tf.keras.initializers.Constant([-100.0, 100.0])
+    >>> model = tf.keras.Sequential([tf.keras.Input((3,)), tf.keras.layers.Dense(
+    ...     2, "relu", kernel_initializer="ones", bias_initializer=bias, name="hidden")])
+    >>> found = diagnose(model, tf.ones((8, 3)), bounds=(0, 1))
+    >>> found.layers["hidden"].cause.tolist(), found.layers["hidden"].margin.tolist()
+    (['bias', ''], [-97.0, 103.0])
+    >>> found.layers["hidden"].certified
+    array([ True, False])
+    """
+    check_model(model)
+    _check_strategy(model)
+    confidence = check_confidence(confidence)
+    if probe is not None and not isinstance(getattr(probe, "lives", None), History):
+        raise TypeError(f"probe is {probe!r:.60}; expected the ReluProbe of the training, or None.")
+    measurer_of(model)  # its errors first: unbuilt, no ReLU
+    observer = _Observer(model)
+    report = observer.run(data_module.read(data, batch_size=256))
+    certifier = None if bounds is None else Certifier(observer.flow, bounds)
+    layers = {key: observer.layer(key, report, certifier, confidence) for key in report}
+    lives, jumps = (None, ()) if probe is None else (probe.lives, tuple(probe.jumps))
+    return Diagnosis(MappingProxyType(layers), report, confidence, lives, jumps, observer.finite, _spoilt(model))
+
+
+def _is_finite(values: Any) -> bool:
+    return all(
+        tf.reduce_all(tf.math.is_finite(part))
+        for part in tf.nest.flatten(values, expand_composites=True)
+        if tf.convert_to_tensor(part).dtype.is_floating
+    )
+
+
+def _spoilt(model: Any) -> str:
+    weights = [weight for weight in model.weights if not _is_finite(tf.convert_to_tensor(weight))]
+    return str(getattr(weights[0], "path", weights[0].name)) if weights else ""
+
+
+def _check_strategy(model: Any) -> None:
+    if tf.distribute.in_cross_replica_context():
+        raise ValueError("diagnose was called inside strategy.scope(); expected it outside. Call it behind the block.")
+    strategy = model.distribute_strategy
+    legacy = any(c.__module__.startswith("tf_keras.") for c in type(model).__mro__)  # its metrics are kept a replica
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or (
+        legacy and strategy.num_replicas_in_sync > 1
+    ):
+        raise ValueError(
+            f"model {model.name!r} was made under {type(strategy).__name__}, and diagnose runs in one replica; expected a "
+            "model made outside of it. Save it, and load it outside of the strategy."
+        )
+
+
+class _Observer(Measurer):
+    """An eager measurer that looks at what flowed in each batch."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.counters.strategy = tf.distribute.get_strategy()  # one replica sees all the data
+        self.flow = Flow()  # of the last batch
+        self.loss: LossGradient | None = None
+        self.witnesses: dict[str, Witness] = {}
+        self.finite = True  # all that came in
+        self._twins = Twins()
+
+    def _step(self, gradients: bool, dataset: Any) -> Any:
+        count = self._counted(gradients)
+        self.loss = LossGradient() if gradients else None
+
+        def step(iterator: Any) -> Any:
+            batch = next(iterator)
+            self.finite = self.finite and _is_finite(batch)
+            return count(batch)
+
+        return step
+
+    @contextmanager
+    def _observing(self, model: Any) -> Iterator[None]:
+        with recorded(model) as self.flow:
+            yield
+        for key, relu in self.counters.relus.items():
+            if key not in self.witnesses and (calls := self.flow.of(relu.layer)):
+                self.witnesses[key] = Witness(relu, int(calls[0].output.shape[relu.axis]))
+            if key in self.witnesses:
+                self.witnesses[key].see(self.flow, self._twins)
+        if self.loss is not None:
+            self.loss.see(self.flow)
+
+    def layer(self, key: str, report: Report, certifier: Certifier | None, confidence: float) -> LayerDiagnosis:
+        counts, relu = report[key], self.counters.relus[key]
+        witness = self.witnesses.get(key) or Witness(relu, counts.neurons)
+        evidence = witness.evidence(self.flow, list(self.counters.relus.values()), report, self.loss)
+        certificate = certifier.certify(relu, counts.neurons) if certifier else Certificate(None)
+        return LayerDiagnosis(
+            report=counts,
+            cause=causes(counts, evidence),
+            margin=evidence.margin,
+            certified=certificate.certified,
+            rate_limit=rate_limit(evidence.fired, evidence.samples, confidence),
+            joint_rate_limit=joint_rate_limit(evidence.fired, evidence.samples, confidence),
+            offset_words=witness.offset_words,
+            first=witness.first,
+            lowest_input=witness.lowest_input,
+            stopped_at=certificate.stopped_at,
+        )

@@ -1,0 +1,114 @@
+"""Can a neuron fire anywhere in a box of inputs? Interval arithmetic (Gowal et al. 2018, arXiv:1810.12715); NumPy only.
+
+The bounds hold for the model's own floating-point evaluation, whatever the order in which it adds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relu_probe.report.layer_report import Floats
+
+_OWN = 2.0**-53  # unit roundoff of the float64 that the bounds themselves are computed in
+
+
+class Box(NamedTuple):
+    """All x with low <= x <= high; two arrays of one shape."""
+
+    low: Floats
+    high: Floats
+
+
+class Arithmetic(NamedTuple):
+    """The floating point of a model: `unit` roundoff, the smallest normal number, the largest."""
+
+    unit: float
+    tiny: float
+    largest: float
+
+    @classmethod
+    def of(cls, dtype: Any, unit: float | None = None) -> Arithmetic:
+        info = np.finfo(dtype)
+        return cls(float(info.eps) / 2 if unit is None else unit, float(info.tiny), float(info.max))
+
+
+def read_box(bounds: Any, shape: tuple[int, ...]) -> Box:
+    """`bounds=(low, high)`, scalars or arrays of the input's shape, as a box of that shape.
+
+    Raises:
+        ValueError: they are no such pair, not finite, or low > high.
+    """
+    try:
+        low, high = (np.asarray(bound, np.float64) for bound in bounds)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"bounds is {bounds!r:.80}; expected (low, high), two numbers or two arrays of the input's shape {shape}."
+        ) from None
+    for name, bound in (("low", low), ("high", high)):
+        if bound.shape not in ((), shape):
+            raise ValueError(
+                f"the {name} of bounds has shape {bound.shape}; expected a number, or an array of the input's shape "
+                f"{shape}."
+            )
+        if not np.all(np.isfinite(bound)):
+            raise ValueError(
+                f"the {name} of bounds is not finite; expected the smallest and largest value that an input can take."
+            )
+    if np.any(low > high):
+        raise ValueError(
+            f"bounds has low > high ({float(np.max(low - high)):g} above at most); expected (low, high). Swap them."
+        )
+    return Box(np.broadcast_to(low, shape).copy(), np.broadcast_to(high, shape).copy())
+
+
+def as_evaluated(box: Box, dtype: Any) -> Box:
+    """The box of what the model sees of its inputs: rounding to `dtype` is monotone."""
+    with np.errstate(over="ignore"):  # infinite, and so not certified
+        return Box(*(bound.astype(dtype).astype(np.float64) for bound in box))
+
+
+def through_affine(box: Box, kernel: NDArray[Any], bias: NDArray[Any] | None, arithmetic: Arithmetic) -> Box | None:
+    """Bounds `(..., units)` of x @ kernel + bias over the box `(..., inputs)`; None where they are not finite.
+
+    max z = w+.u - w-.l + b, and a bound on the rounding of n products and n sums in any order, fused or not:
+    gamma(n + 2) times sum |w||x| + |b| (Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1), and
+    an underflow in each. A box that could overflow gives None.
+
+    >>> box = Box(np.zeros(2), np.ones(2))
+    >>> float(through_affine(box, np.array([[1.0], [-2.0]]), None, Arithmetic.of(np.float32)).high[0].round(5))
+    1.0
+    """
+    kernel = np.asarray(kernel, np.float64)
+    bias = np.zeros(kernel.shape[1]) if bias is None else np.asarray(bias, np.float64)
+    positive, negative = np.maximum(kernel, 0), np.minimum(kernel, 0)
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite or NaN weights: `error` is infinite too
+        low = box.low @ positive + box.high @ negative + bias
+        high = box.high @ positive + box.low @ negative + bias
+        error = _rounding(box, kernel, bias, arithmetic)
+    return Box(low - error, high + error) if np.all(np.isfinite(error)) else None
+
+
+def through_relu(box: Box, threshold: float, ceiling: float | None) -> Box:
+    """A ReLU is monotone: its bounds are those of its ends."""
+    return Box(
+        *(np.where(bound > threshold, np.minimum(bound, np.inf if ceiling is None else ceiling), 0) for bound in box)
+    )
+
+
+def _rounding(box: Box, kernel: Floats, bias: Floats, arithmetic: Arithmetic) -> Floats:
+    """`(..., units)`; infinite where a partial sum may overflow. Subnormal numbers may be taken for zero, or not."""
+    terms = kernel.shape[0] + 1
+    reach = np.maximum(np.abs(box.low), np.abs(box.high))
+    size = reach @ np.abs(kernel) + np.abs(bias)
+    relative = _gamma(terms + 1, arithmetic.unit) + 3 * _gamma(terms + 1, _OWN)  # the model's, and that of these lines
+    underflow = arithmetic.tiny * (4 * terms + np.abs(kernel).sum(axis=0) + reach.sum(axis=-1, keepdims=True))
+    error = (relative * size + underflow) * (1 + 1e-6)
+    return np.where(size + error < arithmetic.largest, error, np.inf)
+
+
+def _gamma(n: int, unit: float) -> float:
+    """n u / (1 - n u); infinite where it says nothing any more."""
+    return n * unit / (1 - n * unit) if n * unit < 1 else float("inf")

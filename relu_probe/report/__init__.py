@@ -1,0 +1,1 @@
+"""What the numbers mean: reports and their laws, histories, limits, tables. NumPy and rich, never TensorFlow."""

@@ -1,0 +1,1 @@
+"""How TensorBoard shows a report: event files of a run directory."""
