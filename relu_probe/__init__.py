@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from relu_probe.callbacks.relu_probe import ReluProbe as ReluProbe
-    from relu_probe.report.layer_report import LayerReport as LayerReport
     from relu_probe.diagnosis.diagnose import Diagnosis as Diagnosis
     from relu_probe.diagnosis.diagnose import diagnose as diagnose
-    from relu_probe.report.history import history as history
     from relu_probe.measuring.measure import measure as measure
-    from relu_probe.report.report import Report as Report
     from relu_probe.measuring.watch import watch as watch
+    from relu_probe.report.history import history as history
+    from relu_probe.report.layer_report import LayerReport as LayerReport
+    from relu_probe.report.report import Report as Report
 
 __version__ = "0.1.0"
 

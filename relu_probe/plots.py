@@ -14,10 +14,10 @@ try:
 except ImportError as error:
     raise ImportError("relu_probe.plots needs matplotlib. Install it: python -m pip install matplotlib") from error
 
-from relu_probe.report.markup import shortened
 from relu_probe.report.history import check_reports
-from relu_probe.report.life_image import DEAD, colours, life
 from relu_probe.report.layer_report import LayerReport
+from relu_probe.report.life_image import DEAD, colours, life
+from relu_probe.report.markup import shortened
 from relu_probe.report.report import Report
 from relu_probe.report.table import report_cells
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 settings.register_profile("no clock", deadline=None)
-settings.register_profile("long", deadline=None, max_examples=300)  # of tests/test_fuzz.py
+settings.register_profile("long", deadline=None, max_examples=300)  # of tests/integration/test_fuzz.py
 settings.load_profile("no clock")
 
 

@@ -9,18 +9,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from relu_probe.measuring import data as data_module
-from relu_probe.utils.validation import check_arguments, check_names
-from relu_probe.structure.layer_selection import Chosen
-from relu_probe.utils.error_policy import Faults
-from relu_probe.report.limit_monitor import Guard
-from relu_probe.report.loss_jumps import Jump, Jumps, has_running_loss
-from relu_probe.utils.callback_list import call_last, fit_under_way
-from relu_probe.report.limits import Limits
-from relu_probe.report.history import History, Lives, history
-from relu_probe.measuring.measure import has_loss, measurer_of
 from relu_probe.diagnosis.nans import nan_line
-from relu_probe.report.report import Report
+from relu_probe.measuring import data as data_module
+from relu_probe.measuring.measure import has_loss, measurer_of
 from relu_probe.measuring.train_step import (
     OneShot,
     begin_counting,
@@ -30,9 +21,18 @@ from relu_probe.measuring.train_step import (
     kept_counters,
     training_counters,
 )
-from relu_probe.tensorboard.summaries import Summaries
+from relu_probe.report.history import History, Lives, history
+from relu_probe.report.limit_monitor import Guard
+from relu_probe.report.limits import Limits
+from relu_probe.report.loss_jumps import Jump, Jumps, has_running_loss
+from relu_probe.report.report import Report
+from relu_probe.structure.layer_selection import Chosen
 from relu_probe.structure.support import check_model
+from relu_probe.tensorboard.summaries import Summaries
+from relu_probe.utils.callback_list import call_last, fit_under_way
 from relu_probe.utils.distributed import found_by_any, has_several_workers, is_chief
+from relu_probe.utils.error_policy import Faults
+from relu_probe.utils.validation import check_arguments, check_names
 
 _AT_ONCE = 64  # steps whose losses are followed together: what runs between two steps finds a cold cache
 

@@ -9,9 +9,9 @@ from textwrap import shorten
 from typing import Any
 
 from relu_probe.cli import check_inputs
+from relu_probe.cli.quiet import quiet
 from relu_probe.report.export import write_csv, write_json
 from relu_probe.report.limits import Limits, explain, unmeasured
-from relu_probe.cli.quiet import quiet
 from relu_probe.report.report import Report
 
 ALIVE, EXCEEDED, NOT_MEASURED = 0, 1, 2

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.counting.step_counter import Clock, at
 from relu_probe.counting.deferred_nan import Hunted, found
 from relu_probe.counting.kernels import joined, on_gpu
-from relu_probe.counting.step_totals import Numbers
 from relu_probe.counting.layer_counts import Sums
+from relu_probe.counting.step_counter import Clock, at
+from relu_probe.counting.step_totals import Numbers
 
 _INDEXED = 2048  # neurons up to which what is active is dated by its index
 

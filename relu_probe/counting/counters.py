@@ -17,15 +17,15 @@ import tensorflow as tf
 
 from relu_probe.counting.concat_layers import side_by_side
 from relu_probe.counting.counter_block import Block, Counted, Kind, variables
-from relu_probe.counting.passes import Backward, Forward
-from relu_probe.counting.step_counter import Clock, at
-from relu_probe.utils.error_policy import reason
-from relu_probe.structure.weights import is_frozen, nan_weights
 from relu_probe.counting.deferred_nan import Hunted
 from relu_probe.counting.kernels import EXACT
-from relu_probe.structure.relu_layers import ReluLayer
-from relu_probe.report.layer_report import LayerReport
 from relu_probe.counting.layer_counts import Sums, batch_size, wanted
+from relu_probe.counting.passes import Backward, Forward
+from relu_probe.counting.step_counter import Clock, at
+from relu_probe.report.layer_report import LayerReport
+from relu_probe.structure.relu_layers import ReluLayer
+from relu_probe.structure.weights import is_frozen, nan_weights
+from relu_probe.utils.error_policy import reason
 
 
 class Counters:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.counting.passes import Call, Forward, masks_of, nan_mask
 from relu_probe.counting.kernels import WIDE, alike, joined, on_gpu, vector
+from relu_probe.counting.passes import Call, Forward, masks_of, nan_mask
 from relu_probe.counting.pooling import by_windows
 
 

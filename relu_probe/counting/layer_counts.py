@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.counting.passes import Backward, Forward, call_counts
 from relu_probe.counting.deferred_nan import Hunted, hunted, may_hunt
 from relu_probe.counting.kernels import most, total
+from relu_probe.counting.passes import Backward, Forward, call_counts
 from relu_probe.counting.rows import rows
 
 _CALLS = ("If", "StatelessIf", "While", "StatelessWhile", "PartitionedCall", "Case", "StatelessCase")

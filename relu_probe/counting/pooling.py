@@ -4,8 +4,8 @@ that windows can be counted instead, of images four times fewer. Not where there
 
 import tensorflow as tf
 
-from relu_probe.counting.passes import Backward, Call, Forward
 from relu_probe.counting.kernels import Mask
+from relu_probe.counting.passes import Backward, Call, Forward
 
 
 def by_windows(call: Call) -> Mask | None:

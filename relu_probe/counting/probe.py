@@ -11,12 +11,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from relu_probe.counting.passes import Backward, Forward
 from relu_probe.counting.counters import Counters
-from relu_probe.utils.tensorflow_private import forget_with
+from relu_probe.counting.passes import Backward, Forward
 from relu_probe.structure.relu_layers import ReluLayer
-from relu_probe.utils.instance_patch import put
 from relu_probe.structure.support import is_loop_or_branch
+from relu_probe.utils.instance_patch import put
+from relu_probe.utils.tensorflow_private import forget_with
 
 _MARK = "_relu_probe_original"  # on our own wrapper function: the call that it wraps
 _AFTER_RELU = ("Identity", "Minimum", "Maximum", "Mul", "Square")  # of one that is bounded or squared

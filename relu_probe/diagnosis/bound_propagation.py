@@ -8,13 +8,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.diagnosis.pre_activation import IDENTITY, is_linear_ending
 from relu_probe.diagnosis.call_trace import Call, Flow
-from relu_probe.diagnosis.interval_arithmetic import Arithmetic, Box, as_evaluated, read_box, through_affine, through_relu
+from relu_probe.diagnosis.interval_arithmetic import (
+    Arithmetic,
+    Box,
+    as_evaluated,
+    read_box,
+    through_affine,
+    through_relu,
+)
+from relu_probe.diagnosis.pre_activation import IDENTITY, is_linear_ending
+from relu_probe.report.layer_report import Mask
 from relu_probe.structure.keras_layers import ending, keras_class
 from relu_probe.structure.relu_function import relu_ceiling, relu_threshold
 from relu_probe.structure.relu_layers import ReluLayer
-from relu_probe.report.layer_report import Mask
 
 _RELUS = ("ReLU", "Relu", "Relu6")  # the last two are operations of a functional graph
 _DTYPES = (tf.float32, tf.float64)

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.diagnosis.pre_activation import BATCH_NORM, LINEAR, batch_norm, hands_on, is_linear_ending
 from relu_probe.diagnosis.call_trace import Call, Flow
+from relu_probe.diagnosis.pre_activation import BATCH_NORM, LINEAR, batch_norm, hands_on, is_linear_ending
+from relu_probe.report.layer_report import Mask
 from relu_probe.structure.keras_layers import keras_class
 from relu_probe.structure.relu_layers import ReluLayer
-from relu_probe.report.layer_report import Mask
 
 _KEEPS_CHANNELS = ("Pooling", "UpSampling", "ZeroPadding", "Cropping")
 

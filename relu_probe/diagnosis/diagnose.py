@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.measuring import data as data_module
-from relu_probe.diagnosis.pre_activation import Twins
+from relu_probe.diagnosis.bound_propagation import Certificate, Certifier
+from relu_probe.diagnosis.call_trace import Flow, recorded
 from relu_probe.diagnosis.causes import Causes, causes
 from relu_probe.diagnosis.confidence import check_confidence, joint_rate_limit, rate_limit
-from relu_probe.diagnosis.bound_propagation import Certificate, Certifier
-from relu_probe.report.export import import_pandas
-from relu_probe.diagnosis.call_trace import Flow, recorded
-from relu_probe.report.loss_jumps import Jump
-from relu_probe.report.history import History
+from relu_probe.diagnosis.evidence import LossGradient, Witness
+from relu_probe.diagnosis.pre_activation import Twins
+from relu_probe.measuring import data as data_module
 from relu_probe.measuring.measure import Measurer, measurer_of
+from relu_probe.report.export import import_pandas
+from relu_probe.report.history import History
 from relu_probe.report.layer_report import Floats, LayerReport, Mask
+from relu_probe.report.loss_jumps import Jump
 from relu_probe.report.report import Report
 from relu_probe.structure.support import check_model
-from relu_probe.diagnosis.evidence import LossGradient, Witness
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.diagnosis.pre_activation import Affine, Twins, affine_of, largest
+from relu_probe.diagnosis.call_trace import Call, Flow, over_neurons
 from relu_probe.diagnosis.causes import Evidence
 from relu_probe.diagnosis.consumers import Fork, fork_of, leads_to
-from relu_probe.diagnosis.call_trace import Call, Flow, over_neurons
-from relu_probe.structure.relu_layers import ReluLayer
+from relu_probe.diagnosis.pre_activation import Affine, Twins, affine_of, largest
 from relu_probe.report.layer_report import Floats, Mask
 from relu_probe.report.report import Report
+from relu_probe.structure.relu_layers import ReluLayer
 
 _TOLERANCE = {"float32": 1e-3, "float64": 1e-9}
 

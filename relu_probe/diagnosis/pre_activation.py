@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from relu_probe.diagnosis.call_trace import Call, Flow, over_neurons
+from relu_probe.report.layer_report import Floats, Mask
 from relu_probe.structure.keras_layers import keras_class
 from relu_probe.structure.relu_layers import ReluLayer
-from relu_probe.report.layer_report import Floats, Mask
 
 LINEAR = (
     *("Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from relu_probe.report.loss_jumps import Jump
 from relu_probe.report.history import LayerHistory
 from relu_probe.report.layer_report import Counts, Mask
+from relu_probe.report.loss_jumps import Jump
 
 if TYPE_CHECKING:
     from relu_probe.diagnosis.diagnose import LayerDiagnosis

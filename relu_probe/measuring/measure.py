@@ -8,15 +8,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from relu_probe.measuring import data as data_module
 from relu_probe.counting.counters import Counters
+from relu_probe.counting.probe import attached
+from relu_probe.measuring import data as data_module
+from relu_probe.report.report import Report
+from relu_probe.structure.keras_layers import compilation, modes, moving_variables
+from relu_probe.structure.relu_layers import find_relus, select
+from relu_probe.structure.support import check_model
 from relu_probe.utils.error_policy import reason
 from relu_probe.utils.weak_id_dict import Kept
-from relu_probe.structure.keras_layers import compilation, modes, moving_variables
-from relu_probe.counting.probe import attached
-from relu_probe.structure.relu_layers import find_relus, select
-from relu_probe.report.report import Report
-from relu_probe.structure.support import check_model
 
 _kept = Kept()
 

@@ -9,11 +9,11 @@ from typing import Any
 import tensorflow as tf
 
 from relu_probe.counting.counters import Counters
-from relu_probe.utils.weak_id_dict import Kept
-from relu_probe.utils.callback_list import fit_under_way
 from relu_probe.counting.probe import attached
 from relu_probe.structure.relu_layers import find_relus
+from relu_probe.utils.callback_list import fit_under_way
 from relu_probe.utils.instance_patch import standing_in
+from relu_probe.utils.weak_id_dict import Kept
 
 _kept = Kept()
 _fits = Kept()  # Keras's list of callbacks, of the fit that is counted

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from relu_probe.counting.counters import Counters
-from relu_probe.utils.weak_id_dict import Kept
-from relu_probe.structure.keras_layers import compilation
 from relu_probe.counting.probe import attached
-from relu_probe.structure.relu_layers import find_relus, select
 from relu_probe.report.report import Report
+from relu_probe.structure.keras_layers import compilation
+from relu_probe.structure.relu_layers import find_relus, select
 from relu_probe.structure.support import check_model
+from relu_probe.utils.weak_id_dict import Kept
 
 _kept = Kept()
 _FUNCTIONS = ("train_function", "test_function", "predict_function")

@@ -1,8 +1,8 @@
 """Has a training been above its limits for too long? It reads reports, one after another; NumPy only."""
 
-from relu_probe.utils.validation import is_whole
 from relu_probe.report.limits import Excess, Limits, explain
 from relu_probe.report.report import Report
+from relu_probe.utils.validation import is_whole
 
 ACTIONS = ("stop", "raise")
 

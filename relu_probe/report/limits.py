@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from relu_probe.utils.layer_names import matching
 from relu_probe.report.layer_report import LayerReport, Mask
 from relu_probe.report.report import Report
+from relu_probe.utils.layer_names import matching
 
 SHOWN = 10  # neurons of a layer that a message names
 

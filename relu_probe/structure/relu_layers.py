@@ -7,8 +7,8 @@ from typing import Any
 import tensorflow as tf
 
 from relu_probe.structure.keras_layers import Place, ending, inbound, keras_class, only_activates, sources_of, walk
-from relu_probe.utils.layer_names import matching, unique
 from relu_probe.structure.relu_function import is_relu, relu_ceiling, relu_threshold
+from relu_probe.utils.layer_names import matching, unique
 
 _OTHER_AXES = ("EinsumDense", "Reshape", "Permute", "Lambda", "Transpose", "Moveaxis", "Swapaxes", "Einsum")
 

@@ -12,9 +12,9 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-from relu_probe.utils.callback_list import fit_under_way, is_under_way
 from relu_probe.tensorboard.file_lock import Lock
 from relu_probe.tensorboard.resume import SUFFIX, supersede, unended
+from relu_probe.utils.callback_list import fit_under_way, is_under_way
 
 _open: "weakref.WeakSet[EventFile]" = weakref.WeakSet()
 

@@ -14,11 +14,11 @@ from tensorboard.plugins.histogram import metadata as histograms
 from tensorboard.plugins.scalar import metadata as scalar
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from relu_probe.report.markup import plain_text, report_markdown
-from relu_probe.tensorboard.event_file import EventFile
-from relu_probe.report.life_image import LEGEND, life
 from relu_probe.report.layer_report import Floats
+from relu_probe.report.life_image import LEGEND, life
+from relu_probe.report.markup import plain_text, report_markdown
 from relu_probe.report.report import Report
+from relu_probe.tensorboard.event_file import EventFile
 
 BUCKETS = 30  # the page rebins what it gets into 30 equal bins: so it keeps these as they are
 _WIDTH = 1 / (BUCKETS - 1)

@@ -1,0 +1,133 @@
+"""`ReluProbe(keep=N)`: the newest N reports, and nothing said about the others is forgotten."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from event_files import events
+
+from relu_probe import ReluProbe, diagnose, history
+from relu_probe.diagnosis.remedies import Finding
+from relu_probe.report.life_image import life
+from relu_probe.report.loss_jumps import LARGEST, Jump, Jumps
+
+K, L = tf.keras, tf.keras.layers
+X, Y = np.full((8, 1), 0.5, "f"), np.ones((8, 1), "f")
+# Neurons: born dead; dies in 1; born dead, wakes in 1, dies in 3; dies in 6; alive; dies in 1, wakes in 5.
+AWAKE = [[0, 1, 0, 1, 1, 1], [0, 0, 1, 1, 1, 0], [0, 0, 1, 1, 1, 0], [0, 0, 0, 1, 1, 0]]
+AWAKE += [[0, 0, 0, 1, 1, 0], [0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1]]
+
+
+class Lead(K.callbacks.Callback):
+    """Puts the hidden layer's neurons to sleep, and wakes them, when an epoch begins."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        bias = np.where(AWAKE[epoch % len(AWAKE)], 0.0, -1.0).astype("f")
+        self.model.get_layer("hidden").set_weights([np.ones((1, 6), "f"), bias])
+
+
+def fitted(*probes):
+    model = K.Sequential([K.Input((1,)), L.Dense(6, "relu", name="hidden"), L.Dense(1)])
+    model.compile(K.optimizers.SGD(0.0), "mse")
+    model.fit(X, Y, epochs=len(AWAKE), batch_size=4, verbose=0, callbacks=[*probes, Lead()])
+    return model
+
+
+def when(model, probe):
+    return next(line for line in str(diagnose(model, (X, Y), probe=probe)).splitlines() if "When:" in line)
+
+
+@pytest.mark.parametrize("keep", [1, 2, 5, 7, 100])
+def test_the_newest_reports_are_kept_and_the_dates_rest_on_all(keep):
+    everything, probe = ReluProbe(), ReluProbe(keep=keep, name="kept")
+    model = fitted(everything, probe)
+    assert probe.reports == everything.reports[-keep:]
+    assert probe.report is probe.reports[-1]
+    assert [r["hidden"].died for r in probe.reports] == [r["hidden"].died for r in everything.reports[-keep:]]
+    found, expected = probe.lives["hidden"], history(everything.reports)["hidden"]
+    for name in ("born_dead", "ever_active", "dead_since", "last_active"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), name)
+    for name in ("epochs", "died", "revived"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name)[-keep:], name)
+    assert probe.jumps == everything.jumps
+    assert when(model, probe) == when(model, everything)
+    assert "1 born dead, 1 died in epoch 1, 1 died in epoch 3, 1 died in epoch 6." in when(model, probe)
+
+
+def test_the_plain_history_of_the_kept_reports_would_be_wrong():
+    """The planted mistake for the test above."""
+    probe = ReluProbe(keep=2)
+    fitted(probe)
+    assert history(probe.reports)["hidden"].dead_since.tolist() == [5, 5, 5, 6, -1, -1]
+    assert probe.lives["hidden"].dead_since.tolist() == [0, 1, 3, 6, -1, -1]
+
+
+def test_a_second_fit_begins_anew():
+    probe = ReluProbe(keep=1)
+    model = fitted(probe)
+    model.fit(X, Y, epochs=2, verbose=0, callbacks=[probe, Lead()])
+    assert probe.lives["hidden"].dead_since.tolist() == [0, 1, -1, -1, -1, 1]
+
+
+def test_pictures_come_as_often_and_show_the_kept_reports(tmp_path):
+    everything, probe = ReluProbe(tmp_path), ReluProbe(tmp_path, name="kept", keep=3)
+    fitted(everything, probe)
+    shown, all_shown = (events(tmp_path / name)[0]["life/hidden"] for name in ("kept", "relu_probe"))
+    assert [step for step, _ in shown] == [step for step, _ in all_shown] == [0, 1, 3, 6]
+    for step, value in shown:
+        told = everything.reports[max(0, step - 2) : step + 1]
+        picture = tf.io.decode_png(value[2]).numpy()
+        np.testing.assert_array_equal(picture, life([report["hidden"] for report in told]))
+    assert not np.array_equal(shown[-1][1], all_shown[-1][1])
+
+
+def test_limits_count_the_reports_that_were_dropped():
+    probe = ReluProbe(keep=1, max_dead=0.4, patience=2)
+    fitted(probe)
+    assert [report.epoch for report in probe.reports] == [3]  # above the limit from epoch 1 on
+
+
+def test_jumps_are_the_newest_and_the_largest_before():
+    jumps, ratios = Jumps(keep=5), np.random.default_rng(0).permutation(200) + 1.0
+    for ratio in ratios:
+        jumps.begin_epoch()
+        for done, mean in ((1, 1.0), (2, (1 + ratio) / 2)):
+            jumps.see(done, mean)
+    found = [round(jump.ratio) for jump in jumps.found]
+    assert found[-5:] == ratios[-5:].tolist()
+    assert sorted(found[:-5]) == sorted(ratios[:-5])[-LARGEST:]
+    assert [jump.step for jump in jumps.found] == sorted(jump.step for jump in jumps.found)
+    assert all(isinstance(jump, Jump) for jump in jumps.found)
+
+
+@pytest.mark.parametrize("keep", [0, -1, 1.5, True, "8"])
+def test_what_cannot_be_kept(keep):
+    with pytest.raises(ValueError, match="keep is") as error:
+        ReluProbe(keep=keep)
+    assert str(error.value) == (
+        f"keep is {keep!r}; expected a whole number of reports >= 1, or None for all. keep=100 keeps the newest 100."
+    )
+
+
+def risen():
+    """The jump to 900 at step 4 ends a rise that began at step 2."""
+    jumps, losses = Jumps(), [2, 1, 3, 30, 900, 40]
+    jumps.begin_epoch()
+    for step, mean in enumerate(np.cumsum(losses) / np.arange(1, 7)):
+        jumps.see(step + 1, mean)
+    return jumps.found[-1]
+
+
+def test_a_jump_knows_since_when_the_loss_has_risen():
+    jump = risen()
+    assert (jump.step, jump.since, jump.before, jump.after) == (4, 2, 9.0, pytest.approx(900.0))
+
+
+@pytest.mark.parametrize(("jump", "killed"), [(risen(), 6), (risen()._replace(since=None), None)])
+def test_who_dies_in_the_rise_was_killed_by_it(jump, killed):
+    """Never active was one, before the rise died another; without the rise two of seven are too few."""
+    last = np.array([-1, 0, 1, 1, 2, 2, 3, 9])
+    dead = SimpleNamespace(report=SimpleNamespace(dead=last > -2))
+    found = Finding(dead, None, (8,), SimpleNamespace(last_active=last), (jump,)).killed()
+    assert (found and np.count_nonzero(found[0])) == killed

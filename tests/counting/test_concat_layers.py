@@ -1,0 +1,107 @@
+"""Layers counted side by side are those of one batch, and the counts are as if each stood alone."""
+
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from relu_probe import ReluProbe, measure
+from relu_probe.counting import concat_layers, counter_block, counters, deferred_nan, kernels, step_totals
+from relu_probe.measuring.train_step import training_counters
+
+K, L = tf.keras, tf.keras.layers
+X = np.random.default_rng(0).standard_normal((10, 3, 4)).astype("float32")
+
+
+def plain():
+    x = K.Input((3, 4))
+    hidden = L.Dense(6, "relu", name="a")(L.Flatten()(x))
+    hidden = L.Dense(5, "relu", name="b")(L.Dropout(0.5)(hidden))
+    hidden = L.Dense(4, "relu", name="c")(L.BatchNormalization()(hidden))
+    return K.Model(x, L.Dense(1)(L.Dense(3, "relu6", name="d")(hidden)))
+
+
+class Folded(L.Layer):
+    """Time becomes part of the batch: the layer inside sees three times as many samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = L.Dense(5, "relu", name="folded")
+
+    def build(self, shape):
+        self.dense.build((None, 4))
+        self.built = True
+
+    def call(self, x):
+        return tf.reshape(self.dense(tf.reshape(x, (-1, 4))), (-1, 15))
+
+
+def folded():
+    x = K.Input((3, 4))
+    return K.Model(
+        x, L.Dense(1)(L.Dense(6, "relu", name="a")(Folded()(x)) + L.Dense(6, "relu", name="b")(L.Flatten()(x)))
+    )
+
+
+def halves():
+    x = K.Input((3, 4))
+    first, rest = L.Lambda(lambda t: t[:, 0][:1])(x), L.Lambda(lambda t: t[:, 0])(x)
+    return K.Model(x, L.Dense(1)(L.Dense(6, "relu", name="one")(first) + L.Dense(6, "relu", name="all")(rest)))
+
+
+def counted(build, monkeypatch, narrow):
+    """The report of an epoch with weights frozen, and how the layers stood side by side."""
+    monkeypatch.setattr(concat_layers, "_NARROW", narrow)
+    K.utils.set_random_seed(1)
+    model = build()
+    model.compile(K.optimizers.SGD(0.0), "mse")
+    probe = ReluProbe(strict=True)
+    model.fit(X, np.ones((10, 1)), batch_size=4, verbose=0, shuffle=False, callbacks=[probe])
+    return probe.report, model, training_counters(model)
+
+
+@pytest.mark.parametrize("build", [plain, folded, halves])
+def test_counts_are_those_of_each_layer_alone(build, monkeypatch):
+    joined, _, _ = counted(build, monkeypatch, 128)
+    alone, model, _ = counted(build, monkeypatch, 0)
+    assert joined == alone
+    if build is folded:  # without Dropout, and as many samples whatever the batch
+        measured = measure(model, (X, np.ones((10, 1))))
+        assert all(np.array_equal(joined[name].active, measured[name].active) for name in measured)
+        assert all(np.array_equal(joined[name].with_gradient, measured[name].with_gradient) for name in measured)
+
+
+def test_a_batch_is_proved_and_not_assumed(monkeypatch):
+    """The planted mistake: were all narrow layers joined, the step of `folded` could not be run."""
+    assert counted(folded, monkeypatch, 128)[0]["folded"].positions == 30
+    monkeypatch.setattr(concat_layers, "earliest", lambda tensor: tf)
+    K.utils.set_random_seed(1)
+    model = folded()
+    model.compile(K.optimizers.SGD(0.0), "mse")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Dimension"):
+        model.fit(X, np.ones((10, 1)), batch_size=4, verbose=0, callbacks=[ReluProbe()])
+
+
+def test_more_samples_in_a_step_than_floats_can_count():
+    """2**24 + 3 rows: float32 would say 2**24."""
+    rows = 2**24 + 3
+    model = K.Sequential([K.Input((1,)), L.Dense(1, "relu", kernel_initializer="ones", name="a")])
+    known = tf.data.Dataset.from_tensors(tf.ones((rows, 1)))
+    unknown = tf.data.Dataset.from_tensors(rows).map(lambda n: tf.ones((n, 1)))
+    assert measure(model, known)["a"].active.tolist() == measure(model, unknown)["a"].active.tolist() == [rows]
+
+
+@pytest.mark.parametrize(("rows", "why"), [(10, ""), (11, "more than 10 samples in one step")])
+def test_where_floats_count_they_refuse_more(rows, why, monkeypatch):
+    """As on a GPU, and as if floats ended at 10: a batch of 2**24 for 129 neurons would be 9 GB."""
+    for module in (counters, kernels, step_totals):
+        monkeypatch.setattr(module, "EXACT", 10)
+    for module in (counter_block, deferred_nan, kernels):
+        monkeypatch.setattr(module, "on_gpu", lambda: True)
+    model = K.Sequential([K.Input((2,)), L.Dense(129, "relu", name="a"), L.Dense(1)])
+    model.compile(K.optimizers.SGD(0.0), "mse")
+    x = np.ones((2 * rows + 1, 2), np.float32)  # of one batch only Keras would know the size
+    with pytest.warns(UserWarning, match=why) if why else nullcontext():
+        model.fit(x, x[:, :1], batch_size=rows, verbose=0, callbacks=[probe := ReluProbe()])
+    assert why or set(probe.report["a"].active) == {0, 2 * rows + 1}

@@ -1,0 +1,72 @@
+"""What watching costs, as far as no clock is needed: operations, bytes, traces."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from relu_probe import ReluProbe
+from relu_probe.measuring.train_step import counted_step, training_counters
+from relu_probe.structure import relu_function, relu_layers
+
+K, L = tf.keras, tf.keras.layers
+
+
+def net(depth, width=16):
+    model = K.Sequential([K.Input((8,)), *(L.Dense(width, "relu") for _ in range(depth)), L.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+def traced(depth, width=16):
+    """Operations in the scope `relu_probe` of one counted training step."""
+    model = net(depth, width)
+    counters = training_counters(model)
+    step = tf.function(counted_step(model.train_step, counters), autograph=False)
+    batch = tf.TensorSpec((None, 8)), tf.TensorSpec((None, 1))
+    model.optimizer.build(model.trainable_variables)
+    graph = step.get_concrete_function(batch).graph
+    return [
+        op.type for op in graph.get_operations() if "relu_probe" in op.name and op.type not in ("Const", "Placeholder")
+    ]
+
+
+def test_operations_of_narrow_layers_are_as_many_for_one_as_for_ten():
+    assert len(traced(1)) <= 18
+    assert len(traced(10)) == len(traced(2)) <= 20
+
+
+@pytest.mark.parametrize(("width", "most"), [(200, 10), (300, 12), (1100, 32)])
+def test_few_operations_a_wide_layer(width, most):
+    two, four, six = (len(traced(depth, width)) for depth in (2, 4, 6))
+    assert (six - four) == (four - two)  # linear in the layers
+    assert (four - two) / 2 <= most
+
+
+@pytest.mark.parametrize(("width", "most"), [(1, 56), (1000, 56), (1100, 36)])
+def test_bytes_a_neuron(width, most):
+    model = net(2, width)
+    model.fit(np.ones((16, 8)), np.ones((16, 1)), verbose=0, callbacks=[ReluProbe(activation_sum=True)])
+    counters = training_counters(model, activation_sum=True)
+    size = sum(v.dtype.size * v.shape.num_elements() for v in counters.variables())
+    assert size <= most * 2 * width + 72
+
+
+def test_keras_own_relu_is_evaluated_once_a_process_and_the_users_each_time(monkeypatch):
+    points, slope = [], [0.0]
+    value = relu_function._value
+    monkeypatch.setattr(relu_function, "_value", lambda function, point: points.append(point) or value(function, point))
+    monkeypatch.setattr(relu_function, "_known", [])
+
+    def mine(z):
+        return tf.where(z > 0, z, slope[0] * z)
+
+    model = K.Sequential([K.Input((2,)), L.Dense(3, "relu", name="a"), L.Dense(3, mine, name="b"), L.ReLU(name="c")])
+    costs = []
+    for _ in range(3):
+        points.clear()
+        assert [relu.key for relu in relu_layers.find_relus(model)] == ["a", "b"]
+        costs.append(len(points))
+    assert costs[0] > costs[1] == costs[2]
+    assert [function.__name__ for function in relu_function._known] == ["relu"]
+    slope[0] = 0.1  # what a verdict that was kept for every function would miss
+    assert [relu.key for relu in relu_layers.find_relus(model)] == ["a", "c"]

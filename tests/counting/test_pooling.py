@@ -1,0 +1,138 @@
+"""A ReLU behind which max pooling follows is counted window by window, and counts what the oracle counts, position by position."""
+
+import numpy as np
+import oracle
+import pytest
+import tensorflow as tf
+
+from relu_probe import ReluProbe
+from relu_probe.counting import deferred_nan, pooling
+
+K, L = tf.keras, tf.keras.layers
+POOLINGS = {  # name -> (of what size, arguments, whether its windows can be counted)
+    "as usual": (2, {}, True),
+    "with gaps": (2, {"strides": 3}, True),
+    "padded": (4, {"padding": "same"}, True),
+    "overlapping": (3, {"strides": 2}, False),
+    "overlapping on one axis": ((2, 3), {"strides": 2}, False),
+}
+
+
+def model(size, arguments, rank=2):
+    """Its weights are small integers: so are the activations, and many windows have their maximum twice."""
+    K.utils.set_random_seed(0)
+    conv, pool = (L.Conv2D, L.MaxPooling2D) if rank == 2 else (L.Conv3D, L.MaxPooling3D)
+    net = K.Sequential(
+        [K.Input((9,) * rank + (2,)), conv(4, 2, activation="relu", name="relu"), pool(size, **arguments)]
+    )
+    net.add(conv(3, 1, activation="relu", name="next"))
+    net.add(L.Flatten())
+    net.add(L.Dense(1))
+    for layer in net.layers:
+        shapes = [w.shape for w in layer.get_weights()]
+        layer.set_weights([np.round(2 * np.random.default_rng(0).standard_normal(shape)) for shape in shapes])
+    net.compile(K.optimizers.SGD(0.0), "mse")
+    return net
+
+
+def data(rank=2):
+    rng = np.random.default_rng(0)
+    x = np.round(rng.standard_normal((11,) + (9,) * rank + (2,))).astype("float32")
+    return x, rng.standard_normal((11, 1)).astype("float32")
+
+
+def differences(make, x, y):
+    """Neurons at which a fit in batches of 4 and the oracle's count differently."""
+    probe = ReluProbe(strict=True)
+    make().fit(x, y, batch_size=4, shuffle=False, verbose=0, callbacks=[probe])
+    expected = oracle.train(make(), x, y, 4)
+    assert 0 < probe.report["relu"].with_gradient.max() <= probe.report["relu"].active.max()
+    return sum(
+        np.count_nonzero(getattr(layer, name) != expected[key][name])
+        for key, layer in probe.report.layers.items()
+        for name in ("active", "with_gradient")
+    )
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """For each call of a layer that was traced, whether its windows are counted."""
+    found, by_windows = [], pooling.by_windows
+    monkeypatch.setattr(deferred_nan, "by_windows", lambda call: found.append(by_windows(call)) or found[-1])
+    return found
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_windows_count_what_the_oracle_counts(name, taken):
+    size, arguments, windows = POOLINGS[name]
+    assert differences(lambda: model(size, arguments), *data()) == 0
+    assert [one is not None for one in taken[:2]] == [windows, False]
+
+
+def test_windows_of_volumes(taken):
+    assert differences(lambda: model(2, {}, rank=3), *data(rank=3)) == 0
+    assert taken[0] is not None
+
+
+def test_windows_that_overlap_would_be_counted_twice(monkeypatch):
+    monkeypatch.setattr(pooling, "_overlap", lambda grad: False)
+    assert differences(lambda: model(3, {"strides": 2}), *data())
+
+
+@pytest.mark.parametrize("mistake", [False, True], ids=["as it is", "windows although there are NaN"])
+def test_nan_are_counted_position_by_position(mistake, monkeypatch):
+    """Scaled before the ReLU: one that is fused with the convolution makes 0 of NaN. In the last step: the weights turn NaN."""
+
+    def make():
+        K.utils.set_random_seed(0)
+        layers = [L.Conv2D(4, 2), L.Rescaling(2.0), L.ReLU(name="relu"), L.MaxPooling2D(), L.Flatten(), L.Dense(1)]
+        net = K.Sequential([K.Input((9, 9, 2)), *layers])
+        net.compile(K.optimizers.SGD(0.0), "mse")
+        return net
+
+    def quick(call, axis, by_masks=deferred_nan._by_masks):
+        hunted = by_masks(call, axis)
+        return hunted._replace(exact=lambda: tf.stack([hunted.active, hunted.with_gradient, 0 * hunted.active]))
+
+    x, y = data()
+    x[9, 4, 4, 0], x[10, 1, 7, 1] = np.nan, np.nan
+    if mistake:
+        monkeypatch.setattr(deferred_nan, "_by_masks", quick)
+    assert bool(differences(make, x, y)) is mistake
+
+
+@pytest.mark.parametrize("where", ["inputs", "gradients"])
+def test_what_is_infinite(where, taken):
+    x, y = data()
+    (x if where == "inputs" else y)[9] = np.inf
+    assert differences(lambda: model(2, {}), x, y) == 0
+    assert taken[0] is not None
+
+
+@tf.custom_gradient
+def of_its_own(a):
+    """Max pooling whose gradient goes to the smallest of each window."""
+    other, window = 9 - a, {"ksize": [1, 2, 2, 1], "strides": [1, 2, 2, 1], "padding": "VALID"}
+
+    def backward(gradient):
+        pooled = tf.nn.max_pool2d(other, 2, 2, "VALID")
+        return tf.raw_ops.MaxPoolGrad(orig_input=other, orig_output=pooled, grad=gradient, **window)
+
+    return tf.nn.max_pool2d(a, 2, 2, "VALID"), backward
+
+
+@pytest.mark.parametrize("between", ["a second way", "a threshold", "ReLU6", "a gradient of its own"])
+def test_windows_are_counted_only_where_all_depends_on_them(between, taken):
+    def make():
+        K.utils.set_random_seed(0)
+        x = K.Input((9, 9, 2))
+        a = L.Conv2D(4, 2, activation="relu6" if between == "ReLU6" else "relu", name="relu")(x)
+        pool = L.Lambda(of_its_own) if between == "a gradient of its own" else L.MaxPooling2D()
+        pooled = pool(L.ReLU(threshold=0.5)(a) if between == "a threshold" else a)
+        outputs = [L.Flatten()(pooled), *([L.Flatten()(a)] if between == "a second way" else [])]
+        net = K.Model(x, L.Dense(1)(L.Concatenate()(outputs) if len(outputs) > 1 else outputs[0]))
+        net.compile(K.optimizers.SGD(0.0), "mse")
+        return net
+
+    assert differences(make, *data()) == 0
+    assert taken[0] is None

@@ -1,0 +1,33 @@
+"""Random reports, for property tests with hypothesis."""
+
+from hypothesis import strategies as st
+
+from relu_probe import LayerReport, Report
+
+NEURONS = 4
+
+
+@st.composite
+def layers(draw):
+    positions = draw(st.integers(0, 50))
+    active = [draw(st.integers(0, positions)) for _ in range(NEURONS)]
+    gradients = draw(st.booleans())
+    return LayerReport(
+        samples=draw(st.integers(0, positions)),
+        positions=positions,
+        active=active,
+        with_gradient=[draw(st.integers(0, a)) for a in active] if gradients else None,
+        nan=[draw(st.booleans()) for _ in active],
+        activation_sum=[draw(st.floats(0, 1e3)) for _ in active] if draw(st.booleans()) else None,
+        last_active=[draw(st.integers(-1, 99)) for _ in active] if draw(st.booleans()) else None,
+        frozen=draw(st.booleans()),
+    )
+
+
+reports = st.builds(
+    Report,
+    st.dictionaries(st.sampled_from("abc"), layers(), max_size=3),
+    st.none() | st.integers(-1, 9),
+    st.sampled_from(["", "train", "data", "measure", "watch"]),
+    st.sampled_from(["", "disk full", "no data"]),
+)

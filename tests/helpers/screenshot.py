@@ -1,0 +1,47 @@
+"""Makes the README's picture anew, the real page of the demo's run: `python tests/helpers/screenshot.py [FILE]`.
+
+Needs what `tests/integration/test_page.py` needs: Debian's chromium and chromium-driver, and selenium.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from urllib.parse import urlencode
+
+import page
+
+FILE = Path(__file__).parents[1] / "tensorboard.png"
+WIDTH, HEIGHT = 1400, 1200  # of the window; the page's is less
+TAGS, RUNS = "^(activation_rate|dead_fraction|life|zero_gradient_fraction)/", "zeros|sick_control"
+
+
+def main(file=FILE):
+    with tempfile.TemporaryDirectory() as log_dir:
+        subprocess.run([sys.executable, "-m", "relu_probe", "demo", "--log-dir", log_dir], check=True)
+        with page.tensorboard(log_dir) as address, page.chromium(WIDTH, HEIGHT) as driver:
+            page.wait_for(lambda: len(page.fetch(address, "plugin/images/tags")) == 4)
+            query = urlencode({"tagFilter": TAGS, "runFilter": RUNS, "smoothing": 0})
+            page.show(driver, address, f"?{query}#timeseries")
+            settle(driver)
+            driver.save_screenshot(str(file))
+
+
+def settle(driver):
+    """All of the lines in sight, and room for the cards."""
+    (outliers,) = page.wait_for(lambda: texts(driver, "mat-checkbox", "Ignore outliers in chart scaling"))
+    outliers.find_element("css selector", "input").click()
+    texts(driver, "button", "Settings")[0].click()
+    page.wait_for(lambda: len(texts(driver, "scalar-card", "Relative")) == 2)
+    page.wait_for(lambda: len(page.elements(driver, "image-card img")) == 2)
+    page.wait_for(lambda: len(page.elements(driver, "histogram-card g.histogram path")) == 2 * 6)
+    time.sleep(3)  # what moves comes to rest
+
+
+def texts(driver, selector, text):
+    return [element for element in page.elements(driver, selector) if text in element.text]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])

@@ -1,0 +1,15 @@
+"""Random small models on random data: `measure` and a fit count what the oracle counts, and do no harm.
+
+`pytest tests/integration/test_fuzz.py --hypothesis-profile=long` runs 300 cases, other ones each time.
+"""
+
+import pytest
+from fuzz_checks import LONG, exact, measured, run, trained, unharmed
+from hypothesis import settings
+
+CASES = LONG.max_examples if settings.default.max_examples == LONG.max_examples else 16
+
+
+@pytest.mark.parametrize(("check", "share"), [(measured, 1), (trained, 2), (unharmed, 4), (exact, 4)])
+def test_random_models(check, share, record_property):
+    run(check, max(1, CASES // share), record_property)

@@ -1,0 +1,151 @@
+"""Reports leave the program as JSON, CSV and data frames, and come back whole or not at all."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from report_strategies import reports
+
+from relu_probe import LayerReport, Report, measure
+from relu_probe.report.export import COLUMNS, write_csv, write_json
+
+
+def report():
+    odd = LayerReport(4, 8, [0, 3, 8], [0, 0, 2], [True, False, False], [math.nan, math.inf, 2.5], [-1, 3, 9])
+    return Report({"odd": odd, "plain": LayerReport(4, 4, [1]), "unseen": LayerReport(0, 0, [0])}, 2, "train", "why")
+
+
+def test_a_file_of_strict_json_comes_back_equal(tmp_path):
+    write_json(report(), tmp_path / "r.json")
+    text = (tmp_path / "r.json").read_text()
+    loaded = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert loaded["schema"] == 1
+    assert Report.from_dict(loaded) == report()
+    sums = Report.from_dict(loaded)["odd"].activation_sum
+    assert math.isnan(sums[0])
+    assert sums[1:].tolist() == [math.inf, 2.5]
+
+
+@given(reports, reports)
+def test_shards_add_up_after_loading(a, b):
+    loaded = [Report.from_dict(json.loads(json.dumps(part.to_dict(), allow_nan=False))) for part in (a, b)]
+    assert sum(loaded, Report.empty()) == a + b
+
+
+def test_shards_of_real_data_add_up_to_the_whole(digits_like):
+    x, y = digits_like
+    model = tf.keras.Sequential(
+        [tf.keras.Input((8,)), tf.keras.layers.Dense(6, "relu"), tf.keras.layers.Dense(3, "softmax")]
+    )
+    model.compile("sgd", "categorical_crossentropy")
+    shards = [json.dumps(measure(model, (x[part], y[part])).to_dict()) for part in (slice(0, 40), slice(40, None))]
+    first, second = (Report.from_dict(json.loads(shard)) for shard in shards)
+    assert first + second == measure(model, (x, y))
+    assert first != measure(model, (x, y))
+
+
+GOOD = report().to_dict()
+ODD = GOOD["layers"]["odd"]
+
+
+def damaged(**changes):
+    return {**GOOD, "layers": {"odd": {**ODD, **changes}}}
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (None, "found 'NoneType'; expected what Report.to_dict() gives, with schema 1. Write the report again"),
+        ({}, "found 'no schema'; expected what Report.to_dict() gives, with schema 1."),
+        ({**GOOD, "schema": 2}, "found 2; expected what Report.to_dict() gives, with schema 1."),
+        ({"schema": 1}, "the report lacks layers; expected the fields layers, epoch, source, incomplete."),
+        ({**GOOD, "rank": 0}, "the report has unknown 'rank'; expected the fields layers, epoch, source, incomplete."),
+        ({**GOOD, "layers": []}, "layers of the report is []; expected a mapping of names to layers."),
+        ({**GOOD, "epoch": 1.5}, "epoch of the report is 1.5; expected a whole number or null."),
+        ({**GOOD, "epoch": True}, "epoch of the report is True; expected a whole number or null."),
+        ({**GOOD, "source": 3}, "source of the report is 3; expected a string."),
+        ({**GOOD, "layers": {"a": 3}}, "layer 'a' is 3 (int); expected a mapping, as to_dict() gives."),
+        ({**GOOD, "layers": {"a": {}}}, "layer 'a' lacks samples, positions, active; expected the fields samples,"),
+        (damaged(frozen=1), "frozen of layer 'odd' is 1; expected true or false."),
+        (damaged(samples=-1), "layer 'odd' is damaged: samples is -1; expected a whole number >= 0."),
+        (damaged(positions=8.5), "layer 'odd' is damaged: positions is 8.5; expected a whole number >= 0."),
+        (damaged(samples=math.inf), "layer 'odd' is damaged: samples is inf; expected a whole number >= 0."),
+        (damaged(samples="4"), "layer 'odd' is damaged: samples is '4'; expected a whole number >= 0."),
+        (damaged(active=[0, 1.5, 2]), "active is [0, 1.5, 2]; expected one value of type int64 a neuron."),
+        (damaged(active=["0", "1", "2"]), "expected one value of type int64 a neuron."),
+        (damaged(active=None), "active is None; expected one value of type int64 a neuron."),
+        (damaged(active=[0, 10**30, 2]), "expected one value of type int64 a neuron."),
+        (damaged(active=[[0], [1, 2]]), "active is [[0], [1, 2]]; expected one value of type int64 a neuron."),
+        (
+            damaged(active=[0, 3, 9]),
+            "active > positions at neuron 2; expected 0 <= with_gradient <= active <= positions",
+        ),
+        (damaged(nan=[2, 0, 0]), "nan is [2, 0, 0]; expected one value of type bool a neuron."),
+        (damaged(activation_sum=["x", 1, 2]), "activation_sum is ['x', 1, 2]; expected one value of type float64"),
+        (damaged(last_active=[1]), "last_active has shape (1,); expected one value a neuron"),
+    ],
+)
+def test_what_is_damaged_is_refused(data, text):
+    with pytest.raises(ValueError, match=re.escape(text)):
+        Report.from_dict(data)
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*GOOD, *ODD]), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(sorted(GOOD)), st.sampled_from(sorted(ODD)), junk)
+def test_junk_gives_a_report_or_a_value_error(top, field, value):
+    for data in (value, {**GOOD, top: value}, {**GOOD, "layers": {"a": value}}, damaged(**{field: value})):
+        if (why := refusal(data)) is not None:
+            assert "expected" in why
+
+
+def refusal(data):
+    try:
+        assert isinstance(Report.from_dict(data), Report)
+    except ValueError as error:
+        return str(error)
+
+
+def test_a_frame_has_one_row_a_neuron():
+    frame = report().to_frame()
+    assert frame.shape == (5, len(COLUMNS))
+    assert frame["layer"].tolist() == ["odd"] * 3 + ["plain", "unseen"]
+    assert frame["neuron"].tolist() == [0, 1, 2, 0, 0]
+    assert frame["epoch"].tolist() == [2] * 5
+    odd = frame[frame["layer"] == "odd"]
+    for name in ("active", "with_gradient", "activation_rate", "gradient_rate", "dead", "blocked", "zero_gradient"):
+        np.testing.assert_array_equal(odd[name].to_numpy(), getattr(report()["odd"], name), name)
+    assert frame["with_gradient"].isna().tolist() == [False] * 3 + [True] * 2
+    assert frame["activation_rate"].isna().tolist() == [False] * 4 + [True]
+    assert odd["active"].tolist() != frame["active"].tolist()[-3:]  # the comparison can fail
+
+
+def test_frames_of_epochs_can_be_joined():
+    frames = pd.concat([report().to_frame(), Report({"odd": report()["odd"]}, 3).to_frame()])
+    assert frames.groupby("epoch")["dead"].sum().to_dict() == {2: 0, 3: 0}
+    assert Report.empty().to_frame().columns.tolist() == list(COLUMNS)
+
+
+def test_the_csv_file_reads_as_the_frame(tmp_path):
+    write_csv(report(), tmp_path / "r.csv")
+    types = {name: "float" if dtype == "Float64" else dtype for name, dtype in COLUMNS.items()}
+    read = pd.read_csv(tmp_path / "r.csv", dtype=types)
+    pd.testing.assert_frame_equal(read, report().to_frame().astype(types))
+
+
+def test_without_pandas_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pandas", None)
+    text = "to_frame() needs pandas, which is not installed; pip install 'relu_probe[pandas]'."
+    with pytest.raises(ImportError, match=re.escape(text)):
+        report().to_frame()

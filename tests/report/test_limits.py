@@ -1,0 +1,172 @@
+"""`Report.assert_alive`: what passes, what fails, and in which words."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_strategies import reports
+
+from relu_probe import LayerReport, Report
+
+fractions = st.floats(0, 1) | st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
+
+
+def passes(report, **limits):
+    try:
+        return report.assert_alive(**limits) is report
+    except AssertionError:
+        return False
+
+
+def worst(report, mask_of):
+    """The slow, obvious one: the largest share of neurons of a layer that are not shown to be well."""
+    shares = []
+    for layer in report.layers.values():
+        bad = [mask_of(layer)[i] or (layer.nan[i] and layer.active[i] == 0) for i in range(layer.neurons)]
+        shares.append(sum(map(bool, bad)) / layer.neurons)
+    return max(shares)
+
+
+def measured(report):
+    return bool(report.layers) and all(layer.measured for layer in report.layers.values())
+
+
+@given(reports, fractions)
+def test_it_passes_exactly_where_no_layer_is_above_the_limit(report, limit):
+    expected = measured(report) and worst(report, lambda layer: layer.dead) <= limit
+    assert passes(report, max_dead=limit) == expected
+
+
+@given(reports, fractions)
+def test_a_limit_on_gradients_passes_exactly_where_no_layer_is_above_it(report, limit):
+    with_gradients = all(layer.with_gradient is not None for layer in report.layers.values())
+    if measured(report) and with_gradients:
+        expected = worst(report, lambda layer: layer.zero_gradient) <= limit
+        assert passes(report, max_dead=None, max_zero_gradient=limit) == expected
+
+
+@given(reports, fractions, fractions)
+def test_a_looser_limit_never_fails_what_a_tighter_one_passes(report, a, b):
+    if passes(report, max_dead=min(a, b)):
+        assert passes(report, max_dead=max(a, b))
+
+
+def small_dead_layer():
+    """1 of 8 neurons of `large` is dead, and the one neuron of `small`: 2 of 9 together."""
+    large = LayerReport(1437, 1437, [0, *[9] * 7], [0, 0, *[9] * 6])
+    return Report({"large": large, "small": LayerReport(1437, 1437, [0], [0])}, source="measure")
+
+
+def test_the_limit_holds_for_each_layer_not_for_the_model():
+    report = small_dead_layer()
+    assert report.dead_fraction < 0.5  # the saboteur: pooled, the dead layer would pass
+    assert not passes(report, max_dead=0.5)
+    assert passes(report, max_dead=0.5, layers="large")
+
+
+def test_the_text_shows_limit_layers_neurons_and_n():
+    with pytest.raises(AssertionError) as error:
+        small_dead_layer().assert_alive(max_dead=0.05, max_zero_gradient=0.2)
+    first, *others = str(error.value).splitlines()
+    assert first == (
+        "2 of 2 layers above a limit. small: 1 of 1 neurons dead (100.0%, max_dead=0.05) on 1,437 samples; neurons 0"
+    )
+    assert others[:4] == [
+        "small: 1 of 1 neurons without gradient (100.0%, max_zero_gradient=0.2) on 1,437 samples; neurons 0",
+        "large: 2 of 8 neurons without gradient (25.0%, max_zero_gradient=0.2) on 1,437 samples; neurons 0, 1",
+        "large: 1 of 8 neurons dead (12.5%, max_dead=0.05) on 1,437 samples; neurons 0",
+        "",
+    ]
+    assert "\n".join(others[4:]) == str(small_dead_layer())
+
+
+def test_only_the_offending_layers_are_rows():
+    with pytest.raises(AssertionError) as error:
+        small_dead_layer().assert_alive(max_dead=0.2)
+    assert str(error.value).startswith("1 of 2 layers above a limit. small: ")
+    assert "large" not in str(error.value)
+
+
+def test_the_first_ten_neurons_are_named():
+    report = Report({"a": LayerReport(5, 5, [5, *[0] * 11])})
+    with pytest.raises(AssertionError, match=r"neurons 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, \.\.\.\n"):
+        report.assert_alive()
+
+
+def test_what_saw_no_sample_never_passes():
+    fix = (
+        "(0 samples), so nothing is known of the neurons; expected at least 1 sample in each layer. Measure on data that "
+        "reaches them, or name the other layers in layers=."
+    )
+    unseen = LayerReport(0, 0, [0, 0])
+    for report, text in [
+        (Report.empty(), f"not measured: the report has no layers {fix}"),
+        (Report({"a": unseen}), f"not measured: a {fix}"),
+        (Report({"a": unseen, "b": LayerReport(1, 1, [1])}), f"not measured: a {fix}"),
+    ]:
+        with pytest.raises(AssertionError, match=re.escape(text)):
+            report.assert_alive(max_dead=1.0)
+    assert passes(report, layers="b")
+
+
+def test_nan_is_no_life():
+    """A neuron that gave nothing but NaN is not dead, and not shown to be alive."""
+    report = Report({"a": LayerReport(4, 4, [0, 0, 4, 3], nan=[False, True, False, True])})
+    assert report.dead_fraction == 0.25
+    with pytest.raises(
+        AssertionError, match=re.escape("a: 2 of 4 neurons dead or NaN (1) (50.0%, max_dead=0.25) on 4")
+    ):
+        report.assert_alive(max_dead=0.25)
+    assert passes(report, max_dead=0.5)
+
+
+def test_gradients_that_are_not_there_are_no_pass():
+    text = (
+        "max_zero_gradient=0.1 needs gradients, and the report has none of a; expected a report of a compiled model on "
+        "(x, y). Compile the model and pass labels, name the other layers in layers=, or leave max_zero_gradient out."
+    )
+    without, with_gradients = LayerReport(2, 2, [1]), LayerReport(2, 2, [1], [1])
+    frozen = LayerReport(2, 2, [1], frozen=True)
+    for layers in ({"a": without}, {"a": without, "b": with_gradients}, {"a": frozen}):
+        with pytest.raises(ValueError, match=re.escape(text)):
+            Report(layers).assert_alive(max_zero_gradient=0.1)
+    assert passes(Report({"a": frozen, "b": with_gradients}), max_zero_gradient=0.1)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, 5, float("nan"), "0.5", True, [0.1]])
+@pytest.mark.parametrize("name", ["max_dead", "max_zero_gradient"])
+def test_limits_outside_0_to_1_are_refused(name, value):
+    text = f"{name} is {value!r}; expected a fraction from 0 to 1, for example 0.05 for 5 %."
+    with pytest.raises(ValueError, match=re.escape(text)):
+        small_dead_layer().assert_alive(**{name: value})
+
+
+def test_numbers_of_numpy_are_limits():
+    assert passes(small_dead_layer(), max_dead=np.float32(1.0), max_zero_gradient=np.int64(1))
+
+
+def test_no_limit_at_all_is_refused():
+    text = "max_dead and max_zero_gradient are both None; expected a limit. Pass max_dead=0.0 or more."
+    with pytest.raises(ValueError, match=re.escape(text)):
+        small_dead_layer().assert_alive(max_dead=None)
+
+
+@pytest.mark.parametrize(
+    ("layers", "kind", "text"),
+    [
+        ("lrge", ValueError, "layers='lrge' matches no layer of the report; expected names or globs of large, small."),
+        ([], ValueError, "layers=[] asks for no layer; expected names or globs of large, small."),
+        ([3], TypeError, "layers has 3 (int); expected names or globs of large, small."),
+    ],
+)
+def test_layers_that_do_not_match(layers, kind, text):
+    with pytest.raises(kind, match=re.escape(text)):
+        small_dead_layer().assert_alive(layers=layers)
+
+
+@pytest.mark.parametrize("layers", ["la*", ["large"], ("l*e", "large")])
+def test_layers_by_name_and_glob(layers):
+    assert passes(small_dead_layer(), max_dead=0.2, layers=layers)
+    assert not passes(small_dead_layer(), max_dead=0.2)

@@ -1,0 +1,150 @@
+"""The definitions and the laws of a report, as properties."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from report_strategies import NEURONS, layers, reports
+
+from relu_probe import LayerReport, Report
+
+
+@given(reports, reports, reports)
+def test_reports_add_up(a, b, c):
+    assert a + b == b + a
+    assert (a + b) + c == a + (b + c)
+    assert a + Report.empty() == a == Report.empty() + a
+
+
+@given(reports)
+def test_a_report_survives_json(report):
+    assert Report.from_dict(json.loads(json.dumps(report.to_dict()))) == report
+
+
+@given(layers())
+def test_the_masks_follow_the_definitions(layer):
+    for i in range(NEURONS):
+        dead = layer.positions > 0 and layer.active[i] == 0 and not layer.nan[i]
+        assert layer.dead[i] == dead
+        if layer.with_gradient is not None:
+            assert layer.blocked[i] == (layer.active[i] > 0 and layer.with_gradient[i] == 0)
+            assert layer.zero_gradient[i] == (dead or layer.blocked[i])
+    if layer.measured:
+        assert layer.dead_fraction == sum(map(bool, layer.dead)) / NEURONS
+        np.testing.assert_array_equal(layer.activation_rate, layer.active / layer.positions)
+    else:
+        assert np.isnan(layer.dead_fraction)
+        assert np.isnan(layer.activation_rate).all()
+
+
+def pooled():
+    """1 of 1 dead in a small layer, 0 of 3 in a large one, and a layer that saw nothing."""
+    small = LayerReport(2, 2, [0], [0])
+    large = LayerReport(2, 2, [1, 2, 2], [0, 2, 1])
+    return Report({"small": small, "large": large, "unseen": LayerReport(0, 0, [0, 0], [0, 0])})
+
+
+def test_fractions_pool_the_neurons_of_the_measured_layers():
+    assert pooled().dead_fraction == 1 / 4
+    assert pooled().zero_gradient_fraction == 2 / 4
+    assert pooled().samples == 2
+
+
+@pytest.mark.parametrize("mistake", ["mean of the layers", "unseen layers count"])
+def test_the_pooling_test_rejects(mistake):
+    layers = pooled().layers.values()
+    if mistake == "mean of the layers":
+        wrong = np.mean([layer.dead_fraction for layer in layers if layer.measured])
+    else:
+        wrong = sum(np.sum(layer.active == 0) for layer in layers) / sum(layer.neurons for layer in layers)
+    assert wrong != 1 / 4
+
+
+def test_an_empty_report_has_no_fractions():
+    assert np.isnan(Report.empty().dead_fraction)
+    assert np.isnan(Report.empty().zero_gradient_fraction)
+    assert Report.empty().samples == 0
+
+
+def test_nan_is_neither_active_nor_dead():
+    layer = LayerReport(3, 3, [0, 0], nan=[True, False])
+    assert layer.dead.tolist() == [False, True]
+    assert "NaN seen at 1 neurons of a: neither active nor dead." in str(Report({"a": layer}))
+
+
+def test_none_swallows_counts():
+    """Half a count would pass for a whole one."""
+    without, with_counts = LayerReport(1, 1, [1]), LayerReport(1, 1, [1], [1])
+    assert (without + with_counts).with_gradient is None
+    assert (with_counts + with_counts).with_gradient.tolist() == [2]
+
+
+def test_dormant_is_another_score_than_dead():
+    layer = LayerReport(4, 4, [4, 4, 0, 1], activation_sum=[100.0, 1.0, 0.0, 99.0])
+    assert layer.dormant(0.0).tolist() == [False, False, True, False]
+    assert layer.dormant(0.025).tolist() == [False, True, True, False]  # 1 <= 0.025 * 50
+    assert layer.dead.tolist() == [False, False, True, False]
+    with pytest.raises(ValueError, match=r"dormant\(tau\) needs the sums of the activations, and this report has none"):
+        LayerReport(1, 1, [1]).dormant(0.1)
+    with pytest.raises(ValueError, match="tau is -1; expected a number >= 0"):
+        layer.dormant(-1)
+
+
+def test_a_report_cannot_be_changed():
+    counts = np.array([1, 2])
+    report = Report({"a": LayerReport(2, 2, counts)})
+    counts[0] = 99
+    assert report["a"].active.tolist() == [1, 2]
+    with pytest.raises(ValueError, match="read-only"):
+        report["a"].active[0] = 5
+    with pytest.raises(TypeError):
+        report.layers["b"] = report["a"]
+    with pytest.raises(AttributeError):
+        report.epoch = 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            (2, 2, [3]),
+            "active > positions at neuron 0; expected 0 <= with_gradient <= active <= positions (positions is 2)",
+        ),
+        ((2, 2, [0, 1], [0, 2]), "with_gradient > active at neuron 1; expected 0 <= with_gradient <= active"),
+        ((2, 2, [-1]), "0 > active at neuron 0; expected 0 <= with_gradient <= active <= positions"),
+        ((2, 2, [1, 1], [1]), "with_gradient has shape (1,); expected one value a neuron, as `active` has: (2,)."),
+        ((2, 2, [[1]]), "active has shape (1, 1); expected one value a neuron"),
+    ],
+)
+def test_contradicting_counts_are_refused(arguments, text):
+    with pytest.raises(ValueError, match=re.escape(text)):
+        LayerReport(*arguments)
+
+
+def test_reports_of_other_models_do_not_add():
+    with pytest.raises(
+        ValueError, match="cannot add a layer of 1 neurons and one of 2; expected reports of the same model"
+    ):
+        LayerReport(1, 1, [1]) + LayerReport(1, 1, [1, 1])
+
+
+def test_an_unknown_layer_is_named():
+    with pytest.raises(KeyError, match="no layer 'x' in this report; its layers are small, large, unseen"):
+        pooled()["x"]
+
+
+def test_the_table_fits_80_columns_and_says_it_all():
+    wide = LayerReport(60_000, 60_000 * 784, np.arange(1000) * 1000, np.arange(1000) * 900)
+    report = Report({"dense": LayerReport(1437, 1437, [0, 3]), "[red]conv_with_quite_a_long_name": wide}, 4, "train")
+    table = str(report + pooled())
+    assert max(map(len, table.splitlines())) <= 80
+    for text in ("train, epoch 4", "60,000", "47,040,000", "1 50.0%", "not measured", "total", "[red]"):
+        assert text in table, text
+
+
+def test_a_row_says_frozen_where_no_gradient_flows():
+    frozen = LayerReport(2, 2, [1, 2], frozen=True)
+    assert "frozen" in str(Report({"a": frozen})).replace("'a'", "")
+    assert "frozen" not in str(Report({"a": LayerReport(2, 2, [1, 2])}))
