@@ -13,25 +13,25 @@ from relu_probe.diagnosis.nans import nan_line
 from relu_probe.measuring import data as data_module
 from relu_probe.measuring.measure import has_loss, measurer_of
 from relu_probe.measuring.train_step import (
-    OneShot,
+    CountedTrainFunction,
+    arm_next_step,
     begin_counting,
-    count_next_step,
-    count_no_step,
     counters_of_this_fit,
+    disarm,
     kept_counters,
     training_counters,
 )
-from relu_probe.report.history import History, Lives, history
-from relu_probe.report.limit_monitor import Guard
+from relu_probe.report.history import History, HistoryTracker, history
+from relu_probe.report.limit_monitor import LimitMonitor
 from relu_probe.report.limits import Limits
-from relu_probe.report.loss_jumps import Jump, Jumps, has_running_loss
+from relu_probe.report.loss_jumps import LossJump, LossJumpTracker, has_running_loss
 from relu_probe.report.report import Report
-from relu_probe.structure.layer_selection import Chosen
+from relu_probe.structure.layer_selection import LayerSelection
 from relu_probe.structure.support import check_model
 from relu_probe.tensorboard.summaries import Summaries
 from relu_probe.utils.callback_list import call_last, fit_under_way
 from relu_probe.utils.distributed import found_by_any, has_several_workers, is_chief
-from relu_probe.utils.error_policy import Faults
+from relu_probe.utils.error_policy import ErrorPolicy
 from relu_probe.utils.validation import check_arguments, check_names
 
 _AT_ONCE = 64  # steps whose losses are followed together: what runs between two steps finds a cold cache
@@ -59,7 +59,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         patience: the number of reports in a row in which a layer may be above its limit.
         on_limit: what happens then: "stop" ends the training after the epoch, "raise" fails it.
         keep: the newest so many of the reports stay in `.reports`, for long trainings; None keeps all. Pictures then
-            show those; dates of deaths (`.lives`, `diagnose`) still rest on all.
+            show those; dates of deaths (`.history`, `diagnose`) still rest on all.
 
     Raises:
         ValueError, TypeError: on a wrong argument at once; on a wrong model or wrong data before the first step.
@@ -98,37 +98,37 @@ class ReluProbe(tf.keras.callbacks.Callback):
         super().__init__()
         switches = {"strict": strict, "activation_sum": activation_sum, "images": images, "text": text}
         check_arguments(log_dir=log_dir, data=data, freq=freq, name=name, at_start=at_start, keep=keep, **switches)
-        self._guard = Guard(Limits(max_dead, max_zero_gradient), patience, on_limit)
+        self._guard = LimitMonitor(Limits(max_dead, max_zero_gradient), patience, on_limit)
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
         self.data, self.freq, self.name, self.layers = data, int(freq), name, layers
         self.strict, self.activation_sum, self.at_start = strict, activation_sum, at_start
         self.images, self.text, self.keep = images, text, keep
         self.reports: list[Report] = []
-        self._faults = Faults(strict)
+        self._faults = ErrorPolicy(strict)
         self._summaries: Summaries | None = None
-        self._chosen: Chosen  # for the time of a fit
+        self._chosen: LayerSelection  # for the time of a fit
         self._batches: Any = None
         self._measuring = False  # in this epoch
         self._last = False  # whether Keras calls `_count_step` after all other callbacks' hooks
         self._batch = 0  # of this epoch, the step it began with
         self._noted: list[tuple[int, int, Any]] = []  # the steps since the loss was last followed
-        self._shot: OneShot | None = None  # what counts the steps of this epoch
-        self._lives, self._jumps, self._running_loss = Lives(), Jumps(keep), False
-        self._dropped = Lives()  # of the reports that `keep` dropped
+        self._shot: CountedTrainFunction | None = None  # what counts the steps of this epoch
+        self._tracker, self._loss_jumps, self._running_loss = HistoryTracker(), LossJumpTracker(keep), False
+        self._dropped = HistoryTracker()  # of the reports that `keep` dropped
         self._uncounted = False  # whether training steps of this fit were taken without counting
         self._nan_said = False
 
     @property
-    def jumps(self) -> list[Jump]:
+    def loss_jumps(self) -> list[LossJump]:
         """Of each epoch the training step whose loss rose most above the loss so far.
 
         With `keep` those of the newest epochs, and the largest of the ones before.
         """
         self._follow_loss()
-        return self._jumps.found
+        return self._loss_jumps.found
 
     @property
-    def lives(self) -> History:
+    def history(self) -> History:
         """`history(probe.reports)`, in which nothing is forgotten of the reports that `keep` dropped."""
         return history(self.reports, after=self._dropped)
 
@@ -145,13 +145,13 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.reports, self._faults, self._measuring = [], self._no_faults(), False
-        self._lives, self._dropped = Lives(), Lives()
-        self._jumps, self._uncounted, self._nan_said = Jumps(self.keep), False, False
+        self._tracker, self._dropped = HistoryTracker(), HistoryTracker()
+        self._loss_jumps, self._uncounted, self._nan_said = LossJumpTracker(self.keep), False, False
         self._noted = []
         self._running_loss = has_running_loss(self.model)
         self._close()
         check_names(self.name, [c.name for c in getattr(fit_under_way(), "callbacks", []) if isinstance(c, ReluProbe)])
-        self._chosen = Chosen(self.layers, self.model)
+        self._chosen = LayerSelection(self.layers, self.model)
         if self.data is not None:
             self._batches = data_module.read(self.data)
             if self.model.built:
@@ -170,9 +170,9 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._measuring, self._shot = epoch % self.freq == 0, None
         self._count_late_layers()
         if self._measuring and self.data is None:
-            steps = self._jumps.steps if self._uncounted else None
+            steps = self._loss_jumps.steps if self._uncounted else None
             self._guarded("measuring", lambda: counters_of_this_fit(self.model).reset(steps))
-        self._jumps.begin_epoch()
+        self._loss_jumps.begin_epoch()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._batch = int(batch)  # tf_keras passes tensors
@@ -185,7 +185,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
             self._follow_loss()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        count_no_step(self.model)
+        disarm(self.model)
         self._shot = None  # it holds the model
         self._follow_loss()
         if self._measuring:
@@ -205,10 +205,10 @@ class ReluProbe(tf.keras.callbacks.Callback):
     # --- its parts ----------------------------------------------------------------------------------------------------
 
     def _count_step(self) -> None:
-        if self._shot is not None and self._shot.again():
+        if self._shot is not None and self._shot.rearm():
             return
         if self._measuring and self.data is None and not self._faults.switched_off("measuring"):
-            self._shot = count_next_step(self.model, not_all=self.freq > 1)
+            self._shot = arm_next_step(self.model, not_all=self.freq > 1)
 
     def _count_late_layers(self) -> None:
         """From the next epoch on: not before all probes of the fit have read the counters that do not know them."""
@@ -236,7 +236,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         done = int(batch) + (steps if batch == first and isinstance(steps, int) else 1)
         limit = (getattr(self, "params", None) or {}).get("steps")  # None where the hooks are called by hand
         done = done if limit is None else min(done, int(limit))
-        self._jumps.see(done, loss if self._running_loss else None)
+        self._loss_jumps.see(done, loss if self._running_loss else None)
 
     def _report_on(self, epoch: int) -> None:
         self._guarded("measuring", lambda: self._measure(epoch))
@@ -262,7 +262,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._chosen.missed = "; ".join(filter(None, (self._chosen.missed, missing)))
         report = report.select(self._chosen.keys)
         report = replace(report, epoch=epoch, source=self._source, incomplete=self._incomplete)
-        self.reports.append(self._lives.follow(report))
+        self.reports.append(self._tracker.follow(report))
         while self.keep is not None and len(self.reports) > self.keep:
             self._dropped.follow(self.reports.pop(0))
 
@@ -270,7 +270,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         """Before anything that may fail: a collective."""
         counters = counters_of_this_fit(self.model)
         report = Report(counters.read(self._chosen.keys, self.activation_sum))
-        counters.check(self._jumps.epoch_steps)
+        counters.check(self._loss_jumps.epoch_steps)
         return report
 
     def _log(self, epoch: int) -> None:
@@ -311,14 +311,16 @@ class ReluProbe(tf.keras.callbacks.Callback):
     def _expects_gradients(self) -> bool:
         return self.data is None or (self._batches.labelled and has_loss(self.model))
 
-    def _no_faults(self) -> Faults:
+    def _no_faults(self) -> ErrorPolicy:
         """Of several workers each waits for all others: one that has a fault goes on with them, or ends.
 
         The counters are counted and read on, step by step the same collectives. A pass over data cannot be resumed: its
         error passes, and TensorFlow ends the others.
         """
         shared = ["measuring"] if has_several_workers(self.model.distribute_strategy) else []
-        return Faults(self.strict, lasting=shared) if self.data is None else Faults(self.strict, passing=shared)
+        return (
+            ErrorPolicy(self.strict, lasting=shared) if self.data is None else ErrorPolicy(self.strict, passing=shared)
+        )
 
     def _guarded(self, part: str, work: Callable[[], None]) -> None:
         """Run-time errors never stop a fit: one warning, the part is switched off, and the report says so."""

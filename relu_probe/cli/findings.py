@@ -1,4 +1,4 @@
-"""What follows from training a model with several bias initialisers? Numbers in, a table and words out."""
+"""What follows from training a model with several bias initialisers? TotalsLayout in, a table and words out."""
 
 from collections.abc import Callable, Mapping
 from math import sqrt

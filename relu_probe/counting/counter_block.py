@@ -10,21 +10,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.counting.deferred_nan import Hunted, found
+from relu_probe.counting.deferred_nan import DeferredNanCounts, found
 from relu_probe.counting.kernels import joined, on_gpu
-from relu_probe.counting.layer_counts import Sums
+from relu_probe.counting.layer_counts import LayerIncrements
 from relu_probe.counting.step_counter import Clock, at
-from relu_probe.counting.step_totals import Numbers
+from relu_probe.counting.step_totals import TotalsLayout
 
 _INDEXED = 2048  # neurons up to which what is active is dated by its index
 
 
-class Kind(NamedTuple):
+class BlockKey(NamedTuple):
     """What layers must share that are added to one block."""
 
     keys: tuple[str, ...]
     neurons: tuple[int, ...]
-    numbers: Numbers
+    numbers: TotalsLayout
     # NaN are kept apart, and touched only where there are any. A million neurons cost 20 MB more else, at the peak; of few
     # neurons it is the number of operations that costs.
     apart: bool
@@ -32,11 +32,11 @@ class Kind(NamedTuple):
     indexed: bool
 
     @classmethod
-    def of(cls, layers: list[Sums], replicas: int, xla: bool | None) -> "Kind":
+    def of(cls, layers: list[LayerIncrements], replicas: int, xla: bool | None) -> "BlockKey":
         keys, neurons = (tuple(sum((getattr(s, name) for s in layers), ())) for name in ("keys", "neurons"))
-        apart = all(isinstance(s.counts, Hunted) for s in layers)
+        apart = all(isinstance(s.counts, DeferredNanCounts) for s in layers)
         indexed = xla is False and replicas == 1 and not apart and sum(neurons) <= _INDEXED and not on_gpu()
-        return cls(keys, neurons, Numbers.of(layers), apart, indexed)
+        return cls(keys, neurons, TotalsLayout.of(layers), apart, indexed)
 
 
 class Block:
@@ -50,7 +50,7 @@ class Block:
         activation_sum: keep the sums of the activations too.
     """
 
-    def __init__(self, strategy: Any, kind: Kind, *, dated: bool, steps: int, activation_sum: bool) -> None:
+    def __init__(self, strategy: Any, kind: BlockKey, *, dated: bool, steps: int, activation_sum: bool) -> None:
         self.kind, self.ends = kind, np.cumsum(kind.neurons)
         self.replicas = strategy.num_replicas_in_sync
         total = self.ends[-1]
@@ -69,7 +69,7 @@ class Block:
     def all(self) -> list[Any]:
         return [self.counts, self.nan, self.meta, self.last, self.sums]
 
-    def add(self, layers: list[Sums], clock: Clock | None, batch: list[tf.Tensor] | None) -> None:
+    def add(self, layers: list[LayerIncrements], clock: Clock | None, batch: list[tf.Tensor] | None) -> None:
         """Few large operations rather than many small ones: on small models it is their number that costs.
 
         Args:
@@ -128,10 +128,10 @@ class Block:
             for i, (a, b) in enumerate(zip(starts, ends))
         ]
 
-    def _counts(self, layers: list[Sums]) -> tf.Tensor:
+    def _counts(self, layers: list[LayerIncrements]) -> tf.Tensor:
         """Of all layers side by side, as `self.counts` has them; the hunted ones are the first."""
-        parts = [layer.counts for layer in layers if not isinstance(layer.counts, Hunted)]
-        if hunted := [layer.counts for layer in layers if isinstance(layer.counts, Hunted)]:
+        parts = [layer.counts for layer in layers if not isinstance(layer.counts, DeferredNanCounts)]
+        if hunted := [layer.counts for layer in layers if isinstance(layer.counts, DeferredNanCounts)]:
             parts.insert(0, found(hunted, self.nan if self.nan.shape[0] else None))
         return joined(parts, 1)
 

@@ -16,11 +16,11 @@ import numpy as np
 import tensorflow as tf
 
 from relu_probe.counting.concat_layers import side_by_side
-from relu_probe.counting.counter_block import Block, Counted, Kind, variables
-from relu_probe.counting.deferred_nan import Hunted
+from relu_probe.counting.counter_block import Block, BlockKey, Counted, variables
+from relu_probe.counting.deferred_nan import DeferredNanCounts
 from relu_probe.counting.kernels import EXACT
-from relu_probe.counting.layer_counts import Sums, batch_size, wanted
-from relu_probe.counting.passes import Backward, Forward
+from relu_probe.counting.layer_counts import LayerIncrements, batch_size, drop_unused_backward_passes
+from relu_probe.counting.passes import BackwardPass, ForwardPass
 from relu_probe.counting.step_counter import Clock, at
 from relu_probe.report.layer_report import LayerReport
 from relu_probe.structure.relu_layers import ReluLayer
@@ -60,7 +60,7 @@ class Counters:
         self.detach: list[Callable[[], None]] = []
         self._model = weakref.ref(model)
         self._widths: dict[str, int] = {}
-        self._blocks: dict[Kind, Block] = {}
+        self._blocks: dict[BlockKey, Block] = {}
         self._local = threading.local()  # each replica of a MirroredStrategy traces in a thread of its own
         self._lock = threading.RLock()
         self._dated = steps
@@ -89,7 +89,7 @@ class Counters:
             self._local.gathered = None
         try:
             with tf.name_scope("relu_probe"):
-                tallies = gathered if self.measuring else wanted(gathered, self._local.graph)
+                tallies = gathered if self.measuring else drop_unused_backward_passes(gathered, self._local.graph)
                 self._add(tallies, batch_size(data), _tensors(data))
         except Exception as error:  # a count never stops a training; who reads the counters is told
             self.failure = error
@@ -114,7 +114,7 @@ class Counters:
         """Whether no training could use a gradient here. A measurement asks for it all the same."""
         return not self.measuring and is_frozen(relu.layer, self._model())
 
-    def record(self, tally: Forward | Backward) -> None:
+    def record(self, tally: ForwardPass | BackwardPass) -> None:
         (key,), neurons = tally.keys, tally.neurons[0]
         if (width := self._widths.setdefault(key, neurons)) != neurons:
             self._leave_out([key], f"called with {width} and with {neurons} neurons, expected one ReLU layer for each")
@@ -127,7 +127,7 @@ class Counters:
                 self._add([tally])
 
     def _add(
-        self, tallies: list[Forward | Backward], samples: Any = None, batch: list[tf.Tensor] | None = None
+        self, tallies: list[ForwardPass | BackwardPass], samples: Any = None, batch: list[tf.Tensor] | None = None
     ) -> None:
         """
         Args:
@@ -141,15 +141,15 @@ class Counters:
         # A call in another graph than the step's may be in a function that the user has XLA compile.
         xla = self.jit if gathered else None
         sums = [one for group in groups if (one := self._sums(group, samples, xla)) is not None]
-        sums.sort(key=lambda layers: not isinstance(layers.counts, Hunted))
+        sums.sort(key=lambda layers: not isinstance(layers.counts, DeferredNanCounts))
         if sums:
-            block = self._block(Kind.of(sums, self.strategy.num_replicas_in_sync, xla))
+            block = self._block(BlockKey.of(sums, self.strategy.num_replicas_in_sync, xla))
             block.add(sums, self._clock_of(block if gathered else None), batch)
         elif batch is not None and (clock := self._clock_of(None)):
             with tf.control_dependencies(batch):
                 clock.tick()
 
-    def _block(self, kind: Kind) -> Block:
+    def _block(self, kind: BlockKey) -> Block:
         with self._lock:
             if kind not in self._blocks:
                 self._blocks[kind] = Block(
@@ -169,9 +169,9 @@ class Counters:
                     self._clock = Clock(variable, 1)
         return self._clock
 
-    def _sums(self, group: list[Forward | Backward], samples: Any, xla: bool | None) -> Sums | None:
+    def _sums(self, group: list[ForwardPass | BackwardPass], samples: Any, xla: bool | None) -> LayerIncrements | None:
         try:
-            return Sums.of(group, samples, xla=xla, sums=self.activation_sum)
+            return LayerIncrements.of(group, samples, xla=xla, sums=self.activation_sum)
         except Exception as error:  # the other layers are counted all the same
             self._leave_out(group[0].keys, reason(error))
             return None

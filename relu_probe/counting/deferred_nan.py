@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from relu_probe.counting.kernels import WIDE, alike, joined, on_gpu, vector
-from relu_probe.counting.passes import Call, Forward, masks_of, nan_mask
+from relu_probe.counting.passes import ForwardPass, LayerCall, masks_of, nan_mask
 from relu_probe.counting.pooling import by_windows
 
 
-class Hunted(NamedTuple):
+class DeferredNanCounts(NamedTuple):
     """The counts of one layer, right where no mark is NaN; vectors over the neurons."""
 
     active: tf.Tensor
@@ -20,10 +20,10 @@ class Hunted(NamedTuple):
     marks: list[tf.Tensor]  # vectors: a NaN in the layer makes a NaN in one of them
     exact: Callable[[], tf.Tensor]  # (3, neurons), with the NaN
 
-    def __add__(self, other: "Hunted") -> "Hunted":  # type: ignore[override]  # no tuple is wanted
+    def __add__(self, other: "DeferredNanCounts") -> "DeferredNanCounts":  # type: ignore[override]  # no tuple is wanted
         """Of two calls."""
         active, with_gradient = (tf.cast(a, tf.int64) + tf.cast(b, tf.int64) for a, b in zip(self[:2], other[:2]))
-        return Hunted(
+        return DeferredNanCounts(
             active,
             with_gradient,
             self.marks + other.marks,
@@ -31,18 +31,18 @@ class Hunted(NamedTuple):
         )
 
 
-def may_hunt(neurons: tuple[int, ...], rank: int, xla: bool | None) -> bool:
+def can_defer_nan(neurons: tuple[int, ...], rank: int, xla: bool | None) -> bool:
     """Not where a choice would wait for a value."""
     large = rank > 2 or max(neurons) >= WIDE
     return large and xla is False and not tf.executing_eagerly() and not on_gpu()
 
 
-def hunted(calls: list[Call], axis: int) -> Hunted:
+def hunted(calls: list[LayerCall], axis: int) -> DeferredNanCounts:
     """Of one layer, called at least once."""
-    return reduce(Hunted.__add__, [_by_masks(call, axis) for call in calls])
+    return reduce(DeferredNanCounts.__add__, [_by_masks(call, axis) for call in calls])
 
 
-def found(layers: list[Hunted], nan: tf.Variable | None = None) -> tf.Tensor:
+def found(layers: list[DeferredNanCounts], nan: tf.Variable | None = None) -> tf.Tensor:
     """`(3, neurons)` of the layers side by side, int32; without the NaN where they go into `nan` at once."""
     active, with_gradient = (joined([layer[i] for layer in layers]) for i in (0, 1))
     marks = joined([tf.cast(mark, tf.float32) for layer in layers for mark in layer.marks])
@@ -60,7 +60,7 @@ def found(layers: list[Hunted], nan: tf.Variable | None = None) -> tf.Tensor:
     return tf.cond(tf.math.is_nan(tf.reduce_sum(marks)), exact, quick)
 
 
-def _by_masks(call: Call, axis: int) -> Hunted:
+def _by_masks(call: LayerCall, axis: int) -> DeferredNanCounts:
     windows = by_windows(call)
     fires, flows = masks_of(call) if windows is None else (masks_of(call[:1])[0], windows)
     active, with_gradient = (
@@ -72,10 +72,10 @@ def _by_masks(call: Call, axis: int) -> Hunted:
         gradients = with_gradient if windows is None else vector(masks_of(call)[1], axis)
         return tf.stack(alike(active, gradients, vector(nan_mask(call), axis)))
 
-    return Hunted(active, with_gradient, [_nan_mark(t) for t in call if isinstance(t, Forward)], exact)
+    return DeferredNanCounts(active, with_gradient, [_nan_mark(t) for t in call if isinstance(t, ForwardPass)], exact)
 
 
-def _nan_mark(forward: Forward) -> tf.Tensor:
+def _nan_mark(forward: ForwardPass) -> tf.Tensor:
     """`(1,)`: NaN where there may be a NaN in what the layer gave. (No sum of squares is inf - inf.) A convolution cannot give
     one where the squares of its inputs and weights have a finite sum, by Cauchy and Schwarz; its inputs may be the fewer."""
     if small := _inputs_of_convolution(forward.source):

@@ -7,20 +7,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.counting.deferred_nan import Hunted, hunted, may_hunt
+from relu_probe.counting.deferred_nan import DeferredNanCounts, can_defer_nan, hunted
 from relu_probe.counting.kernels import most, total
-from relu_probe.counting.passes import Backward, Forward, call_counts
+from relu_probe.counting.passes import BackwardPass, ForwardPass, call_counts
 from relu_probe.counting.rows import rows
 
 _CALLS = ("If", "StatelessIf", "While", "StatelessWhile", "PartitionedCall", "Case", "StatelessCase")
 
 
-class Sums(NamedTuple):
+class LayerIncrements(NamedTuple):
     """The tallies of one layer, or of several side by side, added up; vectors over the neurons of them all."""
 
     keys: tuple[str, ...]
     neurons: tuple[int, ...]
-    counts: tf.Tensor | Hunted  # (3, neurons): active, with gradient, NaN
+    counts: tf.Tensor | DeferredNanCounts  # (3, neurons): active, with gradient, NaN
     activation_sum: Any  # float64, None where it was not asked for
     positions: Any
     samples: Any
@@ -31,13 +31,13 @@ class Sums(NamedTuple):
     @classmethod
     def of(
         cls,
-        tallies: list[Forward | Backward],
+        tallies: list[ForwardPass | BackwardPass],
         samples: Any = None,
         *,
         xla: bool | None = None,
         sums: bool = False,
-    ) -> "Sums":
-        forward = [t for t in tallies if isinstance(t, Forward)]
+    ) -> "LayerIncrements":
+        forward = [t for t in tallies if isinstance(t, ForwardPass)]
         keys, neurons, relu, output, *_ = tallies[0]
         if not output.dtype.is_floating:
             raise ValueError(f"its output is {output.dtype.name}, expected a floating type")
@@ -46,7 +46,7 @@ class Sums(NamedTuple):
             [u for u in tallies if u.output is output] for output in {id(t.output): t.output for t in tallies}.values()
         ]
         with tf.device(output.device):  # where the user placed the layer
-            if forward and may_hunt(neurons, output.shape.rank, xla):
+            if forward and can_defer_nan(neurons, output.shape.rank, xla):
                 counts: Any = hunted(calls, axis)
             else:
                 counts = _sum([call_counts(call, axis, xla) for call in calls], tf.int64)
@@ -69,7 +69,9 @@ class Sums(NamedTuple):
             )
 
 
-def wanted(tallies: list[Forward | Backward], graph: Any) -> list[Forward | Backward]:
+def drop_unused_backward_passes(
+    tallies: list[ForwardPass | BackwardPass], graph: Any
+) -> list[ForwardPass | BackwardPass]:
     """Without the backward passes whose gradient nobody uses.
 
     A tape walks through frozen layers too, and TensorFlow then prunes what leads nowhere; counting it would keep it
@@ -78,7 +80,7 @@ def wanted(tallies: list[Forward | Backward], graph: Any) -> list[Forward | Back
     if graph is None:
         return tallies
     nowhere: set[int] = set()
-    return [t for t in tallies if isinstance(t, Forward) or _leads_somewhere(t.gradient, nowhere)]
+    return [t for t in tallies if isinstance(t, ForwardPass) or _leads_somewhere(t.gradient, nowhere)]
 
 
 def _leads_somewhere(tensor: tf.Tensor, nowhere: set[int]) -> bool:

@@ -5,13 +5,13 @@ that windows can be counted instead, of images four times fewer. Not where there
 import tensorflow as tf
 
 from relu_probe.counting.kernels import Mask
-from relu_probe.counting.passes import Backward, Call, Forward
+from relu_probe.counting.passes import BackwardPass, ForwardPass, LayerCall
 
 
-def by_windows(call: Call) -> Mask | None:
+def by_windows(call: LayerCall) -> Mask | None:
     """Where a gradient arrives at a ReLU, window by window; None unless all of it comes from such a pooling."""
     forward, *backward = call
-    if not (isinstance(forward, Forward) and len(backward) == 1 and isinstance(backward[0], Backward)):
+    if not (isinstance(forward, ForwardPass) and len(backward) == 1 and isinstance(backward[0], BackwardPass)):
         return None
     grad = _origin(backward[0].gradient).op
     plain = forward.relu.ceiling is None and not backward[0].call

@@ -12,10 +12,10 @@ from typing import Any
 import tensorflow as tf
 
 from relu_probe.counting.counters import Counters
-from relu_probe.counting.passes import Backward, Forward
+from relu_probe.counting.passes import BackwardPass, ForwardPass
 from relu_probe.structure.relu_layers import ReluLayer
 from relu_probe.structure.support import is_loop_or_branch
-from relu_probe.utils.instance_patch import put
+from relu_probe.utils.instance_patch import patch_instance
 from relu_probe.utils.tensorflow_private import forget_with
 
 _MARK = "_relu_probe_original"  # on our own wrapper function: the call that it wraps
@@ -71,7 +71,7 @@ class Probe:
 
         @tf.custom_gradient
         def identity(a: tf.Tensor) -> Any:
-            self.counters.record(Forward(keys, neurons, self.relu, a, a if source is output else source))
+            self.counters.record(ForwardPass(keys, neurons, self.relu, a, a if source is output else source))
             call: list[tf.Tensor] = []  # of this call, the positions already counted with a gradient
 
             def backward(gradient: Any) -> Any:
@@ -79,7 +79,7 @@ class Probe:
                 try:
                     self._check_backward(a)
                     if not (self.counters.is_frozen(self.relu) or _is_vectorized()):  # a Jacobian's rows are no loss's
-                        self.counters.record(Backward(keys, neurons, self.relu, a, passed, call))
+                        self.counters.record(BackwardPass(keys, neurons, self.relu, a, passed, call))
                 except Exception as error:
                     self.counters.failure = error
                 return passed
@@ -122,7 +122,7 @@ def _attach(relu: ReluLayer, counters: Counters) -> Callable[[], None]:
         return probe(call(*args, **kwargs))
 
     setattr(counted, _MARK, call)
-    return put(layer, name, counted)
+    return patch_instance(layer, name, counted)
 
 
 def _is_vectorized() -> bool:

@@ -6,10 +6,10 @@ import numpy as np
 import tensorflow as tf
 
 from relu_probe.counting.kernels import EXACT
-from relu_probe.counting.layer_counts import Sums
+from relu_probe.counting.layer_counts import LayerIncrements
 
 
-class Numbers(NamedTuple):
+class TotalsLayout(NamedTuple):
     """How they stand in a vector of int64 whose last element is the clock's.
 
     Of layers side by side it is the shape of their output, `(rows, width)`: of a small model's step all else costs 1 % more.
@@ -20,7 +20,7 @@ class Numbers(NamedTuple):
     backwards: int = 0  # of each step, where one does
 
     @classmethod
-    def of(cls, layers: list[Sums]) -> "Numbers":
+    def of(cls, layers: list[LayerIncrements]) -> "TotalsLayout":
         (first, *others), keys = layers, sum(len(s.keys) for s in layers)
         if others or not tf.is_tensor(first.positions) or first.samples is not first.positions or first.limit <= EXACT:
             return cls(keys)
@@ -35,7 +35,7 @@ class Numbers(NamedTuple):
         """Of the clock."""
         return self.width or 1
 
-    def added(self, layers: list[Sums]) -> tf.Tensor:
+    def added(self, layers: list[LayerIncrements]) -> tf.Tensor:
         """`(size,)`."""
         return tf.shape(layers[0].output, tf.int64) if self.width else _each(layers)
 
@@ -47,7 +47,7 @@ class Numbers(NamedTuple):
         return np.repeat([[rows], [rows], [self.backwards * (rows > 0)], [0]], self.layers, 1)
 
 
-def _each(layers: list[Sums]) -> tf.Tensor:
+def _each(layers: list[LayerIncrements]) -> tf.Tensor:
     limited = {id(s.positions): s.positions for s in layers if s.limit <= EXACT}
     too_large = {key: positions // (EXACT + 1) for key, positions in limited.items()}
     each = [(s.positions, s.samples, s.backwards, too_large.get(id(s.positions), 0)) for s in layers]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.diagnosis.call_trace import Call, Flow
+from relu_probe.diagnosis.call_trace import CallTrace, TracedCall
 from relu_probe.diagnosis.interval_arithmetic import (
     Arithmetic,
     Box,
@@ -17,9 +17,9 @@ from relu_probe.diagnosis.interval_arithmetic import (
     through_affine,
     through_relu,
 )
-from relu_probe.diagnosis.pre_activation import IDENTITY, is_linear_ending
+from relu_probe.diagnosis.pre_activation import IDENTITY, has_linear_output
 from relu_probe.report.layer_report import Mask
-from relu_probe.structure.keras_layers import ending, keras_class
+from relu_probe.structure.keras_layers import keras_class, output_activation
 from relu_probe.structure.relu_function import relu_ceiling, relu_threshold
 from relu_probe.structure.relu_layers import ReluLayer
 
@@ -48,7 +48,7 @@ class Certifier:
         ValueError: the bounds are not finite, low > high, or of another shape than the model's input.
     """
 
-    def __init__(self, flow: Flow, bounds: Any) -> None:
+    def __init__(self, flow: CallTrace, bounds: Any) -> None:
         self.flow = flow
         boxes = [(t, read_box(bounds, tuple(t.shape[1:]))) for t in flow.inputs]
         self._boxes = {id(t): as_evaluated(box, t.dtype.as_numpy_dtype) for t, box in boxes if t.dtype in _DTYPES}
@@ -63,7 +63,7 @@ class Certifier:
         fires = [np.any(high > relu.threshold, axis=tuple(range(high.ndim - 1))) for high in highs]
         return Certificate(~np.any(fires, axis=0) if fires else np.zeros(neurons, bool))
 
-    def _before(self, call: Call) -> Box:
+    def _before(self, call: TracedCall) -> Box:
         """Bounds of what the activation of the call's layer is applied to."""
         name = keras_class(call.layer)
         if not call.visible or len(call.inputs) != 1 or not _is_known(call.layer):
@@ -76,7 +76,7 @@ class Certifier:
             raise _Stopped(call.layer.name)
         return bounds
 
-    def _box(self, tensor: tf.Tensor, consumer: Call) -> Box:
+    def _box(self, tensor: tf.Tensor, consumer: TracedCall) -> Box:
         if id(tensor) in self._boxes:
             return self._boxes[id(tensor)]
         if (call := self.flow.producer(tensor)) is None:
@@ -85,7 +85,7 @@ class Certifier:
         if keras_class(call.layer) == "Flatten":
             box = Box(*(bound.reshape(-1) for bound in box))
         elif _is_relu(call.layer):
-            function = ending(call.layer)
+            function = output_activation(call.layer)
             box = through_relu(box, relu_threshold(function), relu_ceiling(function))
         self._boxes[id(tensor)] = box
         return box
@@ -98,9 +98,9 @@ def _is_known(layer: Any) -> bool:
         return bool(layer.data_format == "channels_last")
     if name == "Dense":
         plain = not getattr(layer, "lora_enabled", False) and getattr(layer, "quantization_mode", None) is None
-        return plain and (is_linear_ending(layer) or _is_plain_relu(layer.activation))
+        return plain and (has_linear_output(layer) or _is_plain_relu(layer.activation))
     if name == "Activation":
-        return is_linear_ending(layer) or _is_plain_relu(layer.activation)
+        return has_linear_output(layer) or _is_plain_relu(layer.activation)
     if name == "ReLU":
         return not getattr(layer, "negative_slope", 0)
     return name in (*IDENTITY, *_RELUS)
@@ -109,7 +109,7 @@ def _is_known(layer: Any) -> bool:
 def _is_relu(layer: Any) -> bool:
     """Of a known layer."""
     return keras_class(layer) in _RELUS or (
-        keras_class(layer) in ("Dense", "Activation") and not is_linear_ending(layer)
+        keras_class(layer) in ("Dense", "Activation") and not has_linear_output(layer)
     )
 
 
@@ -118,7 +118,7 @@ def _is_plain_relu(function: Any) -> bool:
     return any(function is one for one in known) or (keras_class(function) == "ReLU" and not function.negative_slope)
 
 
-def _arithmetic(call: Call) -> Arithmetic:
+def _arithmetic(call: TracedCall) -> Arithmetic:
     """TensorFloat-32, which a GPU may use for float32, keeps 10 bits of a factor."""
     dtype = _dtype(call.output)
     short = dtype == np.float32 and tf.config.experimental.tensor_float_32_execution_enabled()

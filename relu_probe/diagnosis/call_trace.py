@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.structure.keras_layers import parts
-from relu_probe.utils.instance_patch import standing_in
+from relu_probe.structure.keras_layers import visible_layers
+from relu_probe.utils.instance_patch import patched
 
 
-class Call(NamedTuple):
+class TracedCall(NamedTuple):
     """One call of a layer. `visible`: everything that happens around it is recorded too."""
 
     layer: Any
@@ -25,23 +25,23 @@ class Call(NamedTuple):
     visible: bool
 
 
-class Flow:
+class CallTrace:
     """The calls of one batch in their order, and the gradient that left the loss."""
 
     def __init__(self) -> None:
-        self.calls: list[Call] = []
+        self.calls: list[TracedCall] = []
         self.inputs: list[tf.Tensor] = []  # of the whole model
         self.outputs: list[tf.Tensor] = []
         self.left_loss: dict[int, tf.Tensor] = {}  # index of the output -> dL/dy of its shape
-        self._producer: dict[int, Call] = {}
+        self._producer: dict[int, TracedCall] = {}
 
-    def producer(self, tensor: tf.Tensor) -> Call | None:
+    def producer(self, tensor: tf.Tensor) -> TracedCall | None:
         return self._producer.get(id(tensor))
 
-    def consumers(self, tensor: tf.Tensor) -> list[Call]:
+    def consumers(self, tensor: tf.Tensor) -> list[TracedCall]:
         return [call for call in self.calls if any(t is tensor for t in call.inputs)]
 
-    def of(self, layer: Any) -> list[Call]:
+    def of(self, layer: Any) -> list[TracedCall]:
         return [call for call in self.calls if call.layer is layer]
 
     def output_index(self, tensor: tf.Tensor) -> int | None:
@@ -58,7 +58,7 @@ class Flow:
         if len(outputs) == 1 and any(t is outputs[0] for t in inputs):
             return result  # Dropout in inference hands on what it got
         for output in outputs:
-            call = Call(layer, inputs, output, visible and len(outputs) == 1)
+            call = TracedCall(layer, inputs, output, visible and len(outputs) == 1)
             self.calls.append(call)
             self._producer.setdefault(id(output), call)
         return result
@@ -81,11 +81,11 @@ class Flow:
 
 
 @contextmanager
-def recorded(model: Any) -> Iterator[Flow]:
+def recorded(model: Any) -> Iterator[CallTrace]:
     """Records what an eager call of `model` inside the block does."""
-    flow = Flow()
+    flow = CallTrace()
     with ExitStack() as stack:
-        for layer, visible in parts(model):
+        for layer, visible in visible_layers(model):
             stack.enter_context(_wrapped(layer, partial(flow._record, layer, visible)))
         stack.enter_context(_wrapped(model, flow._model_called))
         yield flow
@@ -98,7 +98,7 @@ def _wrapped(layer: Any, seen: Callable[[Any, Any], Any]) -> AbstractContextMana
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         return seen((args, kwargs), call(*args, **kwargs))
 
-    return standing_in(layer, "call", wrapper)
+    return patched(layer, "call", wrapper)
 
 
 def _tensors(value: Any) -> list[tf.Tensor]:

@@ -10,17 +10,17 @@ import numpy as np
 import tensorflow as tf
 
 from relu_probe.diagnosis.bound_propagation import Certificate, Certifier
-from relu_probe.diagnosis.call_trace import Flow, recorded
+from relu_probe.diagnosis.call_trace import CallTrace, recorded
 from relu_probe.diagnosis.causes import Causes, causes
 from relu_probe.diagnosis.confidence import check_confidence, joint_rate_limit, rate_limit
-from relu_probe.diagnosis.evidence import LossGradient, Witness
-from relu_probe.diagnosis.pre_activation import Twins
+from relu_probe.diagnosis.evidence import EvidenceCollector, LossGradient
+from relu_probe.diagnosis.pre_activation import Float64Copies
 from relu_probe.measuring import data as data_module
 from relu_probe.measuring.measure import Measurer, measurer_of
 from relu_probe.report.export import import_pandas
 from relu_probe.report.history import History
 from relu_probe.report.layer_report import Floats, LayerReport, Mask
-from relu_probe.report.loss_jumps import Jump
+from relu_probe.report.loss_jumps import LossJump
 from relu_probe.report.report import Report
 from relu_probe.structure.support import check_model
 
@@ -37,10 +37,10 @@ class LayerDiagnosis:
         certified: `(neurons,)` bool, no input within the bounds makes it fire, in inference mode; None without bounds.
         rate_limit: `(neurons,)`, the upper confidence limit of the rate at which it fires on such samples.
         joint_rate_limit: `(neurons,)`, limits that hold for all neurons of the layer at once.
-        offset_words: what keeps z down where the cause is "bias": the bias, BatchNormalization's beta, a threshold.
-        first: no layer with weights stands between it and the model's inputs.
+        offset_description: what keeps z down where the cause is "bias": the bias, BatchNormalization's beta, a threshold.
+        is_first_layer: no layer with weights stands between it and the model's inputs.
         lowest_input: the smallest of its inputs on the data.
-        stopped_at: the layer at which the bounds could not be carried further, "" where they could.
+        bounds_stopped_at: the layer at which the bounds could not be carried further, "" where they could.
     """
 
     report: LayerReport
@@ -49,10 +49,10 @@ class LayerDiagnosis:
     certified: Mask | None
     rate_limit: Floats
     joint_rate_limit: Floats
-    offset_words: str
-    first: bool
+    offset_description: str
+    is_first_layer: bool
     lowest_input: float
-    stopped_at: str
+    bounds_stopped_at: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,19 +63,19 @@ class Diagnosis:
         layers: name -> `LayerDiagnosis`, in the model's order.
         report: the `Report` it rests on.
         confidence: of the rate limits.
-        lives: from the probe; None without a probe.
-        jumps: of the loss, from the probe.
+        history: from the probe; None without a probe.
+        loss_jumps: of the loss, from the probe.
         finite_data: no NaN and no infinity is in the data, labels included.
-        spoilt: the first weight of the model with a NaN or an infinity, "" where there is none.
+        first_nonfinite_weight: the first weight of the model with a NaN or an infinity, "" where there is none.
     """
 
     layers: Mapping[str, LayerDiagnosis]
     report: Report
     confidence: float
-    lives: History | None = None
-    jumps: tuple[Jump, ...] = ()
+    history: History | None = None
+    loss_jumps: tuple[LossJump, ...] = ()
     finite_data: bool = True
-    spoilt: str = ""
+    first_nonfinite_weight: str = ""
 
     @property
     def first_sick_layer(self) -> str | None:
@@ -134,15 +134,15 @@ def diagnose(model: Any, data: Any, *, bounds: Any = None, confidence: float = 0
     check_model(model)
     _check_strategy(model)
     confidence = check_confidence(confidence)
-    if probe is not None and not isinstance(getattr(probe, "lives", None), History):
+    if probe is not None and not isinstance(getattr(probe, "history", None), History):
         raise TypeError(f"probe is {probe!r:.60}; expected the ReluProbe of the training, or None.")
     measurer_of(model)  # its errors first: unbuilt, no ReLU
     observer = _Observer(model)
     report = observer.run(data_module.read(data, batch_size=256))
     certifier = None if bounds is None else Certifier(observer.flow, bounds)
     layers = {key: observer.layer(key, report, certifier, confidence) for key in report}
-    lives, jumps = (None, ()) if probe is None else (probe.lives, tuple(probe.jumps))
-    return Diagnosis(MappingProxyType(layers), report, confidence, lives, jumps, observer.finite, _spoilt(model))
+    history, loss_jumps = (None, ()) if probe is None else (probe.history, tuple(probe.loss_jumps))
+    return Diagnosis(MappingProxyType(layers), report, confidence, history, loss_jumps, observer.finite, _spoilt(model))
 
 
 def _is_finite(values: Any) -> bool:
@@ -178,11 +178,11 @@ class _Observer(Measurer):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.counters.strategy = tf.distribute.get_strategy()  # one replica sees all the data
-        self.flow = Flow()  # of the last batch
+        self.flow = CallTrace()  # of the last batch
         self.loss: LossGradient | None = None
-        self.witnesses: dict[str, Witness] = {}
+        self.witnesses: dict[str, EvidenceCollector] = {}
         self.finite = True  # all that came in
-        self._twins = Twins()
+        self._twins = Float64Copies()
 
     def _step(self, gradients: bool, dataset: Any) -> Any:
         count = self._counted(gradients)
@@ -201,7 +201,7 @@ class _Observer(Measurer):
             yield
         for key, relu in self.counters.relus.items():
             if key not in self.witnesses and (calls := self.flow.of(relu.layer)):
-                self.witnesses[key] = Witness(relu, int(calls[0].output.shape[relu.axis]))
+                self.witnesses[key] = EvidenceCollector(relu, int(calls[0].output.shape[relu.axis]))
             if key in self.witnesses:
                 self.witnesses[key].see(self.flow, self._twins)
         if self.loss is not None:
@@ -209,7 +209,7 @@ class _Observer(Measurer):
 
     def layer(self, key: str, report: Report, certifier: Certifier | None, confidence: float) -> LayerDiagnosis:
         counts, relu = report[key], self.counters.relus[key]
-        witness = self.witnesses.get(key) or Witness(relu, counts.neurons)
+        witness = self.witnesses.get(key) or EvidenceCollector(relu, counts.neurons)
         evidence = witness.evidence(self.flow, list(self.counters.relus.values()), report, self.loss)
         certificate = certifier.certify(relu, counts.neurons) if certifier else Certificate(None)
         return LayerDiagnosis(
@@ -219,8 +219,8 @@ class _Observer(Measurer):
             certified=certificate.certified,
             rate_limit=rate_limit(evidence.fired, evidence.samples, confidence),
             joint_rate_limit=joint_rate_limit(evidence.fired, evidence.samples, confidence),
-            offset_words=witness.offset_words,
-            first=witness.first,
+            offset_description=witness.offset_description,
+            is_first_layer=witness.is_first_layer,
             lowest_input=witness.lowest_input,
-            stopped_at=certificate.stopped_at,
+            bounds_stopped_at=certificate.stopped_at,
         )

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.diagnosis.call_trace import Call, Flow, over_neurons
+from relu_probe.diagnosis.call_trace import CallTrace, TracedCall, over_neurons
 from relu_probe.diagnosis.causes import Evidence
-from relu_probe.diagnosis.consumers import Fork, fork_of, leads_to
-from relu_probe.diagnosis.pre_activation import Affine, Twins, affine_of, largest
+from relu_probe.diagnosis.consumers import Consumers, consumers_of, leads_to
+from relu_probe.diagnosis.pre_activation import Float64Copies, PreActivation, largest, pre_activation_of
 from relu_probe.report.layer_report import Floats, Mask
 from relu_probe.report.report import Report
 from relu_probe.structure.relu_layers import ReluLayer
@@ -16,7 +16,7 @@ from relu_probe.structure.relu_layers import ReluLayer
 _TOLERANCE = {"float32": 1e-3, "float64": 1e-9}
 
 
-class Witness:
+class EvidenceCollector:
     """Of one ReLU layer.
 
     Args:
@@ -29,20 +29,20 @@ class Witness:
         self.margin, self.pushed = np.full(neurons, -np.inf), np.full(neurons, -np.inf)
         self.reached, self.below_ceiling = np.zeros(neurons, bool), np.zeros(neurons, bool)
         self.fired, self.samples = np.zeros(neurons, np.int64), 0
-        self.offset_words, self.lowest_input, self.first = "the bias", np.inf, True
+        self.offset_description, self.lowest_input, self.is_first_layer = "the bias", np.inf, True
         self.known = True  # what the ReLU stands on
 
-    def see(self, flow: Flow, twins: Twins) -> None:
+    def see(self, flow: CallTrace, twins: Float64Copies) -> None:
         calls = flow.of(self.relu.layer)
         samples = int(flow.inputs[0].shape[0]) if flow.inputs else 0
         if calls:
             self._count(calls, samples)
         for call in calls:
-            affine = affine_of(flow, call, self.relu)
+            affine = pre_activation_of(flow, call, self.relu)
             self.known = self.known and affine is not None and self._weigh(affine, call, twins)
-            self.first = self.first and affine is not None and _nothing_learned(flow, affine.x)
+            self.is_first_layer = self.is_first_layer and affine is not None and _nothing_learned(flow, affine.x)
 
-    def _count(self, calls: list[Call], samples: int) -> None:
+    def _count(self, calls: list[TracedCall], samples: int) -> None:
         fired = np.zeros((samples, len(self.fired)), bool)
         for call in calls:
             output, axis = np.asarray(call.output), self.relu.axis
@@ -55,7 +55,7 @@ class Witness:
         self.fired += fired.sum(axis=0)
         self.samples += samples
 
-    def _weigh(self, affine: Affine, call: Call, twins: Twins) -> bool:
+    def _weigh(self, affine: PreActivation, call: TracedCall, twins: Float64Copies) -> bool:
         """Whether z could be computed, and agrees with the layer's own output."""
         try:
             product, z, reach = affine.evaluate(twins)
@@ -68,13 +68,15 @@ class Witness:
         self.pushed = np.maximum(self.pushed, largest(product, axis))
         self.reached |= over_neurons(np.any, reach, axis)
         self.lowest_input = min(self.lowest_input, float(np.min(affine.x, initial=np.inf)))
-        self.offset_words = affine.offset_words
+        self.offset_description = affine.offset_description
         return True
 
-    def evidence(self, flow: Flow, relus: list[ReluLayer], report: Report, loss: "LossGradient | None") -> Evidence:
+    def evidence(
+        self, flow: CallTrace, relus: list[ReluLayer], report: Report, loss: "LossGradient | None"
+    ) -> Evidence:
         layer = report[self.relu.key]
         known = self.known and layer.measured and bool(np.all(self.margin > -np.inf) or np.any(np.isnan(self.margin)))
-        fork = fork_of(flow, self.relu, relus)
+        fork = consumers_of(flow, self.relu, relus)
         unknown = np.full(layer.neurons, np.nan)
         # z of a dead neuron is at most 0 as the model computes it; in float64 it may be a rounding above.
         margin = np.where(layer.dead, np.minimum(self.margin, 0.0), self.margin)
@@ -97,12 +99,12 @@ class LossGradient:
     def __init__(self) -> None:
         self._left: dict[int, Mask] = {}  # output -> (channels,)
 
-    def see(self, flow: Flow) -> None:
+    def see(self, flow: CallTrace) -> None:
         for index, gradient in flow.left_loss.items():
             left = over_neurons(np.any, np.asarray(gradient) != 0, -1)
             self._left[index] = left | self._left.get(index, np.zeros_like(left))
 
-    def missing(self, fork: Fork | None, leads_to: set[int] | None, neurons: int) -> Mask:
+    def missing(self, fork: Consumers | None, leads_to: set[int] | None, neurons: int) -> Mask:
         """`(neurons,)`: none left the loss for the outputs that it leads to, or is itself."""
         outputs = self._left if leads_to is None else leads_to
         if not any(np.any(self._left.get(index, False)) for index in outputs):
@@ -113,13 +115,13 @@ class LossGradient:
         return ~np.any(ends, axis=0) if all(len(end) == neurons for end in ends) else np.zeros(neurons, bool)
 
 
-def _no_outgoing(fork: Fork | None) -> Mask | None:
+def _no_outgoing(fork: Consumers | None) -> Mask | None:
     if fork is None or fork.outputs:
         return None
     return ~np.any([fed.connected.any(axis=1) for fed in fork.fed], axis=0)
 
 
-def _no_downstream(fork: Fork | None, report: Report) -> Mask | None:
+def _no_downstream(fork: Consumers | None, report: Report) -> Mask | None:
     """All units with a weight that is not zero are dead or blocked."""
     if fork is None or fork.outputs:
         return None
@@ -138,7 +140,7 @@ def _agree(z: Floats, output: Any) -> bool:
     return bool(np.all(active[z > tolerance]) and not np.any(active[z < -tolerance]))
 
 
-def _nothing_learned(flow: Flow, tensor: tf.Tensor) -> bool:
+def _nothing_learned(flow: CallTrace, tensor: tf.Tensor) -> bool:
     """Between the model's inputs and the tensor there is no layer with weights to train."""
     todo = [tensor]
     while todo:

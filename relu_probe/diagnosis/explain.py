@@ -64,8 +64,8 @@ def _sentences(diagnosis: Diagnosis, name: str) -> list[str]:
         layer=layer,
         first_sick=None if first == name else first,
         widths=tuple(diagnosis.layers[n].report.neurons for n in names[: names.index(name) + 1]),
-        life=None if diagnosis.lives is None else diagnosis.lives.get(name),
-        jumps=diagnosis.jumps,
+        life=None if diagnosis.history is None else diagnosis.history.get(name),
+        jumps=diagnosis.loss_jumps,
     )
     found = [(words[0].upper() + words[1:], r) for r in REMEDIES if (words := r.trigger(finding)) is not None]
     remedies = [f"-> {words} {r.words} [{r.source}]" for words, r in found]
@@ -76,7 +76,9 @@ def _causes(layer: LayerDiagnosis) -> list[str]:
     lines = []
     for cause in (*DEAD, *BLOCKED, UNKNOWN):
         if np.any(mask := layer.cause == cause):
-            meaning = _MEANING[cause].format(offset=layer.offset_words, s="" if " and " in layer.offset_words else "s")
+            meaning = _MEANING[cause].format(
+                offset=layer.offset_description, s="" if " and " in layer.offset_description else "s"
+            )
             margins = layer.margin[mask & layer.report.dead & ~np.isnan(layer.margin)]
             far = f"; largest z from {margins.min():.3g} to {margins.max():.3g}" if len(margins) else ""
             lines.append(f"{cause} ({np.count_nonzero(mask):,}): {meaning}{far}.")
@@ -104,7 +106,7 @@ def _certainty(diagnosis: Diagnosis, layer: LayerDiagnosis) -> list[str]:
             f"like these, each; on less than {joint:.4g}, all together [Clopper and Pearson 1934]."
         )
     if layer.certified is not None:
-        stop = f"; the bounds could not be carried through {layer.stopped_at}" if layer.stopped_at else ""
+        stop = f"; the bounds could not be carried through {layer.bounds_stopped_at}" if layer.bounds_stopped_at else ""
         lines.append(
             f"Certified: {np.count_nonzero(layer.certified):,} cannot fire for any input within the bounds{stop} "
             "[Gowal et al. 2018, arXiv:1810.12715]."

@@ -46,9 +46,9 @@ def nan_remedies(diagnosis: Diagnosis) -> list[str]:
             "-> The data has NaN or infinities in it. Clean it, labels included: np.isfinite(x).all() has to hold. "
             "[by definition: what is computed from a NaN is a NaN]"
         )
-    if diagnosis.spoilt:
+    if diagnosis.first_nonfinite_weight:
         found.append(
-            f"-> NaN or infinities are in the weights, first in {diagnosis.spoilt}. {_since(diagnosis)}No training takes "
+            f"-> NaN or infinities are in the weights, first in {diagnosis.first_nonfinite_weight}. {_since(diagnosis)}No training takes "
             "that back: load weights from before, and lower the learning rate or clip the gradients (clipnorm=1.0 in the "
             "optimizer), unless it was trained on NaN. [Pascanu et al. 2013, arXiv:1211.5063]"
         )
@@ -60,5 +60,5 @@ def nan_remedies(diagnosis: Diagnosis) -> list[str]:
 
 def _since(diagnosis: Diagnosis) -> str:
     """When a probe saw the loss turn infinite or NaN for good: the newest of such jumps, for none follows it."""
-    lost = [jump for jump in diagnosis.jumps if not math.isfinite(jump.after)]
+    lost = [jump for jump in diagnosis.loss_jumps if not math.isfinite(jump.after)]
     return f"At training step {max(lost).step:,} the loss was no finite number any more. " if lost else ""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.diagnosis.call_trace import Call, Flow, over_neurons
+from relu_probe.diagnosis.call_trace import CallTrace, TracedCall, over_neurons
 from relu_probe.report.layer_report import Floats, Mask
 from relu_probe.structure.keras_layers import keras_class
 from relu_probe.structure.relu_layers import ReluLayer
@@ -27,7 +27,7 @@ BATCH_NORM = "BatchNormalization"
 
 
 @dataclass(frozen=True)
-class Affine:
+class PreActivation:
     """z = scale * (linear(x) + b) + shift, `scale` and `shift` one value a neuron (or a scalar), on `axis`."""
 
     linear: Any
@@ -35,9 +35,9 @@ class Affine:
     axis: int
     scale: Any
     shift: Any
-    offset_words: str  # what the constant part consists of
+    offset_description: str  # what the constant part consists of
 
-    def evaluate(self, twins: "Twins") -> tuple[Floats, Floats, Mask]:
+    def evaluate(self, twins: "Float64Copies") -> tuple[Floats, Floats, Mask]:
         """Of each position w.x and z, scaled, and whether anything but zeros reaches the neuron there."""
         x = tf.cast(self.x, tf.float64)
         own, mask = twins.of(self.linear, self.x)
@@ -50,7 +50,7 @@ class Affine:
         return scale * product, scale * (product + bias) + shift, reach
 
 
-def affine_of(flow: Flow, call: Call, relu: ReluLayer) -> Affine | None:
+def pre_activation_of(flow: CallTrace, call: TracedCall, relu: ReluLayer) -> PreActivation | None:
     """What the ReLU's call stands on; None where the structure does not show it."""
     threshold = relu.threshold
     words = [f"the threshold {threshold:g}"] if threshold else []
@@ -70,22 +70,22 @@ def affine_of(flow: Flow, call: Call, relu: ReluLayer) -> Affine | None:
         return None
     if not words or words[0].startswith("the threshold"):
         words.insert(0, "the bias")
-    return Affine(call.layer, call.inputs[0], relu.axis, scale, shift, " and ".join(dict.fromkeys(words)))
+    return PreActivation(call.layer, call.inputs[0], relu.axis, scale, shift, " and ".join(dict.fromkeys(words)))
 
 
 def hands_on(layer: Any) -> bool:
     """Whether the layer keeps each neuron where it is: BatchNormalization, Dropout and their like, no activation."""
     return keras_class(layer) in (*IDENTITY, BATCH_NORM) or (
-        keras_class(layer) == "Activation" and is_linear_ending(layer)
+        keras_class(layer) == "Activation" and has_linear_output(layer)
     )
 
 
-def is_linear_ending(layer: Any) -> bool:
+def has_linear_output(layer: Any) -> bool:
     return getattr(layer, "activation", None) in (None, tf.keras.activations.linear)
 
 
 def _is_linear(layer: Any) -> bool:
-    return keras_class(layer) in LINEAR and is_linear_ending(layer)
+    return keras_class(layer) in LINEAR and has_linear_output(layer)
 
 
 def batch_norm(layer: Any, axis: int, rank: int) -> tuple[Floats, Floats] | None:
@@ -100,7 +100,7 @@ def batch_norm(layer: Any, axis: int, rank: int) -> tuple[Floats, Floats] | None
     return scale, beta - scale * mean
 
 
-class Twins:
+class Float64Copies:
     """Of each linear layer two copies in float64, without bias and activation.
 
     One has its own weights, the other ones where these are not zero.

@@ -11,7 +11,7 @@ import numpy as np
 
 from relu_probe.report.history import LayerHistory
 from relu_probe.report.layer_report import Counts, Mask
-from relu_probe.report.loss_jumps import Jump
+from relu_probe.report.loss_jumps import LossJump
 
 if TYPE_CHECKING:
     from relu_probe.diagnosis.diagnose import LayerDiagnosis
@@ -37,9 +37,9 @@ class Finding:
     first_sick: str | None
     widths: tuple[int, ...]
     life: LayerHistory | None
-    jumps: tuple[Jump, ...]
+    jumps: tuple[LossJump, ...]
 
-    def killed(self) -> tuple[Mask, Counts, Jump] | None:
+    def killed(self) -> tuple[Mask, Counts, LossJump] | None:
         """The neurons last active in the rise of the loss to one of its jumps, or within a few steps of it, where they are
         half of those that died or more.
 
@@ -98,13 +98,13 @@ def _beta(finding: Finding) -> str | None:
 
 def _threshold(finding: Finding) -> str | None:
     mask = finding.of_cause("bias")
-    has_one = "the threshold" in finding.layer.offset_words
-    return f"{finding.layer.offset_words} hold down {_neurons(mask)}." if np.any(mask) and has_one else None
+    has_one = "the threshold" in finding.layer.offset_description
+    return f"{finding.layer.offset_description} hold down {_neurons(mask)}." if np.any(mask) and has_one else None
 
 
 def _held_down(finding: Finding, words: str) -> str | None:
     mask = finding.from_the_start(finding.of_cause("bias"))
-    if not np.any(mask) or finding.layer.offset_words != words:
+    if not np.any(mask) or finding.layer.offset_description != words:
         return None
     verb = "holds" if words == "the bias" else "hold"
     return f"{words} {verb} down {_neurons(mask)}, which some sample would make fire."
@@ -112,7 +112,7 @@ def _held_down(finding: Finding, words: str) -> str | None:
 
 def _one_sided_inputs(finding: Finding) -> str | None:
     mask, layer = finding.of_cause("weights"), finding.layer
-    if not np.any(mask) or not layer.first or not layer.lowest_input >= 0:
+    if not np.any(mask) or not layer.is_first_layer or not layer.lowest_input >= 0:
         return None
     return (
         f"no input of this first layer is negative (the smallest is {layer.lowest_input:.3g}), and in {_neurons(mask)} "

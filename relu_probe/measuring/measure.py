@@ -16,9 +16,9 @@ from relu_probe.structure.keras_layers import compilation, modes, moving_variabl
 from relu_probe.structure.relu_layers import find_relus, select
 from relu_probe.structure.support import check_model
 from relu_probe.utils.error_policy import reason
-from relu_probe.utils.weak_id_dict import Kept
+from relu_probe.utils.weak_id_dict import WeakIdDict
 
-_kept = Kept()
+_kept = WeakIdDict()
 
 
 def measure(

@@ -12,11 +12,11 @@ from relu_probe.counting.counters import Counters
 from relu_probe.counting.probe import attached
 from relu_probe.structure.relu_layers import find_relus
 from relu_probe.utils.callback_list import fit_under_way
-from relu_probe.utils.instance_patch import standing_in
-from relu_probe.utils.weak_id_dict import Kept
+from relu_probe.utils.instance_patch import patched
+from relu_probe.utils.weak_id_dict import WeakIdDict
 
-_kept = Kept()
-_fits = Kept()  # Keras's list of callbacks, of the fit that is counted
+_kept = WeakIdDict()
+_fits = WeakIdDict()  # Keras's list of callbacks, of the fit that is counted
 _lock = threading.RLock()
 
 
@@ -59,17 +59,17 @@ def counters_of_this_fit(model: Any) -> Counters:
     return kept_counters(model)
 
 
-def count_next_step(model: Any, *, not_all: bool = False) -> "OneShot | None":
+def arm_next_step(model: Any, *, not_all: bool = False) -> "CountedTrainFunction | None":
     """Makes the next call of `model.train_function` a counted one. It takes itself off before it does anything else.
 
     Args:
         not_all: steps of this fit will be taken without counting, by Keras's own function.
 
     Returns:
-        What was put there, whose `again()` does the same for the next step; None where another did it, or none can.
+        What was put there, whose `rearm()` does the same for the next step; None where another did it, or none can.
     """
     original, counters = model.train_function, kept_counters(model)
-    if isinstance(original, OneShot) or counters.failure is not None:  # armed by another probe of this fit
+    if isinstance(original, CountedTrainFunction) or counters.failure is not None:  # armed by another probe of this fit
         return None
     if original is None:
         counters.failure = RuntimeError(
@@ -79,19 +79,19 @@ def count_next_step(model: Any, *, not_all: bool = False) -> "OneShot | None":
         return None
     shot = getattr(original, "_relu_probe", None)
     if shot is None or shot.counters is not counters:
-        shot = OneShot(model, original, counters)
-    shot.not_all, shot.settled = not_all, False
+        shot = CountedTrainFunction(model, original, counters)
+    shot.not_all, shot.warmed_up = not_all, False
     model.__dict__["train_function"] = shot
     return shot
 
 
-def count_no_step(model: Any) -> None:
+def disarm(model: Any) -> None:
     """Takes off what no step has used: where the hooks are called by hand, and the model's own step is not."""
-    if isinstance(armed := model.train_function, OneShot):
+    if isinstance(armed := model.train_function, CountedTrainFunction):
         model.__dict__["train_function"] = armed.original
 
 
-class OneShot:
+class CountedTrainFunction:
     """Once built it is kept with Keras's train function: a second fit would reuse a function that was traced without
     probes, and one built for each fit leaks about 1 MB. What it does at every step is little, and a small model's step
     would show more of it: the cache that it finds is cold."""
@@ -100,10 +100,10 @@ class OneShot:
         self.model, self.own, self.original, self.counters = model, model.__dict__, original, counters
         self.function: Any = None  # the counted train function, once it is built
         self.step: Any = None
-        self.not_all = self.settled = False  # settled: nothing is left to do but to take the step
+        self.not_all = self.warmed_up = False  # warmed_up: nothing is left to do but to take the step
 
-    def again(self) -> bool:
-        """Whether the next step is counted too. `count_next_step` knows what to do where it is not."""
+    def rearm(self) -> bool:
+        """Whether the next step is counted too. `arm_next_step` knows what to do where it is not."""
         own, counters = self.own, self.counters
         if own["train_function"] is not self.original or counters.failure is not None:
             return False
@@ -119,7 +119,7 @@ class OneShot:
                 self._build()
             own["train_step"] = self.step  # it is looked up when a batch of a new shape is traced
             logs = self.function(iterator)
-            if self.settled:
+            if self.warmed_up:
                 return logs
         except Exception:
             if counters.untraceable is None:  # a step was run, and cannot be repeated: its batch is gone
@@ -136,7 +136,7 @@ class OneShot:
         if self.not_all:
             _trace(self.original, iterator)
         _lend_trace(self.function, self.original)
-        self.settled = True
+        self.warmed_up = True
         return logs
 
     def _build(self) -> None:
@@ -154,7 +154,7 @@ def _train_function(model: Any, step: Callable[..., Any]) -> Any:
     names = ("train_function", "train_tf_function")  # the second is tf_keras'
     before = {name: model.__dict__[name] for name in names if name in model.__dict__}
     try:
-        with standing_in(model, "train_step", step):
+        with patched(model, "train_step", step):
             model.__dict__["train_function"] = None  # not all models' own make_train_function takes `force`
             model.make_train_function()
         return model.train_function

@@ -10,9 +10,9 @@ from relu_probe.report.report import Report
 from relu_probe.structure.keras_layers import compilation
 from relu_probe.structure.relu_layers import find_relus, select
 from relu_probe.structure.support import check_model
-from relu_probe.utils.weak_id_dict import Kept
+from relu_probe.utils.weak_id_dict import WeakIdDict
 
-_kept = Kept()
+_kept = WeakIdDict()
 _FUNCTIONS = ("train_function", "test_function", "predict_function")
 
 

@@ -52,11 +52,11 @@ class History(dict[str, LayerHistory]):
         return render(table)
 
 
-def history(reports: Iterable[Report], *, after: Lives | None = None) -> History:
+def history(reports: Iterable[Report], *, after: HistoryTracker | None = None) -> History:
     """The lives of the neurons that `reports` tell of, oldest first; `probe.reports` is such a list.
 
     A layer that a report did not measure, or a neuron at which it saw a NaN, is as it was in the report before. With
-    `ReluProbe(keep=...)` ask `probe.lives`, which goes on `after` the reports that were dropped.
+    `ReluProbe(keep=...)` ask `probe.history`, which goes on `after` the reports that were dropped.
 
     Raises:
         ValueError: the reports are of different models.
@@ -85,7 +85,7 @@ class Change(NamedTuple):
     revived: Mask
 
 
-class Life:
+class NeuronStates:
     """Where the neurons of one layer stand, report by report."""
 
     def __init__(self, neurons: int) -> None:
@@ -117,11 +117,11 @@ class Life:
         return change
 
 
-class Lives:
+class HistoryTracker:
     """Follows the reports of one fit, and writes into each how many neurons died and revived since the one before."""
 
     def __init__(self) -> None:
-        self.layers: dict[str, Life] = {}
+        self.layers: dict[str, NeuronStates] = {}
 
     def follow(self, report: Report) -> Report:
         epoch = 0 if report.epoch is None else report.epoch
@@ -130,7 +130,7 @@ class Lives:
     def _follow(self, name: str, layer: LayerReport, epoch: int) -> LayerReport:
         if not layer.measured:
             return layer
-        died, revived = self.layers.setdefault(name, Life(layer.neurons)).follow(layer, epoch)
+        died, revived = self.layers.setdefault(name, NeuronStates(layer.neurons)).follow(layer, epoch)
         return replace(layer, died=int(np.count_nonzero(died)), revived=int(np.count_nonzero(revived)))
 
 
@@ -149,9 +149,9 @@ def check_reports(reports: Any) -> list[Report]:
     return found
 
 
-def _layer(layers: list[LayerReport | None], epochs: Counts, begun: Life | None) -> LayerHistory:
+def _layer(layers: list[LayerReport | None], epochs: Counts, begun: NeuronStates | None) -> LayerHistory:
     neurons = max(layer.neurons for layer in layers if layer is not None)
-    life, nothing = begun or Life(neurons), np.zeros(neurons, bool)
+    life, nothing = begun or NeuronStates(neurons), np.zeros(neurons, bool)
     changes, newest = [], None
     for layer, epoch in zip(layers, epochs.tolist()):
         seen = layer is not None and layer.measured

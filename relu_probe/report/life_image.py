@@ -41,14 +41,14 @@ def colours(rates: Any) -> Picture:
     return np.where(np.isnan(rates)[..., None], UNKNOWN, np.rint(rgb)).astype(np.uint8)
 
 
-class Life(NamedTuple):
+class LifeImage(NamedTuple):
     """`(reports, neurons)`: the activation rates, NaN where unknown, and who was dead."""
 
     rates: Floats
     dead: Mask
 
     @classmethod
-    def of(cls, layers: Sequence[LayerReport]) -> "Life":
+    def of(cls, layers: Sequence[LayerReport]) -> "LifeImage":
         """Of the reports of one layer, oldest first; one that did not measure it is a row of unknown rates."""
         neurons = max(layer.neurons for layer in layers)
         blank = LayerReport(samples=0, positions=0, active=np.zeros(neurons, np.int64))
@@ -56,12 +56,12 @@ class Life(NamedTuple):
         rates = [np.where(layer.nan, np.nan, layer.activation_rate) for layer in layers]
         return cls(np.stack(rates), np.stack([layer.dead for layer in layers]))
 
-    def sorted(self) -> "Life":
+    def sorted(self) -> "LifeImage":
         """Neurons in the order of their death, so that it forms an edge: born dead, died first, ..., most active."""
         alive = ~self.dead & ~np.isnan(self.rates)
         last_alive = np.where(alive, np.arange(len(alive))[:, None], -1).max(axis=0)
         order = np.lexsort((np.nansum(self.rates, axis=0), -self.dead.sum(axis=0), last_alive))
-        return Life(self.rates[:, order], self.dead[:, order])
+        return LifeImage(self.rates[:, order], self.dead[:, order])
 
 
 def life(layers: Sequence[LayerReport]) -> Picture:
@@ -85,10 +85,10 @@ def life(layers: Sequence[LayerReport]) -> Picture:
             f"found reports that measured layers of {sizes} neurons; expected one layer, measured at least once. "
             "Pass the reports of one fit: [report[name] for report in probe.reports]."
         )
-    return _paint(Life.of(layers).sorted())
+    return _paint(LifeImage.of(layers).sorted())
 
 
-def _paint(told: Life) -> Picture:
+def _paint(told: LifeImage) -> Picture:
     dead, known = _pool(told.dead), _pool(~told.dead & ~np.isnan(told.rates))
     total = _pool(np.ones_like(told.dead))
     sums = _pool(np.where(told.dead, 0, np.nan_to_num(told.rates)))
@@ -104,7 +104,7 @@ def _paint(told: Life) -> Picture:
 
 
 def _pool(values: NDArray[Any]) -> Floats:
-    """Sums over groups of neighbours of as equal a size as can be, at most `(ROWS, WIDTH)` of them."""
+    """LayerIncrements over groups of neighbours of as equal a size as can be, at most `(ROWS, WIDTH)` of them."""
     for axis, most in enumerate((ROWS, WIDTH)):
         values = np.add.reduceat(values.astype(np.float64), _starts(values.shape[axis], most), axis=axis)
     return values

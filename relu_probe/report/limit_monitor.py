@@ -7,7 +7,7 @@ from relu_probe.utils.validation import is_whole
 ACTIONS = ("stop", "raise")
 
 
-class Guard:
+class LimitMonitor:
     """Counts for each layer the reports in a row in which it is above a limit.
 
     `EarlyStopping` cannot do this: the dead fraction of a healthy run stays at 0 and so never improves.
@@ -22,7 +22,7 @@ class Guard:
 
     >>> from relu_probe.report.layer_report import LayerReport
     >>> half_dead = Report({"hidden": LayerReport(samples=8, positions=8, active=[0, 8])})
-    >>> guard = Guard(Limits(max_dead=0.4), patience=1)
+    >>> guard = LimitMonitor(Limits(max_dead=0.4), patience=1)
     >>> guard.follow(half_dead)
     ''
     >>> print(guard.follow(half_dead).splitlines()[0])

@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 
-class Jump(NamedTuple):
+class LossJump(NamedTuple):
     """The loss rose from `before`, the mean of the epoch so far, to `after`, at one of `steps` steps from `step` on.
 
     `since` is the step from which on each was above the mean before it: a blow-up takes several.
@@ -29,7 +29,7 @@ class Jump(NamedTuple):
 LARGEST = 16  # of the jumps before the newest, a death of long ago may be dated by one of them
 
 
-class Jumps:
+class LossJumpTracker:
     """Follows the loss of one fit, and keeps of each epoch the largest jump. `steps` counts the training steps.
 
     Args:
@@ -37,11 +37,11 @@ class Jumps:
     """
 
     def __init__(self, keep: int | None = None) -> None:
-        self.found: list[Jump] = []
+        self.found: list[LossJump] = []
         self._keep = keep
         self.steps = 0
         self._first, self._mean = 0, math.nan  # the step the epoch began with, the mean loss of the epoch so far
-        self._best: Jump | None = None  # of this epoch
+        self._best: LossJump | None = None  # of this epoch
         self._rising = 0  # the step from which on the loss has risen
 
     @property
@@ -62,9 +62,9 @@ class Jumps:
         after = (done * self._mean - seen * before) / new if seen else self._mean
         if math.isfinite(before):
             self._rising = self.steps if after <= before else min(self._rising, self.steps - new)
-            self._add(Jump(self.steps - new, before, after, new, self._rising))
+            self._add(LossJump(self.steps - new, before, after, new, self._rising))
 
-    def _add(self, jump: Jump) -> None:
+    def _add(self, jump: LossJump) -> None:
         if self._best is None:
             self.found.append(jump)
             self._forget()

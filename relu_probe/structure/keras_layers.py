@@ -11,13 +11,13 @@ _IS_ACTIVATION = (".layers.activation", ".layers.core.activation", ".layers.core
 
 
 @dataclass(frozen=True)
-class Place:
+class LocatedLayer:
     layer: Any
     path: tuple[str, ...]
     before: Any  # the layer before it in a Sequential, which knows it even when unbuilt
 
 
-def walk(model: Any, path: tuple[str, ...] = (), seen: set[int] | None = None) -> list[Place]:
+def walk(model: Any, path: tuple[str, ...] = (), seen: set[int] | None = None) -> list[LocatedLayer]:
     """All layers and operations below `model`, outer ones first, each once, RNN layers and cells left out."""
     seen = {id(model)} if seen is None else seen
     places, before = [], None
@@ -25,7 +25,7 @@ def walk(model: Any, path: tuple[str, ...] = (), seen: set[int] | None = None) -
         if id(layer) in seen or isinstance(layer, tf.keras.layers.RNN) or hasattr(layer, "state_size"):
             continue
         seen.add(id(layer))
-        places.append(Place(layer, (*path, layer.name), before))
+        places.append(LocatedLayer(layer, (*path, layer.name), before))
         if isinstance(model, tf.keras.Sequential):
             before = layer
         if isinstance(layer, tf.keras.layers.Layer):
@@ -42,7 +42,7 @@ def _children(layer: Any) -> list[Any]:
     return [child for child in operations + [t for t in tracked if id(t) not in known] if id(child) not in own]
 
 
-def sources_of(place: Place) -> list[Any]:
+def sources_of(place: LocatedLayer) -> list[Any]:
     """The layers whose outputs this one is called on, as far as the structure shows them."""
     if place.before is not None:
         return [_last(place.before)]
@@ -77,23 +77,23 @@ def _last(layer: Any, index: int = 0) -> Any:
     return layer
 
 
-class Part(NamedTuple):
+class VisibleLayer(NamedTuple):
     """A layer or operation, and whether everything around it is seen: only functional and Sequential models hold it."""
 
     layer: Any
     visible: bool
 
 
-def parts(model: Any, visible: bool = True) -> list[Part]:
+def visible_layers(model: Any, visible: bool = True) -> list[VisibleLayer]:
     """All that is called below `model`, apart from functional and Sequential models, which only pass on."""
     visible = visible and _only_passes_on(model)
-    found: dict[int, Part] = {}
+    found: dict[int, VisibleLayer] = {}
     for child in _children(model):
-        own = [] if _only_passes_on(child) else [Part(child, visible)]
+        own = [] if _only_passes_on(child) else [VisibleLayer(child, visible)]
         inner = isinstance(child, tf.keras.layers.Layer) and not isinstance(child, tf.keras.layers.RNN)
-        for part in own + (parts(child, visible) if inner else []):
+        for part in own + (visible_layers(child, visible) if inner else []):
             seen = found.get(id(part.layer), part).visible and part.visible  # a layer can be shared
-            found[id(part.layer)] = Part(part.layer, seen)
+            found[id(part.layer)] = VisibleLayer(part.layer, seen)
     return list(found.values())
 
 
@@ -102,7 +102,7 @@ def _only_passes_on(layer: Any) -> bool:
     return module.startswith(("keras.", "tf_keras.")) and module.endswith((".functional", ".sequential"))
 
 
-def ending(layer: Any) -> Any:
+def output_activation(layer: Any) -> Any:
     """The activation that a layer of Keras ends in, as a function of one tensor; None where there is none to see."""
     carries = callable(getattr(layer, "activation", None)) and _any_in(_keras_modules(layer), _ENDS_IN_ACTIVATION)
     if carries and _own(type(layer).call):  # a call of the user's, such as `-super().call(x)`, may end in anything

@@ -5,7 +5,7 @@ from typing import Any
 from relu_probe.structure.relu_layers import find_relus, select
 
 
-class Chosen:
+class LayerSelection:
     """The keys of the layers. What sub-layers make in `build` is there once the first step has built the model.
 
     Args:

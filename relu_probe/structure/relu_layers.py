@@ -6,7 +6,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from relu_probe.structure.keras_layers import Place, ending, inbound, keras_class, only_activates, sources_of, walk
+from relu_probe.structure.keras_layers import (
+    LocatedLayer,
+    inbound,
+    keras_class,
+    only_activates,
+    output_activation,
+    sources_of,
+    walk,
+)
 from relu_probe.structure.relu_function import is_relu, relu_ceiling, relu_threshold
 from relu_probe.utils.layer_names import matching, unique
 
@@ -104,7 +112,7 @@ def _expected(found: list[ReluLayer]) -> str:
     return f"expected names, globs or layer objects from {', '.join(r.key for r in found)}."
 
 
-def _without_repeats(places: list[Place]) -> list[Place]:
+def _without_repeats(places: list[LocatedLayer]) -> list[LocatedLayer]:
     """A ReLU directly behind a counted ReLU counts the same neurons once more: left out."""
     counted: set[int] = set()
     kept = []
@@ -119,11 +127,11 @@ def _without_repeats(places: list[Place]) -> list[Place]:
 
 def _activation(layer: Any) -> Any:
     """The function that ends the layer where it is a hard ReLU, else None."""
-    function = ending(layer)
+    function = output_activation(layer)
     return function if function is not None and is_relu(function) else None
 
 
-def _neuron_axis(place: Place) -> int:
+def _neuron_axis(place: LocatedLayer) -> int:
     """1 for a `channels_first` layer with its own activation, or a ReLU layer that one feeds; else the last."""
     sources, layer = sources_of(place), place.layer
     for _ in range(32):  # back through what keeps the axes: BatchNormalization, pooling, Dropout

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 
-class Last(tf.keras.callbacks.Callback):
+class LastCallback(tf.keras.callbacks.Callback):
     """Calls `work` at the begin of each training batch, after the hooks of all other callbacks.
 
     One of those may raise, and Keras tells nobody: what an earlier hook had put on the model would stay there.
@@ -29,8 +29,8 @@ def call_last(work: Callable[[], None]) -> bool:
     """
     if (fit := fit_under_way()) is None:
         return False
-    if not any(isinstance(c, Last) and c.work == work for c in fit.callbacks):
-        fit.callbacks.append(Last(work))
+    if not any(isinstance(c, LastCallback) and c.work == work for c in fit.callbacks):
+        fit.callbacks.append(LastCallback(work))
     return True
 
 

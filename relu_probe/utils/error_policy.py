@@ -10,7 +10,7 @@ _FRAMES = re.compile(r'in user code:\n.*\n    File "[^\n]*\n[^\n]*\n', re.DOTALL
 _DECORATION = re.compile(r"(\w+: )?Exception encountered when calling .*|\x1b\[\d*m|{{.*?}} ?|\[Op:.*?\]( name: ?)?")
 
 
-class Faults:
+class ErrorPolicy:
     """Runs the parts of a probe that must not stop a training, each until it fails.
 
     Args:
@@ -18,7 +18,7 @@ class Faults:
         passing: the parts whose errors pass in any case.
         lasting: the parts that are run on after an error.
 
-    >>> faults = Faults(strict=False)
+    >>> faults = ErrorPolicy(strict=False)
     >>> with warnings.catch_warnings():
     ...     warnings.simplefilter("ignore")
     ...     faults.run("logging", lambda: 1 / 0)

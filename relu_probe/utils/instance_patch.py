@@ -9,7 +9,7 @@ _lock = threading.RLock()
 _standing: dict[tuple[int, str], list[dict[str, Any]]] = {}  # of an attribute, what stood there before each of ours
 
 
-def put(instance: Any, name: str, value: Any) -> Callable[[], None]:
+def patch_instance(instance: Any, name: str, value: Any) -> Callable[[], None]:
     """Sets an attribute of the instance alone; what is returned puts back exactly what stood there.
 
     Past `__setattr__`, with which Keras tracks. Where the instance had an attribute of that name, it must come back:
@@ -19,7 +19,7 @@ def put(instance: Any, name: str, value: Any) -> Callable[[], None]:
     >>> class Layer:
     ...     def call(self): return "its own"
     >>> layer = Layer()
-    >>> restore = put(layer, "call", lambda: "ours")
+    >>> restore = patch_instance(layer, "call", lambda: "ours")
     >>> layer.call(), restore(), layer.call(), vars(layer)
     ('ours', None, 'its own', {})
     """
@@ -47,9 +47,9 @@ def put(instance: Any, name: str, value: Any) -> Callable[[], None]:
 
 
 @contextmanager
-def standing_in(instance: Any, name: str, value: Any) -> Iterator[None]:
+def patched(instance: Any, name: str, value: Any) -> Iterator[None]:
     """For the time of the block."""
-    restore = put(instance, name, value)
+    restore = patch_instance(instance, name, value)
     try:
         yield
     finally:

@@ -4,14 +4,14 @@ import weakref
 from typing import Any
 
 
-class Kept:
+class WeakIdDict:
     """Model -> value; the value must not keep the model alive.
 
     By identity, unlike `WeakKeyDictionary`: a model that defines `__eq__` has no hash.
 
     >>> class Model:
     ...     __hash__ = None
-    >>> model, kept = Model(), Kept()
+    >>> model, kept = Model(), WeakIdDict()
     >>> kept[model] = "counters"
     >>> kept.get(model)
     'counters'

@@ -10,7 +10,7 @@ from event_files import events
 from relu_probe import ReluProbe, diagnose, history
 from relu_probe.diagnosis.remedies import Finding
 from relu_probe.report.life_image import life
-from relu_probe.report.loss_jumps import LARGEST, Jump, Jumps
+from relu_probe.report.loss_jumps import LARGEST, LossJump, LossJumpTracker
 
 K, L = tf.keras, tf.keras.layers
 X, Y = np.full((8, 1), 0.5, "f"), np.ones((8, 1), "f")
@@ -45,12 +45,12 @@ def test_the_newest_reports_are_kept_and_the_dates_rest_on_all(keep):
     assert probe.reports == everything.reports[-keep:]
     assert probe.report is probe.reports[-1]
     assert [r["hidden"].died for r in probe.reports] == [r["hidden"].died for r in everything.reports[-keep:]]
-    found, expected = probe.lives["hidden"], history(everything.reports)["hidden"]
+    found, expected = probe.history["hidden"], history(everything.reports)["hidden"]
     for name in ("born_dead", "ever_active", "dead_since", "last_active"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), name)
     for name in ("epochs", "died", "revived"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name)[-keep:], name)
-    assert probe.jumps == everything.jumps
+    assert probe.loss_jumps == everything.loss_jumps
     assert when(model, probe) == when(model, everything)
     assert "1 born dead, 1 died in epoch 1, 1 died in epoch 3, 1 died in epoch 6." in when(model, probe)
 
@@ -60,14 +60,14 @@ def test_the_plain_history_of_the_kept_reports_would_be_wrong():
     probe = ReluProbe(keep=2)
     fitted(probe)
     assert history(probe.reports)["hidden"].dead_since.tolist() == [5, 5, 5, 6, -1, -1]
-    assert probe.lives["hidden"].dead_since.tolist() == [0, 1, 3, 6, -1, -1]
+    assert probe.history["hidden"].dead_since.tolist() == [0, 1, 3, 6, -1, -1]
 
 
 def test_a_second_fit_begins_anew():
     probe = ReluProbe(keep=1)
     model = fitted(probe)
     model.fit(X, Y, epochs=2, verbose=0, callbacks=[probe, Lead()])
-    assert probe.lives["hidden"].dead_since.tolist() == [0, 1, -1, -1, -1, 1]
+    assert probe.history["hidden"].dead_since.tolist() == [0, 1, -1, -1, -1, 1]
 
 
 def test_pictures_come_as_often_and_show_the_kept_reports(tmp_path):
@@ -89,7 +89,7 @@ def test_limits_count_the_reports_that_were_dropped():
 
 
 def test_jumps_are_the_newest_and_the_largest_before():
-    jumps, ratios = Jumps(keep=5), np.random.default_rng(0).permutation(200) + 1.0
+    jumps, ratios = LossJumpTracker(keep=5), np.random.default_rng(0).permutation(200) + 1.0
     for ratio in ratios:
         jumps.begin_epoch()
         for done, mean in ((1, 1.0), (2, (1 + ratio) / 2)):
@@ -98,7 +98,7 @@ def test_jumps_are_the_newest_and_the_largest_before():
     assert found[-5:] == ratios[-5:].tolist()
     assert sorted(found[:-5]) == sorted(ratios[:-5])[-LARGEST:]
     assert [jump.step for jump in jumps.found] == sorted(jump.step for jump in jumps.found)
-    assert all(isinstance(jump, Jump) for jump in jumps.found)
+    assert all(isinstance(jump, LossJump) for jump in jumps.found)
 
 
 @pytest.mark.parametrize("keep", [0, -1, 1.5, True, "8"])
@@ -112,7 +112,7 @@ def test_what_cannot_be_kept(keep):
 
 def risen():
     """The jump to 900 at step 4 ends a rise that began at step 2."""
-    jumps, losses = Jumps(), [2, 1, 3, 30, 900, 40]
+    jumps, losses = LossJumpTracker(), [2, 1, 3, 30, 900, 40]
     jumps.begin_epoch()
     for step, mean in enumerate(np.cumsum(losses) / np.arange(1, 7)):
         jumps.see(step + 1, mean)

@@ -157,12 +157,12 @@ def test_activation_sums_are_the_sums():
     model, weights, (x, _) = network(3)
     sums = np.maximum(x @ weights[0] + weights[1], 0).astype(float).sum(axis=0)
     np.testing.assert_allclose(measure(model, x)["a"].activation_sum, sums, rtol=1e-6)
-    for wanted in (True, False):
-        probe = ReluProbe(activation_sum=wanted, strict=True)
+    for drop_unused_backward_passes in (True, False):
+        probe = ReluProbe(activation_sum=drop_unused_backward_passes, strict=True)
         model.fit(x, np.zeros((N, 1)), batch_size=10, verbose=0, callbacks=[probe])
         found = probe.report["a"].activation_sum
-        assert (found is not None) == wanted
-        if wanted:
+        assert (found is not None) == drop_unused_backward_passes
+        if drop_unused_backward_passes:
             np.testing.assert_allclose(found, sums, rtol=1e-6)
 
 

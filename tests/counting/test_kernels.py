@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from relu_probe import ReluProbe, measure
 from relu_probe.counting import deferred_nan, kernels, passes
-from relu_probe.counting.passes import Forward
+from relu_probe.counting.passes import ForwardPass
 
 K, L = tf.keras, tf.keras.layers
 SHAPES = {  # name -> (shape, axis of the neurons)
@@ -224,7 +224,7 @@ def test_no_nan_is_missed_by_its_mark(where, value):
         z = tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "VALID"), bias)
         outputs = [tf.nn.relu(z), tf.sqrt(tf.nn.relu(z))]
         assert [len(deferred_nan._inputs_of_convolution(output)) for output in outputs] == [3, 0]
-        return z, [deferred_nan._nan_mark(Forward(("a",), (5,), None, output, output)) for output in outputs]
+        return z, [deferred_nan._nan_mark(ForwardPass(("a",), (5,), None, output, output)) for output in outputs]
 
     z, found = marks(**values)
     if np.isnan(z).any():

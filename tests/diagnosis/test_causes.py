@@ -137,7 +137,7 @@ def test_every_pair_of_causes_in_one_model(pair):
 
 def test_the_words_name_what_holds_the_neuron_down():
     found, _ = verdicts(["bias", "batch_norm", "threshold"])
-    assert [found.layers[n].offset_words for n in ("bias", "batch_norm", "threshold")] == [
+    assert [found.layers[n].offset_description for n in ("bias", "batch_norm", "threshold")] == [
         "the bias",
         "beta and the moving mean of BatchNormalization",
         "the bias and the threshold 100",

@@ -112,7 +112,7 @@ def test_a_certified_neuron_is_dead_on_every_data_set_in_the_box(deep, *, seed, 
     report = measure(model, samples_in(low, high, (3,), np.random.default_rng(seed)), batch_size=512)
     for name, layer in found.layers.items():
         assert not np.any(layer.certified & ~report[name].dead), name
-        assert layer.stopped_at == ""
+        assert layer.bounds_stopped_at == ""
 
 
 def test_the_property_can_fail(deep):
@@ -190,7 +190,7 @@ def test_bounds_stop_at_a_layer_that_is_not_known():
     found = diagnose(tf.keras.Model(x, y), np.ones((3, 4)), bounds=(0, 1))
     assert found.layers["first"].certified.all()
     assert not found.layers["second"].certified.any()
-    assert [layer.stopped_at for layer in found.layers.values()] == ["", "norm"]
+    assert [layer.bounds_stopped_at for layer in found.layers.values()] == ["", "norm"]
     assert "the bounds could not be carried through norm" in " ".join(
         str(diagnose(tf.keras.Model(x, y), np.zeros((3, 4)), bounds=(0, 1))).split()
     )

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from relu_probe import ReluProbe, diagnose
-from relu_probe.report.loss_jumps import Jump
+from relu_probe.report.loss_jumps import LossJump
 
 L = tf.keras.layers
 SOURCES = {
@@ -113,8 +113,8 @@ def test_nan_labels_are_in_the_data():
 
 def test_a_loss_that_was_finite_again_is_not_the_end():
     model, _ = nan_in_the_weights()
-    jumps = (Jump(3, 1.0, np.inf), Jump(12, 1.0, np.nan), Jump(20, 1.0, 9.0))
-    text = " ".join(str(replace(diagnose(model, X), jumps=jumps)).split())
+    jumps = (LossJump(3, 1.0, np.inf), LossJump(12, 1.0, np.nan), LossJump(20, 1.0, 9.0))
+    text = " ".join(str(replace(diagnose(model, X), loss_jumps=jumps)).split())
     assert "At training step 12 the loss was no finite number any more." in text
 
 
@@ -132,7 +132,7 @@ def test_nan_in_a_training_are_said_once_and_dated(capsys):
         "neither active nor dead. More: print(diagnose(model, data, probe=probe))",
         "",
     ]
-    lost = next(jump.step for jump in probe.jumps if not np.isfinite(jump.after))
+    lost = next(jump.step for jump in probe.loss_jumps if not np.isfinite(jump.after))
     text = " ".join(str(diagnose(model, (X, Y), probe=probe)).split())
     assert f"At training step {lost} the loss was no finite number any more." in text
 
@@ -283,7 +283,7 @@ def test_deaths_at_one_step_beside_a_jump_of_the_loss_call_for_a_lower_rate():
     text, remedies = said(found)
     assert "killed" in remedies, text
     assert "bias" not in remedies, text  # the biases were well before
-    killed = found.lives["hidden"].last_active[found.layers["hidden"].report.dead]
+    killed = found.history["hidden"].last_active[found.layers["hidden"].report.dead]
     assert np.bincount(killed[killed >= 0]).argmax() in (13, 14)
     assert "dead neurons were last active at training step" in text
     assert "and at step 14 the loss jumped from" in text

@@ -21,7 +21,7 @@ from stacks import environment
 
 from relu_probe import ReluProbe, Report, measure, watch
 from relu_probe.callbacks import relu_probe
-from relu_probe.structure.layer_selection import Chosen
+from relu_probe.structure.layer_selection import LayerSelection
 from relu_probe.utils.distributed import found_by_any
 
 K, L = tf.keras, tf.keras.layers
@@ -181,7 +181,7 @@ def fit_on_a_full_disk(log_dir: str, index: int) -> list[Report]:
     return fit(log_dir, index, fill, strict=False)
 
 
-class LooksInVain(Chosen):
+class LooksInVain(LayerSelection):
     """Memory runs out in the second epoch, whose counters the other workers read all the same."""
 
     def look(self, model: Any, *, counted: bool) -> None:
@@ -193,7 +193,7 @@ class LooksInVain(Chosen):
 
 def fit_with_a_fault(log_dir: str, index: int) -> list[Report]:
     """On the second worker."""
-    relu_probe.Chosen = LooksInVain if index == 1 else Chosen  # type: ignore[misc]
+    relu_probe.LayerSelection = LooksInVain if index == 1 else LayerSelection  # type: ignore[misc]
     return fit(log_dir, index, strict=False)
 
 
@@ -207,7 +207,7 @@ def agree(log_dir: str, index: int) -> list[Report]:
 
 def _fit_with_a_limit(index: int, **options: Any) -> list[Report]:
     """Above it from the first epoch on. The second worker loses its second report, and prints what ended the fit."""
-    relu_probe.Chosen = LooksInVain if index == 1 else Chosen  # type: ignore[misc]
+    relu_probe.LayerSelection = LooksInVain if index == 1 else LayerSelection  # type: ignore[misc]
     _, built = multi_worker()
     probe = ReluProbe(max_dead=0.1, patience=1, **options)
     try:

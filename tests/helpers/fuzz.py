@@ -76,7 +76,7 @@ def _whole(x: Any) -> Any:
 class Grid(L.Layer):
     """To whole numbers, and so its gradient: around a layer that rounds (a mean, a softmax) it makes exact what others see.
 
-    Else what is zero in exact numbers is so in one order of the sums, and in another one not quite. Numbers change sides
+    Else what is zero in exact numbers is so in one order of the sums, and in another one not quite. TotalsLayout change sides
     at an odd place, where no mean of small integers is.
     """
 

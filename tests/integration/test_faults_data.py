@@ -1,4 +1,4 @@
-"""Faults of the data: what Keras survives is counted as trained, what it does not leaves nothing of ours behind."""
+"""ErrorPolicy of the data: what Keras survives is counted as trained, what it does not leaves nothing of ours behind."""
 
 import harm
 import numpy as np

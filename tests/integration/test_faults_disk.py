@@ -1,4 +1,4 @@
-"""Faults of the log directory and of the machine around the training: none stops it, and each is told of once."""
+"""ErrorPolicy of the log directory and of the machine around the training: none stops it, and each is told of once."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Faults of the numbers: counters beyond 2**31, sums that overflow, float16, subnormals, zeros with a sign."""
+"""ErrorPolicy of the numbers: counters beyond 2**31, sums that overflow, float16, subnormals, zeros with a sign."""
 
 import harm
 import numpy as np

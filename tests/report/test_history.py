@@ -232,10 +232,10 @@ def test_jumps_of_the_loss_are_found():
     y = np.ones((40, 1))
     y[28:32] = 10
     model.fit(np.ones((40, 1)), y, batch_size=4, shuffle=False, epochs=2, verbose=0, callbacks=[probe])
-    assert [jump.step for jump in probe.jumps] == [7, 17]
-    assert probe.jumps[0].before == pytest.approx(1, rel=1e-4)
-    assert probe.jumps[0].after == pytest.approx(100, rel=1e-3)
-    assert probe.jumps[0].ratio == pytest.approx(100, rel=1e-3)
+    assert [jump.step for jump in probe.loss_jumps] == [7, 17]
+    assert probe.loss_jumps[0].before == pytest.approx(1, rel=1e-4)
+    assert probe.loss_jumps[0].after == pytest.approx(100, rel=1e-3)
+    assert probe.loss_jumps[0].ratio == pytest.approx(100, rel=1e-3)
 
 
 # --- dormant ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relu_probe import LayerReport
-from relu_probe.report.life_image import DEAD, ROWS, UNKNOWN, WIDTH, Life, colours, life
+from relu_probe.report.life_image import DEAD, ROWS, UNKNOWN, WIDTH, LifeImage, colours, life
 
 N = 1000
 
@@ -47,7 +47,7 @@ def test_death_forms_an_edge(seed):
     picture = life(told)
     assert edge(is_dead(picture))
     assert is_dead(picture).mean() == np.mean([layer.dead for layer in told])
-    assert not edge(Life.of(told).dead)  # the planted mistake: neurons as they come
+    assert not edge(LifeImage.of(told).dead)  # the planted mistake: neurons as they come
 
 
 def test_each_cell_has_its_neurons_colour():

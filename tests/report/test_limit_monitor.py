@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from relu_probe import LayerReport, ReluProbe, Report
-from relu_probe.report.limit_monitor import Guard
+from relu_probe.report.limit_monitor import LimitMonitor
 from relu_probe.report.limits import Limits
 
 K = tf.keras
@@ -128,7 +128,7 @@ def report(**dead):
 
 def test_each_layer_has_a_patience_of_its_own():
     """Taking turns above the limit is no row of reports of one layer."""
-    guard = Guard(Limits(max_dead=0.5), patience=1)
+    guard = LimitMonitor(Limits(max_dead=0.5), patience=1)
     turns = [report(a=2, b=0), report(a=0, b=2), report(a=2, b=0)]
     assert [guard.follow(turn) for turn in turns] == ["", "", ""]
     assert guard.follow(report(a=2, b=2)).startswith("1 of 2 layers above a limit. a: 2 of 2 neurons dead")
@@ -136,7 +136,7 @@ def test_each_layer_has_a_patience_of_its_own():
 
 
 def test_a_report_that_saw_nothing_stops_nothing():
-    assert Guard(Limits(max_dead=0.0)).follow(Report({"a": LayerReport(0, 0, [0])})) == ""
+    assert LimitMonitor(Limits(max_dead=0.0)).follow(Report({"a": LayerReport(0, 0, [0])})) == ""
 
 
 def test_other_callbacks_see_the_keys(tmp_path):
