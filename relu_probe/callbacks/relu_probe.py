@@ -24,8 +24,9 @@ from relu_probe.measuring.train_step import (
 from relu_probe.report.history import History, HistoryTracker, history
 from relu_probe.report.limit_monitor import LimitMonitor
 from relu_probe.report.limits import Limits
-from relu_probe.report.loss_jumps import LossJump, LossJumpTracker, has_running_loss
+from relu_probe.report.loss_jumps import LossJump, LossJumpTracker
 from relu_probe.report.report import Report
+from relu_probe.structure.keras_layers import has_running_loss
 from relu_probe.structure.layer_selection import LayerSelection
 from relu_probe.structure.support import check_model
 from relu_probe.tensorboard.summaries import Summaries
@@ -207,19 +208,19 @@ class ReluProbe(tf.keras.callbacks.Callback):
     def _count_step(self) -> None:
         if self._shot is not None and self._shot.rearm():
             return
-        if self._measuring and self.data is None and not self._faults.switched_off("measuring"):
+        if self._measuring and self.data is None and not self._faults.is_switched_off("measuring"):
             self._shot = arm_next_step(self.model, not_all=self.freq > 1)
 
     def _count_late_layers(self) -> None:
         """From the next epoch on: not before all probes of the fit have read the counters that do not know them."""
-        if self._chosen.take_up():
+        if self._chosen.add_late_layers():
             before = kept_counters(self.model)
             if training_counters(self.model, activation_sum=self.activation_sum) is not before:  # else by another probe
                 self._uncounted = True  # by the new counters
 
     @property
     def _incomplete(self) -> str:
-        return "; ".join(why for why in (self._faults.why, self._chosen.missed) if why)
+        return "; ".join(why for why in (self._faults.reasons, self._chosen.incomplete) if why)
 
     def _follow_loss(self) -> None:
         def follow() -> None:
@@ -240,8 +241,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def _report_on(self, epoch: int) -> None:
         self._guarded("measuring", lambda: self._measure(epoch))
-        if self._faults.why and not self.reports:  # so that there is one that says why
-            self.reports.append(Report(epoch=epoch, source=self._source, incomplete=self._faults.why))
+        if self._faults.reasons and not self.reports:  # so that there is one that says why
+            self.reports.append(Report(epoch=epoch, source=self._source, incomplete=self._faults.reasons))
         self._guarded("logging", lambda: self._log(epoch))
         self._guarded("telling", self._say_nan)
 
@@ -255,11 +256,11 @@ class ReluProbe(tf.keras.callbacks.Callback):
     def _measure(self, epoch: int) -> None:
         counted = self.data is None
         report = self._read() if counted else measurer_of(self.model).run(self._batches)
-        self._chosen.look(self.model, counted=counted)
+        self._chosen.find_late_layers(self.model, counted=counted)
         counters = counters_of_this_fit(self.model) if counted else measurer_of(self.model).counters
         if (missing := counters.missing(self._chosen.keys)) and self.strict:
             raise ValueError(f"{missing}.")
-        self._chosen.missed = "; ".join(filter(None, (self._chosen.missed, missing)))
+        self._chosen.incomplete = "; ".join(filter(None, (self._chosen.incomplete, missing)))
         report = report.select(self._chosen.keys)
         report = replace(report, epoch=epoch, source=self._source, incomplete=self._incomplete)
         self.reports.append(self._tracker.follow(report))
@@ -301,7 +302,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         report = self.report
         why = self._guard.follow(report) if report is not None and report.epoch == epoch else ""
         if self._guard.limits and found_by_any(self.model.distribute_strategy, bool(why)):
-            return why or f"a limit was exceeded on another worker. This one lost a report: {self._faults.why}"
+            return why or f"a limit was exceeded on another worker. This one lost a report: {self._faults.reasons}"
         return ""
 
     @property
@@ -319,7 +320,9 @@ class ReluProbe(tf.keras.callbacks.Callback):
         """
         shared = ["measuring"] if has_several_workers(self.model.distribute_strategy) else []
         return (
-            ErrorPolicy(self.strict, lasting=shared) if self.data is None else ErrorPolicy(self.strict, passing=shared)
+            ErrorPolicy(self.strict, keep_running=shared)
+            if self.data is None
+            else ErrorPolicy(self.strict, always_raise=shared)
         )
 
     def _guarded(self, part: str, work: Callable[[], None]) -> None:

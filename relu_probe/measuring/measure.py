@@ -12,8 +12,8 @@ from relu_probe.counting.counters import Counters
 from relu_probe.counting.probe import attached
 from relu_probe.measuring import data as data_module
 from relu_probe.report.report import Report
-from relu_probe.structure.keras_layers import compilation, modes, moving_variables
-from relu_probe.structure.relu_layers import find_relus, select
+from relu_probe.structure.keras_layers import compile_config, layer_settings, variables_changed_by_inference
+from relu_probe.structure.relu_layers import find_relus, select_layers
 from relu_probe.structure.support import check_model
 from relu_probe.utils.error_policy import reason
 from relu_probe.utils.weak_id_dict import WeakIdDict
@@ -61,7 +61,7 @@ def measure(
     """
     check_model(model)
     measurer = measurer_of(model)
-    keys = select(list(measurer.counters.relus.values()), layers, model)
+    keys = select_layers(list(measurer.counters.relus.values()), layers, model)
     batches = data_module.read(data, batch_size, max_samples)
     return measurer.run(batches, verbose).select(keys)
 
@@ -80,13 +80,13 @@ class Measurer:
 
     def __init__(self, model: Any) -> None:
         self.model: Any = weakref.ref(model)
-        self.state, self.modes = _identity(model), modes(model)
+        self.state, self.modes = _identity(model), layer_settings(model)
         self.counters = Counters(model, find_relus(model), activation_sum=True, measuring=True)
         self._steps: dict[Any, Any] = {}
 
     def fits(self, model: Any) -> bool:
         same = len(self.state) == len(now := _identity(model)) and all(a is b for a, b in zip(self.state, now))
-        return same and self.modes == modes(model) and self.counters.traces(find_relus(model))
+        return same and self.modes == layer_settings(model) and self.counters.traces(find_relus(model))
 
     def run(self, batches: data_module.Batches, verbose: int | str = 0) -> Report:
         model, counters = self.model(), self.counters
@@ -216,7 +216,7 @@ def _loss(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
 @contextmanager
 def _left_as_found(model: Any) -> Iterator[None]:
     """`compute_loss` moves metric trackers, and some layers their seed states or counters: all are put back."""
-    states = [*_metric_variables(model), *moving_variables(model)]
+    states = [*_metric_variables(model), *variables_changed_by_inference(model)]
     before = [(v, tf.identity(tf.convert_to_tensor(v))) for v in states]
     try:
         yield
@@ -238,7 +238,7 @@ def _identity(model: Any) -> tuple[Any, ...]:
     """What a traced step depends on, beside the layers."""
     optimizer = getattr(model, "optimizer", None)
     scale = getattr(optimizer, "dynamic_scale", None)  # Keras 3 makes it at the first step, and until then a constant
-    return (getattr(model, "loss", None), optimizer, compilation(model), scale, _jit(model), bool(model.run_eagerly))
+    return (getattr(model, "loss", None), optimizer, compile_config(model), scale, _jit(model), bool(model.run_eagerly))
 
 
 def _jit(model: Any) -> bool:

@@ -11,8 +11,9 @@ import tensorflow as tf
 from relu_probe.counting.counters import Counters
 from relu_probe.counting.probe import attached
 from relu_probe.structure.relu_layers import find_relus
+from relu_probe.structure.train_function import build_train_function, tf_functions, trained_variables
 from relu_probe.utils.callback_list import fit_under_way
-from relu_probe.utils.instance_patch import patched
+from relu_probe.utils.tensorflow_private import lend_trace
 from relu_probe.utils.weak_id_dict import WeakIdDict
 
 _kept = WeakIdDict()
@@ -135,7 +136,7 @@ class CountedTrainFunction:
             return self.original(iterator)
         if self.not_all:
             _trace(self.original, iterator)
-        _lend_trace(self.function, self.original)
+        lend_trace(self.function, self.original)
         self.warmed_up = True
         return logs
 
@@ -143,32 +144,19 @@ class CountedTrainFunction:
         try:
             _check_trainable(self.model, self.original)
             self.step = counted_step(self.model.train_step, self.counters)
-            self.function = _train_function(self.model, self.step)
+            self.function = build_train_function(self.model, self.step)
             self.original._relu_probe = self  # type: ignore[attr-defined]
         except Exception as error:
             self.counters.untraceable = error
             raise
 
 
-def _train_function(model: Any, step: Callable[..., Any]) -> Any:
-    names = ("train_function", "train_tf_function")  # the second is tf_keras'
-    before = {name: model.__dict__[name] for name in names if name in model.__dict__}
-    try:
-        with patched(model, "train_step", step):
-            model.__dict__["train_function"] = None  # not all models' own make_train_function takes `force`
-            model.make_train_function()
-        return model.train_function
-    finally:
-        model.__dict__.update(before)
-
-
 def _check_trainable(model: Any, original: Any) -> None:
     """Keras 3 goes on with the step it has traced, whatever became frozen since, until compile(); so a new trace would
     train another set of weights than a fit without a probe. (tf_keras undoes such a change for the time of a fit.)
     """
-    traced = any(f.experimental_get_tracing_count() for f in _tf_functions(original))
-    trained = getattr(model.optimizer, "_trainable_variables", [])  # of Keras 3, when it was first applied
-    if traced and (frozen := [v.path for v in trained if not v.trainable]):
+    traced = any(f.experimental_get_tracing_count() for f in tf_functions(original))
+    if traced and (frozen := [v.path for v in trained_variables(model.optimizer) if not v.trainable]):
         raise RuntimeError(
             f"{frozen[0]} was frozen after the training step was traced, and Keras goes on training it until the model "
             "is compiled again; expected model.compile() after a change of `trainable`."
@@ -177,23 +165,10 @@ def _check_trainable(model: Any, original: Any) -> None:
 
 def _trace(original: Any, iterator: Any) -> None:
     """Keras's own function, with the first counted step: traced later, it would not train what became frozen since."""
-    for function in _tf_functions(original):
+    for function in tf_functions(original):
         with suppress(Exception):  # its first call would fail as well, without us
             if not function.experimental_get_tracing_count():
                 function.get_concrete_function(iterator)
-
-
-def _tf_functions(original: Any) -> list[Any]:
-    """Those in a train function of Keras's: it is one, or is a Python function around one (Keras 3.15)."""
-    cells = [cell.cell_contents for cell in getattr(original, "__closure__", None) or ()]
-    return [f for f in [original, *cells] if hasattr(f, "experimental_get_tracing_count")]
-
-
-def _lend_trace(function: Any, original: Any) -> None:
-    """Keras's TensorBoard callback shows the graph of `model.train_function`, and fails where that was never traced."""
-    name = "_concrete_variable_creation_fn"  # TensorFlow overwrites it when it traces the original
-    if hasattr(function, name) and not hasattr(original, name):
-        setattr(original, name, getattr(function, name))
 
 
 def counted_step(train_step: Callable[..., Any], counters: Counters) -> Callable[..., Any]:

@@ -7,8 +7,8 @@ from typing import Any
 from relu_probe.counting.counters import Counters
 from relu_probe.counting.probe import attached
 from relu_probe.report.report import Report
-from relu_probe.structure.keras_layers import compilation
-from relu_probe.structure.relu_layers import find_relus, select
+from relu_probe.structure.keras_layers import compile_config
+from relu_probe.structure.relu_layers import find_relus, select_layers
 from relu_probe.structure.support import check_model
 from relu_probe.utils.weak_id_dict import WeakIdDict
 
@@ -78,7 +78,7 @@ def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
         )
     counters.reset()
     with attached(counters), _own_functions(model, counters):
-        yield Watch(model, counters, select(list(counters.relus.values()), layers, model))
+        yield Watch(model, counters, select_layers(list(counters.relus.values()), layers, model))
 
 
 def _counters(model: Any) -> Counters:
@@ -111,7 +111,7 @@ class _Functions:
 
 def _functions(model: Any, counters: Counters) -> _Functions:
     kept: _Functions | None = model.__dict__.get("_relu_probe_watched")
-    compiled = compilation(model)
+    compiled = compile_config(model)
     if kept is None or kept.counters is not counters or kept.compiled is not compiled:
         kept = _Functions(counters, compiled)
     return kept
@@ -129,7 +129,7 @@ def _own_functions(model: Any, counters: Counters) -> Iterator[None]:
     try:
         yield
     finally:
-        anew = kept.compiled is not compilation(model)  # in the block: what was traced before is void
+        anew = kept.compiled is not compile_config(model)  # in the block: what was traced before is void
         kept = _functions(model, counters) if anew else kept
         for name, original in before.items():
             if made := model.__dict__[name]:
