@@ -1,12 +1,20 @@
-"""`import relu_probe` is light: it does not import TensorFlow."""
+"""The installed package: a light import, the public names, and the wheel with its types and its page on a package index."""
 
+import pydoc
+import re
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import pytest
+from commands import python_tool
+
+import relu_probe
 
 pytestmark = pytest.mark.once
 PROOF = "import sys; assert 'tensorflow' not in sys.modules, 'TensorFlow was imported'"
+ROOT = Path(__file__).parents[1]
 
 
 def run(code):
@@ -14,9 +22,14 @@ def run(code):
 
 
 @pytest.mark.parametrize(
-    "code", ["import relu_probe", "from relu_probe import Report, LayerReport; str(Report.empty())"]
+    "code",
+    [
+        "import relu_probe",
+        "from relu_probe import Report, LayerReport; str(Report.empty())",
+        "from relu_probe import History, LayerHistory, LossJump, history; history([])",
+    ],
 )
-def test_the_front_door_imports_no_tensorflow(code):
+def test_importing_the_package_and_its_reports_imports_no_tensorflow(code):
     result = run(code)
     assert result.returncode == 0, result.stderr
 
@@ -27,10 +40,174 @@ def test_that_test_can_fail():
     assert "TensorFlow was imported" in result.stderr
 
 
-def test_unknown_names_are_named():
-    import relu_probe
+TENSORFLOW_FREE = ["validation", "layer_names", "weak_id_dict", "instance_patch", "error_policy"]
+TENSORFLOW_NEEDED = ["callback_list", "distributed", "tensorflow_private"]
 
-    with pytest.raises(AttributeError, match="module 'relu_probe' has no attribute 'Probe'; it has "):
+
+def test_which_files_of_utils_import_tensorflow():
+    """`report/` may import the files that do not."""
+    files = {path.stem for path in (ROOT / "relu_probe" / "utils").glob("*.py")} - {"__init__"}
+    assert files == {*TENSORFLOW_FREE, *TENSORFLOW_NEEDED}
+    result = run(f"import {', '.join(f'relu_probe.utils.{name}' for name in TENSORFLOW_FREE)}")
+    assert result.returncode == 0, result.stderr
+    for name in TENSORFLOW_NEEDED:
+        assert "\nimport tensorflow as tf\n" in (ROOT / "relu_probe" / "utils" / f"{name}.py").read_text()
+
+
+def test_an_unknown_name_is_an_error_that_lists_the_public_names():
+    with pytest.raises(
+        AttributeError, match="module 'relu_probe' has no attribute 'Probe'; it has ReluProbe, measure, "
+    ):
         relu_probe.Probe  # noqa: B018
+
+
+def test_the_public_names():
     assert set(relu_probe.__all__) <= set(dir(relu_probe))
-    assert all(getattr(relu_probe, name) is not None for name in relu_probe.__all__)
+    assert set(relu_probe.__all__) == set(relu_probe._MODULES)
+    for name in relu_probe.__all__:
+        assert getattr(relu_probe, name).__name__ == name
+        assert getattr(relu_probe, name).__doc__
+
+
+def test_help_lists_the_public_names_first():
+    page = pydoc.plain(pydoc.render_doc(relu_probe))
+    head = page.partition("PACKAGE CONTENTS")[0]
+    assert [name for name in relu_probe.__all__ if not re.search(rf"\b{name}\b", head)] == []
+    assert head.index("The public names") < head.index("All modules of the package are private")
+
+
+# --- the wheel --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel of this source tree, built without network."""
+    directory = tmp_path_factory.mktemp("wheel")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(directory)]
+    result = python_tool([sys.executable, "-m", "pip", "wheel", *options, str(ROOT)], directory)
+    assert result.returncode == 0, result.stderr
+    return next(directory.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """A directory with nothing but the package, as installed from the wheel."""
+    directory = tmp_path_factory.mktemp("installed")
+    options = ["--quiet", "--no-deps", "--no-index", "--target", str(directory)]
+    result = python_tool([sys.executable, "-m", "pip", "install", *options, str(wheel)], directory)
+    assert result.returncode == 0, result.stderr
+    return directory
+
+
+def test_the_wheel_has_the_package_and_its_marker_of_types(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "relu_probe/py.typed" in names
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "relu_probe").rglob("*.py")}
+    assert modules <= set(names)
+    assert {name.partition("/")[0] for name in names} == {"relu_probe", "relu_probe-0.1.0.dist-info"}
+
+
+def relative_links(text):
+    """Markdown links and images, and HTML's, that lead to neither an address nor a heading of the page."""
+    targets = re.findall(r"\]\(([^)]*)\)", text) + re.findall(r"(?:href|src)=\"([^\"]*)\"", text)
+    return [target for target in targets if not target.startswith(("https:", "http:", "#"))]
+
+
+def test_the_page_on_a_package_index_has_no_relative_links(wheel):
+    """There the files around the README are missing. Nothing but links is changed."""
+    readme = (ROOT / "README.md").read_text()
+    with zipfile.ZipFile(wheel) as archive:
+        page = archive.read("relu_probe-0.1.0.dist-info/METADATA").decode().partition("\n\n")[2]
+    assert relative_links(page) == []
+    assert re.findall(r"^```.*?^```", page, re.DOTALL | re.MULTILINE) == re.findall(
+        r"^```.*?^```", readme, re.DOTALL | re.MULTILINE
+    )
+    assert len(page) > 0.95 * len(readme)
+
+
+def test_that_relative_links_are_found():
+    text = '[a](b.md) ![c](d/e.png) [f](#g) [h](https://i.example) <img src="j.png">'
+    assert relative_links(text) == ["b.md", "d/e.png", "j.png"]
+
+
+USER = """
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relu_probe import Diagnosis, History, LayerDiagnosis, LayerHistory, LayerReport, LossJump, ReluProbe, Report, Watch
+from relu_probe import diagnose, history, measure, watch
+
+
+def use(model: Any, x: NDArray[np.float32]) -> None:
+    probe = ReluProbe("logs", max_dead=0.5, on_limit="raise")
+    newest: Report | None = probe.report
+    reports: list[Report] = probe.reports
+    jumps: list[LossJump] = probe.loss_jumps
+    kept: History = probe.history
+    step: int = jumps[0].step
+    report: Report = measure(model, (x, x), max_samples=10, layers=["conv*"])
+    fraction: float = report.dead_fraction
+    layer: LayerReport = report["hidden"]
+    samples: int = layer.samples
+    active: NDArray[np.int64] = layer.active
+    gradient: NDArray[np.int64] | None = layer.with_gradient
+    dead: NDArray[np.bool_] = layer.dead
+    rate: NDArray[np.float64] = layer.activation_rate
+    with watch(model) as w:
+        entered: Watch = w
+        watched: Report = w.report()
+    found: Diagnosis = diagnose(model, x, probe=probe, bounds=(0, 1))
+    cause: LayerDiagnosis = found.layers["hidden"]
+    margin: NDArray[np.float64] = cause.margin
+    first: str | None = found.first_sick_layer
+    lives: History = history([report, watched])
+    life: LayerHistory = lives["hidden"]
+    total: Report = report + watched
+    asserted: Report = total.assert_alive(0.05, layers="hidden")
+    text: str = str(asserted)
+"""
+
+WRONG = {
+    "report: str = measure(0, 0)": 'expression has type "Report"',
+    "report = measure(0, 0).dead_fractions": '"Report" has no attribute "dead_fractions"',
+    'count: int = measure(0, 0)["hidden"].active': "expression has type",
+    "probe = ReluProbe(freqs=2)": 'Unexpected keyword argument "freqs"',
+    "probe = ReluProbe(freq='2')": 'incompatible type "str"; expected "int"',
+    "report = ReluProbe().report.samples": '"None" of "Report | None" has no attribute "samples"',
+    "with watch(0) as w: text: str = w.report()": 'expression has type "Report"',
+    "text: str = diagnose(0, 0).layers": "expression has type",
+    "text: str = history([]).reports_": '"History" has no attribute "reports_"',
+    "from relu_probe import Reports": 'Module "relu_probe" has no attribute "Reports"',
+}
+
+
+@pytest.fixture
+def type_check(installed, tmp_path, monkeypatch):
+    """`mypy --strict` on a user's script, which sees the installed package and not this source tree."""
+    monkeypatch.setenv("PYTHONPATH", str(installed))
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--cache-dir", str(installed / "cache")]
+
+    def check(text):
+        (tmp_path / "user.py").write_text(text)
+        return python_tool([*command, "user.py"], tmp_path)
+
+    return check
+
+
+def test_a_users_script_is_type_checked_against_the_wheel(type_check):
+    result = type_check(USER)
+    assert (result.returncode, result.stdout) == (0, ""), result.stdout + result.stderr
+
+
+def test_wrong_uses_are_rejected(type_check):
+    """All public names would be `Any`, and all of this right, if the types were not found."""
+    names = "from relu_probe import ReluProbe, diagnose, history, measure, watch\n"
+    result = type_check(names + "\n".join(WRONG))
+    assert result.returncode == 1
+    lines = [line for line in result.stdout.splitlines() if ": error:" in line]
+    for number, (code, message) in enumerate(WRONG.items(), start=2):
+        (found,) = [line for line in lines if f"user.py:{number}:" in line]
+        assert message in found, (code, found)
+    assert len(lines) == len(WRONG)
