@@ -1,4 +1,4 @@
-"""The pytest plugin, loaded by its entry point in a pytest of its own."""
+"""The pytest plugin, loaded by its entry point in a pytest process of its own."""
 
 import json
 from importlib.metadata import entry_points

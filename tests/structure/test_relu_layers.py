@@ -1,4 +1,4 @@
-"""Which layers are counted: every way to write a ReLU, and nothing that cannot die."""
+"""Which layers are counted: a ReLU written in any way, and no activation that cannot die."""
 
 import numpy as np
 import pytest
@@ -102,7 +102,7 @@ def test_layers_that_cannot_die_are_not_counted(name):
 
 
 def test_prelu_is_not_counted_as_an_activation_either():
-    """Its alpha starts at zero: at first it does what a ReLU does."""
+    """Its alpha starts at zero, so that at first it computes what a ReLU computes."""
     model = model_of(L.Dense(3, L.PReLU(), name="hidden"))
     model.build((None, 4))
     assert keys(model) == []
@@ -115,7 +115,7 @@ def test_a_function_that_cannot_be_evaluated_is_no_relu():
 
 
 def test_the_test_of_recognition_can_fail():
-    """A softmax over a vector of points, rather than over each alone, looks like a ReLU: the planted mistake."""
+    """The planted mistake: a softmax over a vector of points, not over each point alone, looks like a ReLU."""
     points = tf.constant([[-1e4, -1.0, -1e-3, 1e6]])
     together = np.asarray(tf.nn.softmax(points))[0]
     assert (together[:3] == 0).all()
@@ -172,7 +172,7 @@ def test_a_custom_layer_with_an_activation_may_end_in_anything():
 
 
 class Named(L.Dense):
-    """Of the user's, with Keras's own call."""
+    """A subclass that keeps Keras's own `call`."""
 
     def build(self, shape):
         super().build(shape)
@@ -184,13 +184,13 @@ class Negated(L.Dense):
 
 
 class Rectified(L.Activation):
-    """What has no weights is evaluated as it is called."""
+    """An activation layer with a `call` of its own, which is evaluated because it has no weights."""
 
     def call(self, x):
         return tf.nn.relu(x)
 
 
-def test_a_subclass_of_keras_layers_is_counted_where_it_is_known_how_it_ends():
+def test_a_subclass_of_a_keras_layer_is_counted_if_its_last_operation_is_known():
     layers = [Named(3, "relu", name="named"), Negated(3, "relu", name="negated"), L.Dense(2)]
     assert keys(model_of(*layers, Rectified("linear", name="rectified"))) == ["named", "rectified"]
 
@@ -201,7 +201,7 @@ def test_rnn_cells_are_not_counted():
     assert keys(model) == ["hidden"]
 
 
-# --- nothing twice ----------------------------------------------------------------------------------------------------
+# --- no neuron is counted twice ---------------------------------------------------------------------------------------
 
 
 def test_a_relu_behind_a_relu_is_counted_once():
@@ -318,7 +318,7 @@ def test_channels_first_is_followed_from_the_layer_that_makes_it(layers, axis):
     assert found.axis == axis
 
 
-# --- what is inside a vectorized loop ---------------------------------------------------------------------------------
+# --- layers inside a vectorized loop ----------------------------------------------------------------------------------
 
 UNKNOWN_TIME = (
     "layer 'hidden' is called inside tf.vectorized_map, as Keras 3's TimeDistributed does where the number of time steps "
@@ -328,7 +328,7 @@ UNKNOWN_TIME = (
 
 
 def sequences(lengths):
-    """Batches `(n, time, 6)` of unknown time."""
+    """Batches of `n` samples with `n` time steps each; the graph does not know the number of steps."""
     rng = np.random.default_rng(0)
     signature = (tf.TensorSpec((None, None, 6)), tf.TensorSpec((None, 1)))
     made = [(rng.standard_normal((n, n, 6)).astype("f"), np.ones((n, 1), "f")) for n in lengths]
@@ -344,8 +344,8 @@ def over_time(**compile_args):
     return model
 
 
-def test_time_distributed_over_a_known_time_each_batch_another():
-    """Eager, every batch shows its time; tf_keras folds an unknown time into the batch."""
+def test_time_distributed_over_a_number_of_steps_that_differs_between_batches():
+    """In eager mode each batch shows its number of steps; tf_keras folds an unknown number into the batch."""
     model, probe = over_time(run_eagerly=not LEGACY), ReluProbe(strict=True)
     model.fit(sequences([3, 5]), shuffle=False, verbose=0, callbacks=[probe])
     for report in (probe.report, measure(model, sequences([3, 5]))):
@@ -353,9 +353,9 @@ def test_time_distributed_over_a_known_time_each_batch_another():
         assert report["hidden"].samples == 3 + 5
 
 
-@pytest.mark.skipif(LEGACY, reason="tf_keras folds time into the batch: counted, see above")
-def test_time_distributed_over_an_unknown_time_is_refused():
-    """Keras 3.15's own works only where batch and time are of one size; Keras 3.3's does not run at all."""
+@pytest.mark.skipif(LEGACY, reason="tf_keras folds the steps into the batch and is counted, see the test above")
+def test_time_distributed_over_an_unknown_number_of_steps_is_refused():
+    """Keras 3.15's own works only if the batch has as many samples as time steps; Keras 3.3's does not run at all."""
     model = over_time()
     if KERAS <= (3, 3):
         with pytest.raises(ValueError, match="Invalid dtype: NoneType"):
@@ -395,7 +395,10 @@ class BuiltLate(K.Model):
 
 @pytest.mark.parametrize("measured", [False, True])
 def test_layers_made_by_the_first_step_are_counted_from_the_next_epoch_on(measured):
-    """The first report says what it lacks, and steps are numbered on. `data=` is measured after the step, and lacks nothing."""
+    """The first report names the layers that it lacks, and the numbers of the steps continue.
+
+    With `data=` the model is measured after the step, and no layer is missing.
+    """
     x, y = np.ones((6, 3), "f"), np.ones((6, 1), "f")
     probe, model = ReluProbe(data=(x, y) if measured else None, strict=True), BuiltLate()
     other = ReluProbe(name="other", strict=True)
