@@ -170,15 +170,15 @@ def use(model: Any, x: NDArray[np.float32]) -> None:
 """
 
 WRONG = {
-    "report: str = measure(0, 0)": 'expression has type "Report"',
-    "report = measure(0, 0).dead_fractions": '"Report" has no attribute "dead_fractions"',
-    'count: int = measure(0, 0)["hidden"].active': "expression has type",
-    "probe = ReluProbe(freqs=2)": 'Unexpected keyword argument "freqs"',
-    "probe = ReluProbe(freq='2')": 'incompatible type "str"; expected "int"',
-    "report = ReluProbe().report.samples": '"None" of "Report | None" has no attribute "samples"',
-    "with watch(0) as w: text: str = w.report()": 'expression has type "Report"',
-    "text: str = diagnose(0, 0).layers": "expression has type",
-    "text: str = history([]).reports_": '"History" has no attribute "reports_"',
+    "a: str = measure(0, 0)": 'expression has type "Report", variable has type "str"',
+    "measure(0, 0).dead_fractions": '"Report" has no attribute "dead_fractions"',
+    'b: int = measure(0, 0)["hidden"].active': 'expression has type "ndarray[',
+    "ReluProbe(freqs=2)": 'Unexpected keyword argument "freqs"',
+    'ReluProbe(freq="2")': 'incompatible type "str"; expected "int"',
+    "ReluProbe().report.samples": 'Item "None" of "Report | None" has no attribute "samples"',
+    "with watch(0) as w: c: str = w.report()": 'expression has type "Report", variable has type "str"',
+    "d: str = diagnose(0, 0).layers": 'expression has type "Mapping[str, LayerDiagnosis]", variable has type "str"',
+    "history([]).reports_": '"History" has no attribute "reports_"',
     "from relu_probe import Reports": 'Module "relu_probe" has no attribute "Reports"',
 }
 
