@@ -33,37 +33,22 @@ if TYPE_CHECKING:
     from relu_probe.report.report import Report as Report
 
 __version__ = "0.1.0"
-__all__ = [  # noqa: RUF022  # as in the docstring: the functions to call first, then the types that they return
-    "ReluProbe",
-    "measure",
-    "watch",
-    "diagnose",
-    "history",
-    "Report",
-    "LayerReport",
-    "Watch",
-    "Diagnosis",
-    "LayerDiagnosis",
-    "History",
-    "LayerHistory",
-    "LossJump",
-]
-
 _MODULES = {
     "ReluProbe": "callbacks.relu_probe",
     "measure": "measuring.measure",
     "watch": "measuring.watch",
-    "Watch": "measuring.watch",
     "diagnose": "diagnosis.diagnose",
+    "history": "report.history",
+    "Report": "report.report",
+    "LayerReport": "report.layer_report",
+    "Watch": "measuring.watch",
     "Diagnosis": "diagnosis.diagnose",
     "LayerDiagnosis": "diagnosis.diagnose",
-    "history": "report.history",
     "History": "report.history",
     "LayerHistory": "report.history",
     "LossJump": "report.loss_jumps",
-    "Report": "report.report",
-    "LayerReport": "report.layer_report",
 }
+__all__ = list(_MODULES)
 
 if not TYPE_CHECKING:  # a type checker would take any name for one that exists
 
