@@ -10,8 +10,9 @@ from typing import Any
 import tensorflow as tf
 
 from relu_probe.diagnosis.nans import nan_line
-from relu_probe.measuring import data as data_module
-from relu_probe.measuring.measure import has_loss, measurer_of
+from relu_probe.measuring.data import read_batches
+from relu_probe.measuring.inference import has_loss
+from relu_probe.measuring.measure import measurer_of
 from relu_probe.measuring.train_step import (
     CountedTrainFunction,
     arm_next_step,
@@ -153,7 +154,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         check_names(self.name, [c.name for c in getattr(fit_under_way(), "callbacks", []) if isinstance(c, ReluProbe)])
         self._chosen = LayerSelection(self.layers, self.model)
         if self.data is not None:
-            self._batches = data_module.read(self.data)
+            self._batches = read_batches(self.data)
             if self.model.built:
                 measurer_of(self.model).check(self._batches)
         else:

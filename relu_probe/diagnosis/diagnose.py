@@ -15,13 +15,14 @@ from relu_probe.diagnosis.causes import Causes, causes
 from relu_probe.diagnosis.confidence import check_confidence, joint_rate_limit, rate_limit
 from relu_probe.diagnosis.evidence import EvidenceCollector, LossGradient
 from relu_probe.diagnosis.pre_activation import Float64Copies
-from relu_probe.measuring import data as data_module
-from relu_probe.measuring.measure import Measurer, measurer_of
+from relu_probe.measuring.data import read_batches
+from relu_probe.measuring.measurer import Measurer, check_built
 from relu_probe.report.export import import_pandas
 from relu_probe.report.history import History
 from relu_probe.report.layer_report import Floats, LayerReport, Mask
 from relu_probe.report.loss_jumps import LossJump
 from relu_probe.report.report import Report
+from relu_probe.structure.relu_layers import find_relus
 from relu_probe.structure.support import check_model
 
 
@@ -136,9 +137,9 @@ def diagnose(model: Any, data: Any, *, bounds: Any = None, confidence: float = 0
     confidence = check_confidence(confidence)
     if probe is not None and not isinstance(getattr(probe, "history", None), History):
         raise TypeError(f"probe is {probe!r:.60}; expected the ReluProbe of the training, or None.")
-    measurer_of(model)  # its errors first: unbuilt, no ReLU
+    check_built(model)
     observer = _Observer(model)
-    report = observer.run(data_module.read(data, batch_size=256))
+    report = Measurer(model, observer).run(read_batches(data, batch_size=256))
     certifier = None if bounds is None else Certifier(observer.flow, bounds)
     layers = {key: observer.layer(key, report, certifier, confidence) for key in report}
     history, loss_jumps = (None, ()) if probe is None else (probe.history, tuple(probe.loss_jumps))
@@ -172,34 +173,27 @@ def _check_strategy(model: Any) -> None:
         )
 
 
-class _Observer(Measurer):
-    """An eager measurer that looks at what flowed in each batch."""
+class _Observer:
+    """Collects evidence from each step of a pass over the data: a `StepObserver`."""
 
     def __init__(self, model: Any) -> None:
-        super().__init__(model)
-        self.counters.strategy = tf.distribute.get_strategy()  # one replica sees all the data
+        self._model = model
+        self._relus = {relu.key: relu for relu in find_relus(model)}
         self.flow = CallTrace()  # of the last batch
         self.loss: LossGradient | None = None
         self.witnesses: dict[str, EvidenceCollector] = {}
         self.finite = True  # all that came in
         self._twins = Float64Copies()
 
-    def _step(self, gradients: bool, dataset: Any) -> Any:
-        count = self._counted(gradients)
-        self.loss = LossGradient() if gradients else None
-
-        def step(iterator: Any) -> Any:
-            batch = next(iterator)
-            self.finite = self.finite and _is_finite(batch)
-            return count(batch)
-
-        return step
-
     @contextmanager
-    def _observing(self, model: Any) -> Iterator[None]:
-        with recorded(model) as self.flow:
+    def observe(self, batch: Any, *, gradients: bool) -> Iterator[None]:
+        """Checks the batch for values that are not finite, and records the calls and gradients of the step."""
+        self.finite = self.finite and _is_finite(batch)
+        if gradients and self.loss is None:
+            self.loss = LossGradient()
+        with recorded(self._model) as self.flow:
             yield
-        for key, relu in self.counters.relus.items():
+        for key, relu in self._relus.items():
             if key not in self.witnesses and (calls := self.flow.of(relu.layer)):
                 self.witnesses[key] = EvidenceCollector(relu, int(calls[0].output.shape[relu.axis]))
             if key in self.witnesses:
@@ -208,9 +202,9 @@ class _Observer(Measurer):
             self.loss.see(self.flow)
 
     def layer(self, key: str, report: Report, certifier: Certifier | None, confidence: float) -> LayerDiagnosis:
-        counts, relu = report[key], self.counters.relus[key]
+        counts, relu = report[key], self._relus[key]
         witness = self.witnesses.get(key) or EvidenceCollector(relu, counts.neurons)
-        evidence = witness.evidence(self.flow, list(self.counters.relus.values()), report, self.loss)
+        evidence = witness.evidence(self.flow, list(self._relus.values()), report, self.loss)
         certificate = certifier.certify(relu, counts.neurons) if certifier else Certificate(None)
         return LayerDiagnosis(
             report=counts,

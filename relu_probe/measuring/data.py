@@ -11,15 +11,15 @@ from relu_probe.utils.validation import is_whole
 _EXPECTED = "expected arrays (x, (x,), (x, y) or (x, y, sample_weight)), a batched tf.data.Dataset or a PyDataset"
 
 
-class Batches(NamedTuple):
-    """Batches of `(x,)`, `(x, y)` or `(x, y, sample_weight)`; `steps` is None where their number is not known."""
+class BatchedData(NamedTuple):
+    """BatchedData of `(x,)`, `(x, y)` or `(x, y, sample_weight)`; `steps` is None where their number is not known."""
 
     dataset: tf.data.Dataset
     steps: int | None
     labelled: bool
 
 
-def read(data: Any, batch_size: int = 32, max_samples: int | None = None) -> Batches:
+def read_batches(data: Any, batch_size: int = 32, max_samples: int | None = None) -> BatchedData:
     """`data` as batches, at most `max_samples` of it, exactly.
 
     Raises:
@@ -37,7 +37,7 @@ def read(data: Any, batch_size: int = 32, max_samples: int | None = None) -> Bat
     return _from_arrays(data, batch_size, max_samples)
 
 
-def _from_arrays(data: Any, batch_size: int, max_samples: int | None) -> Batches:
+def _from_arrays(data: Any, batch_size: int, max_samples: int | None) -> BatchedData:
     parts = data if isinstance(data, tuple) else (data,)
     if not 1 <= len(parts) <= 3:
         raise ValueError(f"data is a tuple of {len(parts)}; {_EXPECTED}.")
@@ -61,10 +61,10 @@ def _from_arrays(data: Any, batch_size: int, max_samples: int | None) -> Batches
     )
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return Batches(dataset.with_options(options), -(-samples // batch_size), len(arrays) > 1)
+    return BatchedData(dataset.with_options(options), -(-samples // batch_size), len(arrays) > 1)
 
 
-def _from_dataset(dataset: Any, max_samples: int | None, steps: int | None = None) -> Batches:
+def _from_dataset(dataset: Any, max_samples: int | None, steps: int | None = None) -> BatchedData:
     spec = dataset.element_spec
     if not isinstance(spec, tuple):
         dataset, spec = dataset.map(lambda *x: (x[0] if len(x) == 1 else x,)), (spec,)
@@ -75,7 +75,7 @@ def _from_dataset(dataset: Any, max_samples: int | None, steps: int | None = Non
         raise ValueError("data is empty (0 batches); expected at least 1. Check the split or filter that made it.")
     if max_samples is not None:
         dataset, known = _trimmed(dataset, max_samples), -1
-    return Batches(dataset, known if known > 0 else None, len(spec) > 1)
+    return BatchedData(dataset, known if known > 0 else None, len(spec) > 1)
 
 
 def _trimmed(dataset: Any, limit: int) -> Any:

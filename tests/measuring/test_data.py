@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from relu_probe import ReluProbe, measure
-from relu_probe.measuring.data import read
+from relu_probe.measuring.data import read_batches
 
 K, L = tf.keras, tf.keras.layers
 N, BATCH = 23, 8  # the last batch is a partial one
@@ -296,4 +296,4 @@ def test_lengths_that_do_not_vary_stay_known():
     model = K.Sequential(layers)
     model.compile("sgd", "mse")
     assert measure(model, Lengths((5, 5, 5))).samples == 12
-    assert read(Lengths((5, 5))).dataset.element_spec[0].shape.as_list() == [None, 5, 3]
+    assert read_batches(Lengths((5, 5))).dataset.element_spec[0].shape.as_list() == [None, 5, 3]
