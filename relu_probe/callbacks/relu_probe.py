@@ -13,13 +13,13 @@ from relu_probe.diagnosis.nans import nan_line
 from relu_probe.measuring.data import read_batches
 from relu_probe.measuring.inference import has_loss
 from relu_probe.measuring.measure import measurer_of
+from relu_probe.measuring.model_state import ModelState
 from relu_probe.measuring.train_step import (
     CountedTrainFunction,
     arm_next_step,
     begin_counting,
-    counters_of_this_fit,
+    counters_of_current_fit,
     disarm,
-    kept_counters,
     training_counters,
 )
 from relu_probe.report.history import History, HistoryTracker, history
@@ -172,7 +172,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._count_late_layers()
         if self._measuring and self.data is None:
             steps = self._loss_jumps.steps if self._uncounted else None
-            self._guarded("measuring", lambda: counters_of_this_fit(self.model).reset(steps))
+            self._guarded("measuring", lambda: counters_of_current_fit(self.model).reset(steps))
         self._loss_jumps.begin_epoch()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
@@ -209,12 +209,12 @@ class ReluProbe(tf.keras.callbacks.Callback):
         if self._shot is not None and self._shot.rearm():
             return
         if self._measuring and self.data is None and not self._faults.switched_off("measuring"):
-            self._shot = arm_next_step(self.model, not_all=self.freq > 1)
+            self._shot = arm_next_step(self.model, partly_counted=self.freq > 1)
 
     def _count_late_layers(self) -> None:
         """From the next epoch on: not before all probes of the fit have read the counters that do not know them."""
         if self._chosen.take_up():
-            before = kept_counters(self.model)
+            before = ModelState.of(self.model).training_counters
             if training_counters(self.model, activation_sum=self.activation_sum) is not before:  # else by another probe
                 self._uncounted = True  # by the new counters
 
@@ -257,7 +257,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         counted = self.data is None
         report = self._read() if counted else measurer_of(self.model).run(self._batches)
         self._chosen.look(self.model, counted=counted)
-        counters = counters_of_this_fit(self.model) if counted else measurer_of(self.model).counters
+        counters = counters_of_current_fit(self.model) if counted else measurer_of(self.model).counters
         if (missing := counters.missing(self._chosen.keys)) and self.strict:
             raise ValueError(f"{missing}.")
         self._chosen.missed = "; ".join(filter(None, (self._chosen.missed, missing)))
@@ -269,7 +269,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def _read(self) -> Report:
         """Before anything that may fail: a collective."""
-        counters = counters_of_this_fit(self.model)
+        counters = counters_of_current_fit(self.model)
         report = Report(counters.read(self._chosen.keys, self.activation_sum))
         counters.check(self._loss_jumps.epoch_steps)
         return report

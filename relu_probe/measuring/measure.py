@@ -4,12 +4,10 @@ from typing import Any
 
 from relu_probe.measuring.data import read_batches
 from relu_probe.measuring.measurer import Measurer, Verbosity, check_built
+from relu_probe.measuring.model_state import ModelState
 from relu_probe.report.report import Report
 from relu_probe.structure.relu_layers import select
 from relu_probe.structure.support import check_model
-from relu_probe.utils.weak_id_dict import WeakIdDict
-
-_kept = WeakIdDict()
 
 
 def measure(
@@ -64,7 +62,7 @@ def measurer_of(model: Any) -> Measurer:
         ValueError: the model is unbuilt or has no ReLU.
     """
     check_built(model)
-    measurer: Measurer | None = _kept.get(model)
-    if measurer is None or not measurer.is_current(model):
-        measurer = _kept[model] = Measurer(model)
-    return measurer
+    state = ModelState.of(model)
+    if state.measurer is None or not state.measurer.is_current(model):
+        state.measurer = Measurer(model)
+    return state.measurer

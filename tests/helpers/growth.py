@@ -117,9 +117,9 @@ def summaries(logs: str) -> list[dict[str, Any]]:
 
 def forget() -> None:
     """A planted mistake: counters, and so the training step, made anew for each fit."""
-    from relu_probe.measuring import train_step
+    from relu_probe.measuring import model_state
 
-    train_step._kept._values.clear()
+    model_state._states._values.clear()
 
 
 def main() -> dict[str, Any]:

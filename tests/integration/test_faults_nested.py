@@ -80,8 +80,8 @@ def test_a_fit_of_the_same_model_inside_with_a_probe_in_each_is_said(hook, probe
     assert all(map(harm.same, unwatched(hook, "same"), watched))
     told = [str(w.message) for w in caught if "relu_probe" in str(w.message)]
     assert len(told) == 1
-    assert "inside this one was counted in its place, expected a probe in one of them." in told[0]
-    assert "counted in its place" in outer.report.incomplete
+    assert "in a fit with a probe, which reset the counts of this fit, expected a probe in one of the two." in told[0]
+    assert "which reset the counts of this fit" in outer.report.incomplete
     if probes == "two":
         assert [report.samples for report in inner.reports] == [8]
         assert inner.report.incomplete == ""

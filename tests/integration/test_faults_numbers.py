@@ -8,7 +8,7 @@ import tensorflow as tf
 from stacks import LEGACY
 
 from relu_probe import LayerReport, ReluProbe, measure
-from relu_probe.measuring.train_step import kept_counters
+from relu_probe.measuring.model_state import ModelState
 
 K, L = tf.keras, tf.keras.layers
 X, Y = harm.data()
@@ -49,7 +49,7 @@ class Plant(K.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if batch == 0:
-            (block,) = kept_counters(self.model)._blocks.values()
+            (block,) = ModelState.of(self.model).training_counters._blocks.values()
             block.counts.assign_add(tf.fill(block.counts.shape, tf.constant(self.more, tf.int64)))
             block.meta.assign_add([self.more] * 2 + [0] * 3)  # positions, samples; not the clock
 

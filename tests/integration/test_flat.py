@@ -12,8 +12,8 @@ import stacks
 import tensorflow as tf
 
 from relu_probe import ReluProbe, measure, watch
-from relu_probe.measuring import train_step
 from relu_probe.measuring.measure import measurer_of
+from relu_probe.measuring.model_state import ModelState
 
 X, Y = growth.X, growth.Y
 # Bytes beyond what the same without a probe grows by. An epoch: two more floats in Keras's History, and their places in
@@ -142,7 +142,8 @@ def test_nothing_outlives_the_model(tmp_path):
         measure(model, (X, Y))
         with watch(model):
             model.train_on_batch(X, Y)
-        kept = [train_step.kept_counters(model), measurer_of(model), measurer_of(model).counters]
+        kept = [ModelState.of(model), ModelState.of(model).training_counters, ModelState.of(model).watch_counters]
+        kept += [measurer_of(model), measurer_of(model).counters]
         alive += [weakref.ref(value) for value in [model, *kept]]
         del kept
     probe.set_model(growth.net())  # what Keras's Callback holds, until the next fit

@@ -163,7 +163,7 @@ def test_a_second_watch_of_one_model_is_refused():
     model = net()
     with watch(model) as w:
         model(X)
-        with pytest.raises(RuntimeError, match="is watched already"), watch(model):
+        with pytest.raises(RuntimeError, match="is already watched"), watch(model):
             pass
     assert w.report().samples == len(X)
 
