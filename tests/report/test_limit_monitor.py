@@ -66,7 +66,7 @@ def test_raise_fails_the_run_and_leaves_the_event_files_whole(tmp_path):
         RuntimeError, match=r"relu_probe: training failed in epoch 0: 1 of 1 layers above a limit\. hid"
     ):
         fit(model_with(-100.0), probe)
-    assert probe._summaries is None
+    assert probe._log_writer is None
     assert list(tmp_path.rglob("*.tfevents.*"))
     assert probe.report.dead_fraction == 1.0
 
