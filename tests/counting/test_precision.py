@@ -4,7 +4,8 @@ import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
-from stacks import KERAS, LEGACY, output, python
+from child_process import output, python
+from keras_version import KERAS, LEGACY
 
 from relu_probe import ReluProbe, measure
 

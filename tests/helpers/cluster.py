@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from stacks import environment
+from child_process import environment
 
 from relu_probe import ReluProbe, Report, measure, watch
 from relu_probe.callbacks import relu_probe

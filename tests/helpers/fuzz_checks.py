@@ -8,7 +8,7 @@ import numpy as np
 import oracle
 import tensorflow as tf
 from hypothesis import HealthCheck, Phase, given, settings
-from stacks import LEGACY
+from keras_version import LEGACY
 
 from relu_probe import ReluProbe, Report, measure
 from relu_probe.structure.relu_layers import find_relus

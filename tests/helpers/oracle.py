@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from stacks import LEGACY
+from keras_version import LEGACY
 
 from relu_probe.structure.relu_layers import find_relus
 

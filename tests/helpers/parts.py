@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
-from stacks import KERAS
+from keras_version import KERAS
 
 K, L = tf.keras, tf.keras.layers
 PARTS: dict[str, "Part"] = {}

@@ -8,8 +8,8 @@ from typing import Any
 import harm
 import numpy as np
 import tensorflow as tf
+from keras_version import KERAS, LEGACY
 from parts import PARTS, Make, Part, dense, distributed
-from stacks import KERAS, LEGACY
 
 K = tf.keras
 L = tf.keras.layers

@@ -7,7 +7,8 @@ import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
-from stacks import LEGACY, output, python
+from child_process import output, python
+from keras_version import LEGACY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from relu_probe import Report, measure

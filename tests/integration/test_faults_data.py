@@ -5,9 +5,19 @@ import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
-from cluster import fit
-from faulty_data import FIXED, again, assert_stopped, assert_trained, dataset, kept, planted, stepped
-from growth import X, Y
+from faulty_data import (
+    FIXED,
+    X,
+    Y,
+    again,
+    assert_stopped,
+    assert_trained,
+    dataset,
+    fit,
+    kept,
+    planted,
+    stepped,
+)
 
 from relu_probe import ReluProbe, measure, watch
 

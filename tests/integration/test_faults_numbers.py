@@ -5,7 +5,7 @@ import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
-from stacks import LEGACY
+from keras_version import LEGACY
 
 from relu_probe import LayerReport, ReluProbe, measure
 from relu_probe.measuring.train_step import kept_counters

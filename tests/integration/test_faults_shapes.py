@@ -5,7 +5,7 @@ import numpy as np
 import oracle
 import pytest
 from faulty_data import FIXED, X, Y, assert_nothing_left, assert_same, assert_stopped, attempt, net
-from stacks import LEGACY
+from keras_version import LEGACY
 
 from relu_probe import ReluProbe, measure
 

@@ -7,14 +7,14 @@ import sys
 import threading
 from pathlib import Path
 
+import child_process
 import harm
-import killed
+import killed_training
 import numpy as np
 import pytest
-import stacks
 from event_files import points, seen
 from harm import Interrupt, K
-from killed import EPOCHS, KILLS
+from killed_training import EPOCHS, KILLS
 from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -30,8 +30,10 @@ READABLE = dict(zip(KILLS, ([0], [0], [0, 1, 2], [0, 1, 2], [0, 1, 2, 3, 4], [0,
 def lives(tmp_path_factory):
     """The directories that the lives left, by their ends; "never" for the last one, and one of a fit never killed."""
     place = tmp_path_factory.mktemp("lives")
-    command = [sys.executable, killed.__file__, str(place)]
-    done = subprocess.run(command, env=stacks.environment(), capture_output=True, text=True, timeout=300, check=False)
+    command = [sys.executable, killed_training.__file__, str(place)]
+    done = subprocess.run(
+        command, env=child_process.environment(), capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     left = {end: place / "killed" / str(number) for number, end in enumerate([*KILLS, "never"])}
     return {**left, "whole": place / "whole" / "0"}

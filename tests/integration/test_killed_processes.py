@@ -6,9 +6,9 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
+import child_process
 import harm
 import pytest
-import stacks
 from event_files import seen
 from harm import Interrupt
 
@@ -46,7 +46,7 @@ def fit_in_another_process(place, does="fits"):
     """It waits after its third epoch, and goes on at the end of the block."""
     command = [sys.executable, "-c", FIT, str(place), does]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, env=stacks.environment(), stdin=pipe, stdout=pipe, text=True) as process:
+    with subprocess.Popen(command, env=child_process.environment(), stdin=pipe, stdout=pipe, text=True) as process:
         try:
             assert process.stdout.readline() == "waits\n"
             yield process

@@ -4,7 +4,7 @@ import harm
 import numpy as np
 import pytest
 import tensorflow as tf
-from stacks import KERAS, LEGACY
+from keras_version import KERAS, LEGACY
 
 from relu_probe import ReluProbe, measure, watch
 from relu_probe.structure import relu_function

@@ -1,4 +1,4 @@
-"""HistoryTracker of a training that is killed again and again, and each time taken up again by `BackupAndRestore`.
+"""A training that is killed again and again, and each time resumed by `BackupAndRestore`.
 
 TensorFlow is imported once, and each life is a fork of that: a process of its own, killed by a real SIGKILL.
 """
