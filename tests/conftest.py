@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+pytest.register_assert_rewrite("assertions", "child_process", "commands", "faulty_data", "fuzz_checks", "harm")
+
 settings.register_profile("no clock", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=300)  # of tests/integration/test_fuzz.py
 settings.load_profile("no clock")
@@ -55,6 +57,16 @@ def _seeded():
     tf.keras.utils.set_random_seed(0)
     yield
     tf.keras.backend.clear_session()
+
+
+@pytest.fixture
+def policy(request):
+    """The global mixed-precision policy whose name the test passes as the parameter."""
+    import tensorflow as tf
+
+    tf.keras.mixed_precision.set_global_policy(request.param)
+    yield request.param
+    tf.keras.mixed_precision.set_global_policy("float32")
 
 
 @pytest.fixture
