@@ -7,9 +7,11 @@ import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
+from assertions import assert_report
 from child_process import output, python
+from event_files import epochs_written
 from keras_version import LEGACY
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from models import integer_network
 
 from relu_probe import Report, measure
 
@@ -22,18 +24,11 @@ tf_keras_only = pytest.mark.skipif(not LEGACY, reason="Keras 3's own fit fails u
 @pytest.fixture(scope="module")
 def one_device():
     """What one device counts, and the slow implementation too."""
-    built = cluster.model()
+    built = integer_network()
     expected = oracle.measure(built, oracle.batches(*cluster.arrays(), cluster.BATCH))
     report = measure(built, cluster.arrays(), batch_size=cluster.BATCH)
-    assert_counts(report, expected)
+    assert_report(report, expected, cluster.N)
     return expected
-
-
-def assert_counts(report, expected):
-    assert report.samples == cluster.N
-    for key, layer in report.layers.items():
-        assert layer.samples == cluster.N
-        oracle.assert_counts(layer, expected[key])
 
 
 # --- many devices -----------------------------------------------------------------------------------------------------
@@ -44,11 +39,12 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import cluster, harm
+from models import integer_network, sequential
 from relu_probe import ReluProbe, measure
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 assert strategy.num_replicas_in_sync == 2
 with strategy.scope():
-    model = cluster.model()
+    model = integer_network()
 probe, with_data = ReluProbe(strict=True), ReluProbe(data=cluster.arrays(), strict=True)
 for _ in range(2):
     model.fit(*cluster.arrays(), batch_size=cluster.BATCH, epochs=2, verbose=0, callbacks=[probe])
@@ -57,13 +53,12 @@ found = {"fit": [*probe.reports, with_data.report]}
 found["measure"] = [measure(model, cluster.arrays(), batch_size=size) for size in (1, 8, 64)]
 found["measure"].append(measure(model, cluster.batches()))
 with strategy.scope():
-    model = cluster.model()
+    model = integer_network()
 found["watch"] = cluster.watched(strategy, model)
 found = {job: [report.to_dict() for report in reports] for job, reports in found.items()}
 
 with strategy.scope():  # wide enough to be counted as if there were no NaN
-    model = harm.K.Sequential([harm.K.Input((300,)), harm.L.ReLU(name="relu"), harm.L.Dense(1)])
-    model.compile(harm.K.optimizers.SGD(0.0), "mse")
+    model = sequential(300, harm.L.ReLU(name="relu"), harm.L.Dense(1))
 x = harm.np.ones((8, 300), "float32")
 x[7, 17] = harm.np.nan  # of the second replica's half
 model.fit(x, harm.np.ones((8, 1)), batch_size=8, shuffle=False, verbose=0, callbacks=[probe])
@@ -74,8 +69,7 @@ def train(callbacks):
     with strategy.scope():
         L, rate = harm.L, 0.3 if harm.KERAS3 else 0  # tf_keras' draws anew in each trace
         hidden = [L.Dense(16, "relu"), L.BatchNormalization(), L.Dropout(rate), L.Dense(6, "relu")]
-        model = harm.K.Sequential([harm.K.Input((4,)), *hidden, L.Dense(1)])
-        model.compile(harm.K.optimizers.Adam(0.01), "mse", metrics=["mae"])
+        model = sequential(4, *hidden, L.Dense(1), optimizer=harm.K.optimizers.Adam(0.01), metrics=["mae"])
     return harm.fitted(model, callbacks, *harm.data(22))
 
 class Nudges(harm.K.callbacks.Callback):
@@ -103,7 +97,7 @@ def test_two_devices_count_what_one_counts(job, mirrored, one_device):
     reports = [Report.from_dict(report) for report in mirrored[job]]
     assert len(reports) == {"fit": 3, "measure": 4, "watch": cluster.EPOCHS}[job]
     for report in reports:
-        assert_counts(report, one_device)
+        assert_report(report, one_device, cluster.N)
         dated = report["a"].last_active
         assert dated is None or dated[0] == -1 < dated[1:].min()
 
@@ -122,11 +116,11 @@ def test_two_devices_train_bit_by_bit_as_without_the_probe(mirrored):
 
 @pytest.mark.parametrize("mistake", ["one replica's counts", "every replica's counts twice"])
 def test_the_comparison_rejects(mistake, one_device):
-    built, (x, y) = cluster.model(), cluster.arrays()
+    built, (x, y) = integer_network(), cluster.arrays()
     half = measure(built, (x[::2], y[::2]))
     wrong = half if mistake == "one replica's counts" else measure(built, (x, y)) + measure(built, (x, y))
     with pytest.raises(AssertionError):
-        assert_counts(wrong, one_device)
+        assert_report(wrong, one_device, cluster.N)
 
 
 # --- many machines ----------------------------------------------------------------------------------------------------
@@ -141,25 +135,19 @@ def ended_well(workers):
     return chief
 
 
-def epochs_written(log_dir):
-    events = EventAccumulator(str(log_dir / "relu_probe"), size_guidance={"tensors": 0})
-    events.Reload()
-    return [event.step for event in events.Tensors("dead_fraction")]
-
-
 @tf_keras_only
 def test_fit_and_measure_on_two_workers(one_device):
     reports = ended_well(cluster.run("fit_and_measure"))
     assert [report.source for report in reports] == ["train", "data", "measure", "measure"]
     for report in reports:
-        assert_counts(report, one_device)
+        assert_report(report, one_device, cluster.N)
 
 
 @tf_keras_only
 def test_only_the_chief_writes(one_device, tmp_path):
     reports = ended_well(cluster.run("fit", tmp_path))
     for report in reports:
-        assert_counts(report, one_device)
+        assert_report(report, one_device, cluster.N)
     assert len(list((tmp_path / "relu_probe").iterdir())) == 1
     assert epochs_written(tmp_path) == [0, 1, 2]
 
@@ -168,7 +156,7 @@ def test_a_loop_of_ones_own_on_two_workers(one_device):
     reports = ended_well(cluster.run("loop"))
     assert len(reports) == cluster.EPOCHS
     for report in reports:
-        assert_counts(report, one_device)
+        assert_report(report, one_device, cluster.N)
 
 
 def ended_with_tensorflows_error(workers):
@@ -195,7 +183,7 @@ def test_a_full_disk_on_the_chief_stops_writing_only(one_device, tmp_path):
     for worker in workers:
         assert [report.epoch for report in worker.reports()] == [0, 1, 2]
         for report in worker.reports():
-            assert_counts(report, one_device)
+            assert_report(report, one_device, cluster.N)
     assert "relu_probe: logging stopped" in workers[0].err
     assert "logging stopped" in workers[0].reports()[1].incomplete
     assert "relu_probe" not in workers[1].err
@@ -209,7 +197,7 @@ def test_a_fault_on_one_worker_leaves_all_in_step(one_device, tmp_path):
     assert [worker.code for worker in workers] == [0, 0], workers[0].err[-3000:]
     assert [[report.epoch for report in worker.reports()] for worker in workers] == [[0, 1, 2], [0, 2]]
     for report in workers[0].reports() + workers[1].reports():
-        assert_counts(report, one_device)
+        assert_report(report, one_device, cluster.N)
     assert "relu_probe" not in workers[0].err
     assert workers[1].err.count("relu_probe: measuring stopped: MemoryError: on one worker") == 1
     assert [bool(report.incomplete) for report in workers[1].reports()] == [True, True]

@@ -12,7 +12,7 @@ import harm
 import killed_training
 import numpy as np
 import pytest
-from event_files import points, seen
+from event_files import epochs_written, points
 from harm import Interrupt, K
 from killed_training import EPOCHS, KILLS
 from tensorboard.backend.event_processing import plugin_event_accumulator
@@ -161,7 +161,7 @@ BOTH = [0, 1, 2, 3, 4, 0, 1]
 def test_a_completed_fit_stays_whole_beside_a_later_one(tmp_path, kind):
     for epochs in (5, 2):
         harm.fitted(harm.net(), [ReluProbe(tmp_path)], epochs=epochs)
-    assert sorted(seen(tmp_path, kind)) == sorted(BOTH)
+    assert sorted(epochs_written(tmp_path, kind)) == sorted(BOTH)
 
 
 def test_what_a_completed_fit_took_up_is_of_a_completed_training(tmp_path):
@@ -169,7 +169,7 @@ def test_what_a_completed_fit_took_up_is_of_a_completed_training(tmp_path):
     for first, last, stop in ((0, 4, 2), (2, 4, None), (0, 2, None)):
         with contextlib.suppress(KeyboardInterrupt):
             harm.fitted(harm.net(), [Interrupt(stop), ReluProbe(tmp_path)], initial_epoch=first, epochs=last)
-    assert sorted(seen(tmp_path)) == [0, 0, 1, 1, 2, 3]  # files of one second are in no order
+    assert sorted(epochs_written(tmp_path)) == [0, 0, 1, 1, 2, 3]  # files of one second are in no order
 
 
 @pytest.mark.parametrize("threads", [False, True])
@@ -187,7 +187,7 @@ def test_a_fit_that_is_still_running_is_never_cut(tmp_path, threads):
 
     outer = [ReluProbe(tmp_path), K.callbacks.LambdaCallback(on_epoch_end=run)]
     harm.fitted(harm.net(), outer, epochs=5)
-    assert sorted(seen(tmp_path)) == sorted(BOTH)
+    assert sorted(epochs_written(tmp_path)) == sorted(BOTH)
     assert not list(tmp_path.rglob("*superseded*"))
 
 
@@ -196,5 +196,5 @@ def test_an_interrupted_fit_is_cut_though_its_traceback_is_kept(tmp_path):
     with pytest.raises(KeyboardInterrupt) as kept:
         harm.fitted(harm.net(), [Interrupt(3), ReluProbe(tmp_path)], epochs=5)
     harm.fitted(harm.net(), [ReluProbe(tmp_path)], initial_epoch=1, epochs=5)
-    assert seen(tmp_path) == list(range(5))
+    assert epochs_written(tmp_path) == list(range(5))
     del kept

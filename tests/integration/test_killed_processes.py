@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import child_process
 import harm
 import pytest
-from event_files import seen
+from event_files import epochs_written
 from harm import Interrupt
 
 from relu_probe import ReluProbe
@@ -64,7 +64,7 @@ def test_a_fit_that_runs_in_another_process_is_never_cut(tmp_path, does, epochs)
     with fit_in_another_process(tmp_path, does) as process:
         resume(tmp_path)
     assert process.returncode == 0
-    assert sorted(seen(tmp_path)) == sorted([*epochs, 0, 1])
+    assert sorted(epochs_written(tmp_path)) == sorted([*epochs, 0, 1])
     assert not list(tmp_path.rglob("*superseded*"))
 
 
@@ -76,7 +76,7 @@ def test_a_killed_one_is_cut_even_if_its_children_live_on(tmp_path, does):
         process.wait()
         resume(tmp_path, 1, 5)
     epochs = [1, 2, 3, 4] if does == "removes" else [0, 1, 2, 3, 4]
-    assert sorted(seen(tmp_path)) == epochs  # files of one second are in no order
+    assert sorted(epochs_written(tmp_path)) == epochs  # files of one second are in no order
     assert len(list(tmp_path.rglob("*superseded*"))) == 1
 
 
@@ -92,7 +92,7 @@ def test_where_there_are_no_locks_all_stays(tmp_path, monkeypatch, system):
     with pytest.raises(KeyboardInterrupt):
         harm.fitted(harm.net(), [Interrupt(2), ReluProbe(tmp_path)], epochs=5)
     resume(tmp_path)
-    assert sorted(seen(tmp_path)) == [0, 0, 1, 1]
+    assert sorted(epochs_written(tmp_path)) == [0, 0, 1, 1]
 
 
 @posix_only

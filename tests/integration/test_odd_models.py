@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras_version import KERAS, LEGACY
+from models import sequential
 
 from relu_probe import ReluProbe, measure, watch
 from relu_probe.structure import relu_function
@@ -14,9 +15,7 @@ X, Y = harm.data()
 
 
 def net(*layers):
-    model = K.Sequential([K.Input((4,)), *layers, L.Dense(6, "relu", name="hidden"), L.Dense(1)])
-    model.compile(K.optimizers.Adam(0.01), "mse")
-    return model
+    return sequential(4, *layers, L.Dense(6, "relu", name="hidden"), L.Dense(1), optimizer=K.optimizers.Adam(0.01))
 
 
 def counting_lambda():
