@@ -1,4 +1,4 @@
-"""Many devices, many machines: every worker reports the same global counts, those of one device on the same data."""
+"""Distributed training: every worker reports the same global counts, those of one device on the same data."""
 
 import json
 
@@ -23,7 +23,7 @@ tf_keras_only = pytest.mark.skipif(not LEGACY, reason="Keras 3's own fit fails u
 
 @pytest.fixture(scope="module")
 def one_device():
-    """What one device counts, and the slow implementation too."""
+    """The oracle's counts, which one device counts too."""
     built = integer_network()
     expected = oracle.measure(built, oracle.batches(*cluster.arrays(), cluster.BATCH))
     report = measure(built, cluster.arrays(), batch_size=cluster.BATCH)
@@ -57,17 +57,17 @@ with strategy.scope():
 found["watch"] = cluster.watched(strategy, model)
 found = {job: [report.to_dict() for report in reports] for job, reports in found.items()}
 
-with strategy.scope():  # wide enough to be counted as if there were no NaN
+with strategy.scope():  # so wide that NaN are looked for only after a sum is NaN
     model = sequential(300, harm.L.ReLU(name="relu"), harm.L.Dense(1))
 x = harm.np.ones((8, 300), "float32")
-x[7, 17] = harm.np.nan  # of the second replica's half
+x[7, 17] = harm.np.nan  # in the second replica's half of the batch
 model.fit(x, harm.np.ones((8, 1)), batch_size=8, shuffle=False, verbose=0, callbacks=[probe])
 found["nan"] = probe.report.to_dict()
 
 def train(callbacks):
     harm.K.utils.set_random_seed(1)
     with strategy.scope():
-        L, rate = harm.L, 0.3 if harm.KERAS3 else 0  # tf_keras' draws anew in each trace
+        L, rate = harm.L, 0.3 if harm.KERAS3 else 0  # tf_keras' Dropout draws other numbers in each trace
         hidden = [L.Dense(16, "relu"), L.BatchNormalization(), L.Dropout(rate), L.Dense(6, "relu")]
         model = sequential(4, *hidden, L.Dense(1), optimizer=harm.K.optimizers.Adam(0.01), metrics=["mae"])
     return harm.fitted(model, callbacks, *harm.data(22))
@@ -88,7 +88,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def mirrored():
-    """Two devices must be asked for before TensorFlow starts: one process, for all jobs."""
+    """The results of all jobs, from one process: the number of devices must be set before TensorFlow starts."""
     return json.loads(output(MIRRORED).splitlines()[-1])
 
 
@@ -152,7 +152,7 @@ def test_only_the_chief_writes(one_device, tmp_path):
     assert epochs_written(tmp_path) == [0, 1, 2]
 
 
-def test_a_loop_of_ones_own_on_two_workers(one_device):
+def test_a_custom_loop_on_two_workers(one_device):
     reports = ended_well(cluster.run("loop"))
     assert len(reports) == cluster.EPOCHS
     for report in reports:
@@ -160,7 +160,7 @@ def test_a_loop_of_ones_own_on_two_workers(one_device):
 
 
 def ended_with_tensorflows_error(workers):
-    """The killed one by the signal, the other by an error of TensorFlow's; `cluster.run` would have raised on a hang."""
+    """The killed worker ended by the signal, the other by an error of TensorFlow. `cluster.run` raises if a worker hangs."""
     assert workers[1].code == -9
     assert workers[0].code not in (0, -9)
     assert "tensorflow.python.framework.errors_impl." in workers[0].err or "heartbeat" in workers[0].err
@@ -192,7 +192,7 @@ def test_a_full_disk_on_the_chief_stops_writing_only(one_device, tmp_path):
 
 @tf_keras_only
 def test_a_fault_on_one_worker_leaves_all_in_step(one_device, tmp_path):
-    """Reading the counters is a collective: who stopped reading, or counting, would leave the others waiting for ever."""
+    """Reading the counters is a collective: if one worker stopped reading or counting, the others would wait for ever."""
     workers = cluster.run("fit_with_a_fault", tmp_path)
     assert [worker.code for worker in workers] == [0, 0], workers[0].err[-3000:]
     assert [[report.epoch for report in worker.reports()] for worker in workers] == [[0, 1, 2], [0, 2]]
@@ -216,7 +216,7 @@ def test_workers_agree():
     ],
 )
 def test_a_limit_ends_all_workers_in_the_same_epoch(job, end, measured):
-    """One of them has lost a report, and of its own would go on for longer: for ever, as the others are gone."""
+    """One worker has lost a report, so that it alone would not stop yet; it would wait for ever for the workers that did."""
     workers = cluster.run(job, timeout=60)
     assert [worker.code for worker in workers] == [0, 0], workers[1].err[-3000:]
     assert [[report.epoch for report in worker.reports()] for worker in workers] == [measured, [0]]
@@ -227,7 +227,7 @@ def test_a_limit_ends_all_workers_in_the_same_epoch(job, end, measured):
 
 @tf_keras_only
 def test_data_that_fails_on_one_worker_ends_the_run(tmp_path):
-    """The others wait in the middle of a pass: without the error they would for ever."""
+    """The others wait in the middle of a pass: without the error they would wait for ever."""
     workers = cluster.run("fit_on_broken_data", tmp_path)
     assert [worker.code for worker in workers] != [0, 0]
     assert "OSError: the file is gone" in workers[1].err
@@ -235,8 +235,8 @@ def test_data_that_fails_on_one_worker_ends_the_run(tmp_path):
 
 
 @keras_3_only
-def test_keras_3s_own_fit_fails_on_two_workers_without_us():
-    """A pin (keras#20585): the day it works, `tf_keras_only` goes, and the README's row changes."""
+def test_keras_3s_own_fit_fails_on_two_workers_without_the_probe():
+    """Pins keras#20585: when it works, remove `tf_keras_only` and change the row in the README."""
     for worker in cluster.run("fit_bare"):
         assert worker.code != 0, "Keras 3's fit works under MultiWorkerMirroredStrategy now: test it with the probe"
         assert "/keras/src/" in worker.err
@@ -269,7 +269,7 @@ for work in (lambda: measure(model, np.ones((2, 3))), lambda: watch(model).__ent
         work()
     except ValueError as error:
         print(error, flush=True)
-os._exit(0)  # the servers have no end of their own
+os._exit(0)  # the servers cannot be stopped
 """
 
 
@@ -279,7 +279,7 @@ def test_a_parameter_server_is_refused_by_name():
 
 @pytest.mark.parametrize("kind", [tf.distribute.TPUStrategy, tf.distribute.experimental.TPUStrategy])
 def test_a_tpu_is_refused_by_name(kind):
-    """A real strategy object, but not one that was connected: no TPU is here."""
+    """With a real strategy object that was never connected, since there is no TPU."""
 
     class OnTPU(K.Sequential):
         @property
@@ -307,27 +307,24 @@ for work in (lambda: model.fit(x, x, verbose=0, callbacks=[ReluProbe()]), lambda
 """
 
 
-def test_a_tf_keras_model_without_the_variable_set():
-    pytest.importorskip("tf_keras")
-    result = python(MISMATCH.format(keras="tf_keras"), TF_USE_LEGACY_KERAS="0")
-    assert (
-        result.stdout.splitlines()
-        == [
-            "Sequential is a tf_keras model, and tf.keras is Keras 3 in this process; set the environment variable "
-            "TF_USE_LEGACY_KERAS=1 before TensorFlow is imported."
-        ]
-        * 2
-    ), result.stderr[-2000:]
+MISMATCHES = [
+    (
+        "tf_keras",
+        "0",
+        "Sequential is a tf_keras model, and tf.keras is Keras 3 in this process; set the environment variable "
+        "TF_USE_LEGACY_KERAS=1 before TensorFlow is imported.",
+    ),
+    (
+        "keras",
+        "1",
+        "Sequential is a Keras 3 model, and tf.keras is tf_keras in this process; unset the environment variable "
+        "TF_USE_LEGACY_KERAS, or build the model with tf.keras.",
+    ),
+]
 
 
-def test_a_keras_3_model_with_the_variable_set():
+@pytest.mark.parametrize(("keras", "legacy", "text"), MISMATCHES)
+def test_a_model_of_the_other_keras_is_refused(keras, legacy, text):
     pytest.importorskip("tf_keras")
-    result = python(MISMATCH.format(keras="keras"), TF_USE_LEGACY_KERAS="1")
-    assert (
-        result.stdout.splitlines()
-        == [
-            "Sequential is a Keras 3 model, and tf.keras is tf_keras in this process; unset the environment variable "
-            "TF_USE_LEGACY_KERAS, or build the model with tf.keras."
-        ]
-        * 2
-    ), result.stderr[-2000:]
+    result = python(MISMATCH.format(keras=keras), TF_USE_LEGACY_KERAS=legacy)
+    assert result.stdout.splitlines() == [text] * 2, result.stderr[-2000:]
