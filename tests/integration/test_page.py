@@ -251,4 +251,4 @@ def test_the_readmes_picture_can_be_made_again(tmp_path, capfd):
     assert stored.shape == again.shape
     magenta = [(picture.numpy()[..., :3] == DEAD).all(axis=-1).mean() for picture in (stored, again)]
     assert magenta[1] == pytest.approx(magenta[0], rel=0.1)
-    assert magenta[0] > 0.02  # the dead of the two runs: that the pictures are in it
+    assert magenta[0] > 0.02  # the dead neurons of both runs: the life images are in it
