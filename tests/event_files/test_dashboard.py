@@ -17,7 +17,7 @@ from relu_probe.report.life_image import life
 from relu_probe.report.markup import report_markdown
 from relu_probe.tensorboard.summaries import Summaries
 
-K, L = tf.keras, tf.keras.layers
+L = tf.keras.layers
 
 
 def values(log_dir, run="relu_probe"):

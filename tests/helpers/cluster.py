@@ -25,7 +25,7 @@ from relu_probe.callbacks import relu_probe
 from relu_probe.structure.layer_selection import LayerSelection
 from relu_probe.utils.distributed import found_by_any
 
-K, L = tf.keras, tf.keras.layers
+K = tf.keras
 N, BATCH, EPOCHS = 22, 8, 3  # the last batch is a partial one, and odd for two workers
 
 
