@@ -119,7 +119,7 @@ def summaries(logs: str) -> list[dict[str, Any]]:
 
 
 def forget() -> None:
-    """A planted mistake: new counters, and so a new training step, for each fit."""
+    """A planted mistake: counters, and so the training step, made anew for each fit."""
     from relu_probe.measuring import train_step
 
     train_step._kept._values.clear()
