@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from event_files import events
+from models import sequential
 
 from relu_probe import ReluProbe, diagnose, history
 from relu_probe.diagnosis.remedies import Finding
@@ -28,8 +29,7 @@ class Lead(K.callbacks.Callback):
 
 
 def fitted(*probes):
-    model = K.Sequential([K.Input((1,)), L.Dense(6, "relu", name="hidden"), L.Dense(1)])
-    model.compile(K.optimizers.SGD(0.0), "mse")
+    model = sequential(1, L.Dense(6, "relu", name="hidden"), L.Dense(1))
     model.fit(X, Y, epochs=len(AWAKE), batch_size=4, verbose=0, callbacks=[*probes, Lead()])
     return model
 

@@ -6,6 +6,7 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 import tensorflow as tf
+from models import sequential
 
 from relu_probe import measure
 from relu_probe.cli import npz
@@ -16,15 +17,8 @@ Y = np.arange(103) % 2
 
 @pytest.fixture
 def model():
-    layers = [
-        tf.keras.Input((4, 3)),
-        tf.keras.layers.Flatten(),
-        tf.keras.layers.Dense(9, "relu"),
-        tf.keras.layers.Dense(2),
-    ]
-    model = tf.keras.Sequential(layers)
-    model.compile("sgd", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    return model
+    layers = [tf.keras.layers.Flatten(), tf.keras.layers.Dense(9, "relu"), tf.keras.layers.Dense(2)]
+    return sequential((4, 3), *layers, loss=tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from models import sequential
 
 from relu_probe import ReluProbe, measure, watch
 
@@ -15,11 +16,8 @@ X, Y = np.ones((6, 3), "f"), np.ones((6, 1), "f")
 
 
 def net(*layers, **compile_args):
-    model = K.Sequential(
-        [K.Input((3,)), *(layers or [L.Dense(4, "relu", name="hidden"), L.Dense(1, name="out")])], name="net"
-    )
-    model.compile("sgd", "mse", **compile_args)
-    return model
+    layers = layers or (L.Dense(4, "relu", name="hidden"), L.Dense(1, name="out"))
+    return sequential(3, *layers, optimizer="sgd", name="net", **compile_args)
 
 
 def raises(kind, text, work):

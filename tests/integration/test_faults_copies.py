@@ -3,12 +3,12 @@
 import copy
 import pickle
 
+import child_process
 import harm
 import numpy as np
 import pytest
-import stacks
 from harm import K
-from stacks import KERAS
+from keras_version import KERAS
 
 from relu_probe import ReluProbe
 
@@ -102,7 +102,7 @@ FILES = ["kept.keras", "epoch.keras", "batch1.keras", "end1.keras", "export"]
 
 def test_what_was_saved_or_exported_in_a_fit_loads_without_us_and_is_the_same(copies):
     paths = [str(copies[which][0] / name) for name in FILES for which in ("plain", "watched")]
-    printed = stacks.output(LOAD, *paths).splitlines()[-len(paths) :]
+    printed = child_process.output(LOAD, *paths).splitlines()[-len(paths) :]
     assert len(printed) == 2 * len(FILES)
     assert printed[::2] == printed[1::2]
     assert printed[0] != printed[4]  # after another step

@@ -5,9 +5,20 @@ import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
-from cluster import fit
-from faulty_data import FIXED, again, assert_stopped, assert_trained, dataset, kept, planted, stepped
-from growth import X, Y
+from assertions import assert_counts
+from faulty_data import (
+    FIXED,
+    X,
+    Y,
+    again,
+    assert_stopped,
+    assert_trained,
+    dataset,
+    fit,
+    kept,
+    planted,
+    stepped,
+)
 
 from relu_probe import ReluProbe, measure, watch
 
@@ -34,7 +45,7 @@ def test_inputs_of_data_that_are_no_numbers():
         with np.errstate(invalid="ignore"):
             nan = np.isnan(x @ model.get_weights()[0]).any(axis=0)
         found = measure(model, (x, Y), batch_size=8)["hidden"]
-        oracle.assert_counts(found, oracle.measure(model, oracle.batches(x, Y, 8))["hidden"])
+        assert_counts(found, oracle.measure(model, oracle.batches(x, Y, 8))["hidden"])
         assert found.nan.tolist() == nan.tolist()
         assert nan.all() == np.isnan(value)
     probe = ReluProbe(data=(planted(np.nan), Y), strict=True)
@@ -116,7 +127,7 @@ def test_a_dataset_that_ends_early(size):
     assert_trained(probe, expected)
     assert probe.report["hidden"].last_active.max() == 3 * len(probe.reports) - 1
     with pytest.raises(AssertionError):
-        oracle.assert_counts(probe.report["hidden"], {**expected[-1], "positions": 32})
+        assert_counts(probe.report["hidden"], {**expected[-1], "positions": 32})
     model = again("watched")
     assert measure(model, data).samples == len(X)
     run, iterator = tf.function(lambda batches: model(next(batches)[0])), iter(data)
@@ -147,4 +158,4 @@ def test_data_without_end():
     hidden = dataset().repeat().filter(lambda x, y: True)  # does not say that it has no end
     for data in (dataset().repeat(), hidden):
         expected = oracle.measure(model, oracle.batches(X, Y, 8))["hidden"]
-        oracle.assert_counts(measure(model, data, max_samples=len(X))["hidden"], expected)
+        assert_counts(measure(model, data, max_samples=len(X))["hidden"], expected)

@@ -4,6 +4,7 @@ import harm
 import pytest
 import tensorflow as tf
 from harm import K, L
+from models import sequential
 
 from relu_probe import ReluProbe
 
@@ -85,8 +86,7 @@ def test_it_is_not_swallowed_where_the_probe_itself_is_at_work(kind):
             return x
 
     armed = []
-    model = K.Sequential([K.Input((4,)), L.Dense(6, "relu"), Interrupted(), L.Dense(1)])
-    model.compile("sgd", "mse", run_eagerly=True)
+    model = sequential(4, L.Dense(6, "relu"), Interrupted(), L.Dense(1), optimizer="sgd", run_eagerly=True)
     armed.append(True)
     with pytest.raises(kind, match="planted"):
         harm.fitted(model, [ReluProbe(data=harm.data())])

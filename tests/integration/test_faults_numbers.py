@@ -5,7 +5,9 @@ import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
-from stacks import LEGACY
+from assertions import assert_counts
+from keras_version import LEGACY
+from models import sequential
 
 from relu_probe import LayerReport, ReluProbe, measure
 from relu_probe.measuring.model_state import ModelState
@@ -14,21 +16,13 @@ K, L = tf.keras, tf.keras.layers
 X, Y = harm.data()
 
 
-@pytest.fixture
-def policy(request):
-    K.mixed_precision.set_global_policy(request.param)
-    yield request.param
-    K.mixed_precision.set_global_policy("float32")
-
-
 def direct(kernel, optimizer="sgd", loss="mse", dtype="float32", **compile_args):
     """One ReLU layer with this kernel, biases of zero; every neuron goes to the output with weight 1."""
     kernel = np.array(kernel, "f")
     hidden = L.Dense(kernel.shape[1], "relu", name="hidden")
     last = L.Dense(1, kernel_initializer="ones", dtype=dtype)
-    model = K.Sequential([K.Input((kernel.shape[0],)), hidden, last])
+    model = sequential(len(kernel), hidden, last, optimizer=optimizer, loss=loss, **compile_args)
     hidden.set_weights([kernel, np.zeros(kernel.shape[1], "f")])
-    model.compile(optimizer, loss, **compile_args)
     return model
 
 
@@ -64,7 +58,7 @@ def test_counts_beyond_2_to_the_31():
         for few, many in zip(plain.reports, probe.reports):
             layer = many["hidden"]
             expected = {name: getattr(few["hidden"], name) + more for name in ("active", "with_gradient", "positions")}
-            oracle.assert_counts(layer, expected)
+            assert_counts(layer, expected)
             assert many.samples == few.samples + more
             assert layer.activation_rate.max() <= 1
             assert f"{many.samples:,}" in str(many)
@@ -72,7 +66,7 @@ def test_counts_beyond_2_to_the_31():
             assert (layer + layer).positions == 2 * expected["positions"]
         narrow = {name: np.asarray(value).astype(np.int32) for name, value in expected.items()}
         with pytest.raises(AssertionError):  # the mistake: 32 bits
-            oracle.assert_counts(layer, narrow)
+            assert_counts(layer, narrow)
 
 
 # --- large numbers ----------------------------------------------------------------------------------------------------
@@ -95,7 +89,7 @@ def test_activations_of_1e38_whose_sum_overflows(policy, mode):
     model.fit(x, y, verbose=0, callbacks=[probe])
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
     for layer in (probe.report["hidden"], measure(model, (x, y))["hidden"]):
-        oracle.assert_counts(layer, expected)
+        assert_counts(layer, expected)
         assert layer.active.tolist() == layer.with_gradient.tolist() == [8, 8]
         assert not layer.nan.any()
         np.testing.assert_allclose(layer.activation_sum, 8e38, rtol=0.01)
@@ -132,12 +126,12 @@ def test_infinities_signed_zeros_and_subnormals():
             model.set_weights([np.array(kernel, "f"), *others])
         expected = oracle.measure(watched, oracle.batches(x, y, 8))["hidden"]
         layer = measure(watched, (x, y))["hidden"]
-        oracle.assert_counts(layer, expected)
+        assert_counts(layer, expected)
         assert (layer.active.tolist(), layer.nan.tolist()) == (active, nan), name
         assert layer.dead.tolist() == [not a and not n for a, n in zip(active, nan)]
         left = harm.fitted(watched, [probe], x, y, epochs=1)
         assert harm.same(left, harm.fitted(plain, [], x, y, epochs=1))
-        oracle.assert_counts(probe.report["hidden"], expected)
+        assert_counts(probe.report["hidden"], expected)
 
 
 def test_where_a_sum_is_no_number_nothing_is_called_dormant():
@@ -175,7 +169,7 @@ def test_float16_overflows_and_the_scaler_skips_steps(policy, fault):
     assert scale_of(model) < 2**15
     assert expected["nan"].all() if fault == "NaN" else fault == "activations" or not expected["nan"].any()
     for report in probe.reports:
-        oracle.assert_counts(report["hidden"], expected)
+        assert_counts(report["hidden"], expected)
         np.testing.assert_array_equal(report["hidden"].nan, expected["nan"])
 
 
@@ -189,7 +183,7 @@ def test_a_measurement_has_the_scale_of_today(policy):
     assert not measure(model, (X, Y))["hidden"].blocked[0]  # at first the scale is too large for this loss
     harm.fitted(model, [], X, Y)
     found = measure(model, (X, Y))["hidden"]
-    oracle.assert_counts(found, oracle.measure(model, oracle.batches(X, Y, 8))["hidden"])
+    assert_counts(found, oracle.measure(model, oracle.batches(X, Y, 8))["hidden"])
     assert found.blocked[0]
 
 

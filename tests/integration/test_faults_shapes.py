@@ -4,8 +4,9 @@ import harm
 import numpy as np
 import oracle
 import pytest
+from assertions import assert_counts
 from faulty_data import FIXED, X, Y, assert_nothing_left, assert_same, assert_stopped, attempt, net
-from stacks import LEGACY
+from keras_version import LEGACY
 
 from relu_probe import ReluProbe, measure
 
@@ -59,7 +60,7 @@ def test_labels_of_another_rank_do_not_spoil_the_next_measurement():
         measure(model, (X, np.ones((24, 7, 2), "f")))
     expected = oracle.measure(model, oracle.batches(X, Y, 8))["hidden"]
     for y in (Y, Y[:, 0], Y):
-        oracle.assert_counts(measure(model, (X, y))["hidden"], expected)
+        assert_counts(measure(model, (X, y))["hidden"], expected)
 
 
 def test_a_generator_that_raises_half_way():

@@ -5,10 +5,10 @@ import json
 import sys
 import weakref
 
+import child_process
 import growth
 import numpy as np
 import pytest
-import stacks
 import tensorflow as tf
 
 from relu_probe import ReluProbe, measure, watch
@@ -29,7 +29,7 @@ def grown():
     if not growth.known():
         pytest.skip("the bytes in use are read from Linux's glibc")
     code = "import growth, json; print(json.dumps(growth.main()))"
-    return json.loads(stacks.output(code, timeout=600, PYTHONMALLOC="malloc").splitlines()[-1])
+    return json.loads(child_process.output(code, timeout=600, PYTHONMALLOC="malloc").splitlines()[-1])
 
 
 def rates(looks, steps):

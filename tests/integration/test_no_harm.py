@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 import zoo
 from harm import KERAS3, K, L
-from stacks import KERAS
+from keras_version import KERAS
 from zoo import train_zoo
 
 from relu_probe import ReluProbe

@@ -6,6 +6,7 @@ import weakref
 import numpy as np
 import pytest
 import tensorflow as tf
+from models import sequential
 
 from relu_probe import ReluProbe, measure, watch
 
@@ -15,9 +16,7 @@ X, Y = np.random.default_rng(0).random((50, 4), np.float32), np.ones((50, 1), np
 
 def net(**more):
     layers = [L.Dense(8, "relu", name="hidden"), L.Dropout(0.5), L.BatchNormalization(), L.Dense(1)]
-    model = K.Sequential([K.Input((4,)), *layers])
-    model.compile("adam", "mse", metrics=["mae"], **more)
-    return model
+    return sequential(4, *layers, optimizer="adam", metrics=["mae"], **more)
 
 
 def state(model):
@@ -74,8 +73,7 @@ def traces_of(work):
 
 
 def counting():
-    model = Counting([K.Input((4,)), L.Dense(8, "relu"), L.Dense(1)])
-    model.compile("sgd", "mse")
+    model = sequential(4, L.Dense(8, "relu"), L.Dense(1), optimizer="sgd", kind=Counting)
     model(X[:2])
     return model
 

@@ -9,11 +9,14 @@ import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
+from assertions import assert_report
+from models import sequential, two_hidden_layers
 
 from relu_probe import ReluProbe, measure, watch
 
 K, L = tf.keras, tf.keras.layers
 BATCHES, SIZE = 3, 5
+SAMPLES = BATCHES * SIZE
 
 
 def data(seed=0):
@@ -23,21 +26,11 @@ def data(seed=0):
 
 
 def build(kind=K.Sequential):
-    bias = K.initializers.Constant([-50.0, 0.1, 0.1])
-    layers = [K.Input((4,)), L.Dense(3, "relu", bias_initializer=bias, name="a"), L.Dense(2, "relu", name="b")]
-    model = kind([*layers, L.Dense(1, name="out")], name="net")
-    model.compile(K.optimizers.SGD(0.0), "mse")
-    return model
+    return two_hidden_layers(kind=kind, name="net")
 
 
 def expected_of(model, x, y):
     return oracle.measure(model, [(tf.constant(a), tf.constant(b)) for a, b in zip(x, y)], training=True)
-
-
-def assert_report(report, expected):
-    for key, layer in report.layers.items():
-        assert layer.samples == BATCHES * SIZE
-        oracle.assert_counts(layer, expected[key])
 
 
 def step_of(model, **options):
@@ -68,7 +61,7 @@ def test_a_gradient_tape_loop(make):
         for batch in zip(x, y):
             step(*batch)
         report = w.report()
-    assert_report(report, expected)
+    assert_report(report, expected, SAMPLES)
     assert report.source == "watch"
     assert report.epoch is None
     assert report["a"].dead.tolist() == [True, False, False]
@@ -81,7 +74,7 @@ def test_train_on_batch():
         with watch(model) as w:
             for batch in zip(x, y):
                 model.train_on_batch(*batch)
-            assert_report(w.report(), expected)
+            assert_report(w.report(), expected, SAMPLES)
     model.train_on_batch(x[0], y[0])  # outside: not counted, and still works
 
 
@@ -93,7 +86,7 @@ def test_train_on_batch_that_was_traced_before_counts_all_the_same():
     with watch(model) as w:
         for batch in zip(x, y):
             model.train_on_batch(*batch)
-        assert_report(w.report(), expected)
+        assert_report(w.report(), expected, SAMPLES)
 
 
 class Traced(K.Sequential):
@@ -157,11 +150,11 @@ def test_a_custom_train_step_in_fit_and_in_train_on_batch():
     model, (x, y) = build(OwnStep), data()
     expected, probe = expected_of(model, x, y), ReluProbe(strict=True)
     model.fit(x.reshape(-1, 4), y.reshape(-1, 1), batch_size=SIZE, shuffle=False, verbose=0, callbacks=[probe])
-    assert_report(probe.report, expected)
+    assert_report(probe.report, expected, SAMPLES)
     with watch(model) as w:
         for batch in zip(x, y):
             model.train_on_batch(*batch)
-        assert_report(w.report(), expected)
+        assert_report(w.report(), expected, SAMPLES)
 
 
 @pytest.mark.parametrize("mistake", ["a batch too few", "a batch twice", "no backward pass"])
@@ -174,7 +167,7 @@ def test_the_comparison_rejects(mistake):
         if mistake == "a batch twice":
             step(x[0], y[0])
         with pytest.raises(AssertionError):
-            assert_report(w.report(), expected)
+            assert_report(w.report(), expected, SAMPLES)
 
 
 # --- traced when? -----------------------------------------------------------------------------------------------------
@@ -209,7 +202,7 @@ def test_watch_inside_the_loop_over_epochs():
         with watch(model) as w:
             for batch in zip(x, y):
                 step(*batch)
-        assert_report(w.report(), expected)  # after the block, too
+        assert_report(w.report(), expected, SAMPLES)  # after the block, too
         traces.add(step.experimental_get_tracing_count())
     assert len(traces) == 1
 
@@ -274,9 +267,7 @@ class InALoop(L.Layer):
 
 def looping(kind):
     K.utils.set_random_seed(1)
-    model = K.Sequential([K.Input((4,)), InALoop(kind), L.Dense(1)], name="net")
-    model.compile(K.optimizers.SGD(0.1), "mse")
-    return model
+    return sequential(4, InALoop(kind), L.Dense(1), optimizer=K.optimizers.SGD(0.1), name="net")
 
 
 @pytest.mark.parametrize("kind", ["while_loop", "map_fn", "cond"])
@@ -307,8 +298,7 @@ def test_what_is_recomputed_for_its_gradient_is_counted_twice():
     """A pin, told of in the README: the layer is called twice. What is dead, and who gets a gradient, stays right."""
     x, y = (array.reshape(-1, array.shape[-1]) for array in data())
     K.utils.set_random_seed(1)
-    model = K.Sequential([K.Input((4,)), Recomputed("recompute"), L.Dense(1)])
-    model.compile(K.optimizers.SGD(0.0), "mse")
+    model = sequential(4, Recomputed("recompute"), L.Dense(1))
     model.layers[0].inner.bias.assign([-50.0, 0.1, 0.1, 0.1])
     model.fit(x, y, verbose=0, callbacks=[probe := ReluProbe(strict=True)])
     layer = probe.report["a"]
@@ -332,7 +322,7 @@ def test_a_step_inside_a_loop_of_tensorflows_is_counted():
     model.optimizer.build(model.trainable_variables)
     with watch(model) as w:
         epoch()
-        assert_report(w.report(), expected)
+        assert_report(w.report(), expected, SAMPLES)
 
 
 # --- nothing left -----------------------------------------------------------------------------------------------------

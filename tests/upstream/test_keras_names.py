@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from stacks import LEGACY
+from keras_version import LEGACY
 
 from relu_probe import ReluProbe, measure
 from relu_probe.structure.relu_layers import find_relus
