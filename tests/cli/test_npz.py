@@ -52,7 +52,9 @@ def test_mapped_arrays_give_the_same_report_as_arrays_in_memory(tmp_path, model)
 
 def test_mapped_arrays_of_unequal_lengths(tmp_path, model):
     np.savez(tmp_path / "a.npz", x=X, y=Y[:-1])
-    with pytest.raises(ValueError, match=r"the arrays of data have \[102, 103\] samples; expected as many in each"):
+    with pytest.raises(
+        ValueError, match=r"the arrays of data have \[102, 103\] samples; expected equally many in each"
+    ):
         measure(model, npz.load(tmp_path / "a.npz"))
 
 

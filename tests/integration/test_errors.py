@@ -90,12 +90,15 @@ def test_an_unbuilt_model():
         (tf.data.Dataset.from_tensor_slices(X).batch(2).filter(lambda x: False), "data is empty (0 samples)"),
         (
             tf.data.Dataset.from_tensor_slices(X).batch(2).repeat(),
-            "data is infinite; expected an end. Pass max_samples=...",
+            "data is infinite; expected a finite dataset. Pass max_samples=...",
         ),
-        ((X, None), "data has no labels (y is None), so no gradients; pass (x, y), or x alone for activations only."),
-        ((X, Y[:5]), "the arrays of data have [5, 6] samples; expected as many in each. Cut them to one length."),
+        (
+            (X, None),
+            "data has no labels (y is None), so no gradients; expected y. Pass (x, y), or x alone for activations only.",
+        ),
+        ((X, Y[:5]), "the arrays of data have [5, 6] samples; expected equally many in each. Cut them to one length."),
         ((X, Y, Y, Y), "data is a tuple of 4; expected arrays (x, (x,), (x, y) or (x, y, sample_weight)), a batched"),
-        (iter([X]), "which can be read once or not at all; expected arrays"),
+        (iter([X]), "which cannot be read more than once; expected arrays"),
         ("file.npz", "data is 'file.npz' (str); expected arrays"),
         (None, "data is None (NoneType); expected arrays"),
         (

@@ -151,7 +151,7 @@ def test_data_without_end():
         lambda: harm.fitted(model, [ReluProbe(None, dataset().repeat())]),
     ):
         with pytest.raises(
-            ValueError, match=r"data is infinite; expected an end\. Pass max_samples=\.\.\., or dataset"
+            ValueError, match=r"data is infinite; expected a finite dataset\. Pass max_samples=\.\.\., or dataset"
         ):
             work()
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
