@@ -1,4 +1,4 @@
-"""Bad input gets a clear error: the value found, what was expected, the fix."""
+"""Error messages for wrong input: the value found, what was expected, the fix."""
 
 import os
 import subprocess
@@ -60,13 +60,13 @@ def test_layers_by_name_glob_and_object():
 
 
 def test_layers_of_a_nested_model_by_path():
-    """Their keys are their bare names, where these are unique; what stands nearer to one is not meant by its own name."""
+    """The keys are the bare names if these are unique. The name of a nested model does not select its layers."""
     hidden = [L.Dense(4, "relu", name="a"), L.Dense(4, "relu", name="b"), L.Dropout(0.1, name="drop")]
     inner = K.Sequential([K.Input((3,)), *hidden], name="enc")
     model = net(inner, L.Dense(4, "relu", name="a_too"), L.Dense(1))
     for wanted, keys in (("enc/*", ["a", "b"]), ("enc/b", ["b"]), (["enc/b", "a*"], ["a", "b", "a_too"]), ("a", ["a"])):
         assert list(measure(model, X, layers=wanted)) == keys
-    for wanted in ("enc*", "e*"):  # the sub-model's name is not its layers'
+    for wanted in ("enc*", "e*"):  # the nested model's name is not a name of its layers
         raises(ValueError, "matches no layer of the model", lambda wanted=wanted: measure(model, X, layers=wanted))
     text = "layers='enc/drop' is a layer of the model but no ReLU that is counted"
     raises(ValueError, text, lambda: measure(model, X, layers="enc/drop"))
@@ -165,7 +165,7 @@ measure(model, np.ones((4, 3)))
 
 
 def test_two_probes_of_one_name_in_one_fit(tmp_path):
-    """Before the first step, and before anything is written. In two fits a name can serve twice."""
+    """The error comes before the first step, and before anything is written. Two fits may use the same name."""
     probes, model = [ReluProbe(tmp_path), ReluProbe(data=(X, Y))], net()
     before = model.get_weights()
     text = (
@@ -179,7 +179,7 @@ def test_two_probes_of_one_name_in_one_fit(tmp_path):
         assert probe.report.samples == 6
 
 
-def test_what_is_no_list_of_reports():
+def test_arguments_that_are_no_list_of_reports():
     from relu_probe import diagnose, history
     from relu_probe.plots import plot_history, plot_report
 

@@ -1,4 +1,4 @@
-"""ErrorPolicy of the data: what Keras survives is counted as trained, what it does not leaves nothing of ours behind."""
+"""Faults in the data: batches that Keras trains on are counted, and after Keras's own errors no probe is left behind."""
 
 import harm
 import numpy as np
@@ -29,16 +29,16 @@ K = tf.keras
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_an_input_that_is_no_number(value):
+def test_a_nan_or_infinite_input(value):
     x, probe = planted(value), ReluProbe(strict=True)
     assert fit(probe, x, Y, shuffle=False) == []
     assert_trained(probe, stepped(x, Y))
     assert probe.report["hidden"].nan.all()
-    assert probe.report["hidden"].active.sum() == 0  # a naive count calls them dead
+    assert probe.report["hidden"].active.sum() == 0  # a naive count would call the neurons dead
     assert probe.report.dead_fraction == 0
 
 
-def test_inputs_of_data_that_are_no_numbers():
+def test_nan_and_infinite_inputs_of_measured_data():
     model = again("watched")
     for value in (np.nan, np.inf, -np.inf):
         x = planted(value)
@@ -53,7 +53,7 @@ def test_inputs_of_data_that_are_no_numbers():
     assert [report["hidden"].nan.all() for report in probe.reports] == [True, True]
 
 
-def test_weights_that_turn_nan_in_mid_training():
+def test_weights_that_become_nan_during_training():
     def spoil(epoch, model):
         if epoch == 1:
             kernel, *others = model.get_weights()
@@ -70,7 +70,7 @@ def test_weights_that_turn_nan_in_mid_training():
     assert fit(measured, X, Y, others=[Spoil()], shuffle=False) == []
     for one in (probe, measured):
         assert not one.reports[0]["hidden"].nan.any()
-        # With oneDNN the fused ReLU turns NaN into 0, and the others train on; without, all are lost in one step.
+        # With oneDNN, the fused ReLU turns NaN into 0, and the other neurons train on. Without it, one step spoils all.
         lost = np.isnan(one.model.get_weights()[0]).any(axis=0)
         assert lost[3]
         assert np.array_equal(one.report["hidden"].nan, lost)
@@ -93,19 +93,19 @@ def test_one_sample():
     assert data.report.samples == 1
 
 
-# --- nothing, too little, without end ---------------------------------------------------------------------------------
+# --- empty, too short, infinite ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("empty", [dataset(X[:0], Y[:0]), dataset().filter(lambda x, y: False)])
-def test_a_fit_on_nothing(empty):
-    """As Keras has it: tf_keras refuses, Keras 3 trains no step. Nothing was seen, so nothing is dead."""
+def test_a_fit_on_empty_data(empty):
+    """tf_keras raises an error, Keras 3 trains no step. No sample was seen, so no neuron is dead."""
     probe = ReluProbe(strict=True)
     assert fit(probe, empty, None, **FIXED) == []
     assert [report.samples for report in probe.reports] == [0] * len(probe.reports)
     assert all(np.isnan(report.dead_fraction) for report in probe.reports)
 
 
-def test_measuring_on_nothing():
+def test_measuring_empty_data():
     model, before = again("watched"), kept("watched")[1]
     for data in ((X[:0], Y[:0]), dataset(X[:0], Y[:0])):
         for work in (
@@ -120,7 +120,7 @@ def test_measuring_on_nothing():
 
 @pytest.mark.parametrize("size", [{}, {"drop_remainder": True}], ids=["any size", "fixed size"])
 def test_a_dataset_that_ends_early(size):
-    """With batches of a fixed size the step that found no batch counted one more all the same."""
+    """With a fixed batch size, the step that found no batch once counted a batch all the same."""
     probe, data = ReluProbe(strict=True), dataset(**size)
     assert fit(probe, data, None, steps_per_epoch=5, **FIXED) == []
     expected = stepped(X, Y, len(probe.reports))
@@ -139,12 +139,12 @@ def test_a_dataset_that_ends_early(size):
     assert watched.report().samples == len(X)
 
 
-def test_data_that_ends_earlier_than_it_says():
+def test_data_with_fewer_batches_than_its_cardinality():
     why = "FailedPreconditionError: Input dataset was expected to contain 5 elements but contained only 3"
     assert_stopped(why, dataset().apply(tf.data.experimental.assert_cardinality(5)))
 
 
-def test_data_without_end():
+def test_infinite_data():
     model, before = again("watched"), kept("watched")[1]
     for work in (
         lambda: measure(model, dataset().repeat()),
@@ -155,7 +155,7 @@ def test_data_without_end():
         ):
             work()
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
-    hidden = dataset().repeat().filter(lambda x, y: True)  # does not say that it has no end
+    hidden = dataset().repeat().filter(lambda x, y: True)  # its cardinality is unknown
     for data in (dataset().repeat(), hidden):
         expected = oracle.measure(model, oracle.batches(X, Y, 8))["hidden"]
         assert_counts(measure(model, data, max_samples=len(X))["hidden"], expected)

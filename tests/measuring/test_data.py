@@ -1,4 +1,4 @@
-"""Every kind of data that `fit` takes is counted as trained, and what `measure` takes is counted whole."""
+"""The kinds of data: `fit` counts every batch that is trained, `measure` counts all samples."""
 
 import math
 
@@ -100,7 +100,7 @@ def test_shuffled_data_counts_the_same(model):
 
 
 def test_only_the_steps_of_the_epoch_count(model):
-    """Two steps of an endless set: 16 samples, other ones in the second epoch."""
+    """The dataset repeats without end; each epoch takes one step, on other samples than the epoch before."""
     (x, y), probe = arrays(), ReluProbe(strict=True)
     x, y = x[:16], y[:16]
     model.fit(dataset(x, y).repeat(), steps_per_epoch=1, epochs=2, shuffle=False, verbose=0, callbacks=[probe])
@@ -116,7 +116,7 @@ def test_validation_batches_do_not_count(model):
 
 
 def weighed(model, x, y, weights):
-    """Active on every sample; a gradient only from those whose weight is not zero."""
+    """The expected counts: activity on every sample, gradients only from samples whose weight is not zero."""
     everything, some = expected_of(model, x, y), expected_of(model, x[weights != 0], y[weights != 0])
     return {key: {**everything[key], "with_gradient": some[key]["with_gradient"]} for key in everything}
 
@@ -135,7 +135,7 @@ def test_sample_weights_of_zero_pass_no_gradient(kind, model):
         data = dataset(x, y, w) if kind == "tf.data" else Batched(x, y, w)
         model.fit(data, shuffle=False, verbose=0, callbacks=[probe])
     assert_report(probe.report, expected, N)
-    assert (expected["a"]["with_gradient"] < expected["a"]["active"]).any()  # the weights do matter
+    assert (expected["a"]["with_gradient"] < expected["a"]["active"]).any()  # the weights make a difference
     for data in ((x, y, w), dataset(x, y, w), Batched(x, y, w)):
         assert_report(measure(model, data), expected, N)
     with pytest.raises(AssertionError):
@@ -174,7 +174,7 @@ UNLABELLED = {
 
 
 @pytest.mark.parametrize("kind", list(LABELLED))
-def test_measure_counts_all_of_every_kind(kind, model):
+def test_measure_counts_all_samples_of_every_kind(kind, model):
     x, y = arrays()
     report = measure(model, LABELLED[kind](x, y), batch_size=7)
     assert_report(report, expected_of(model, x, y), N)
@@ -196,7 +196,7 @@ def test_max_samples_is_exact(kind, limit, model):
     assert_report(report, expected_of(model, x[:kept], y[:kept]), kept)
 
 
-def test_max_samples_ends_an_endless_set(model):
+def test_max_samples_ends_an_infinite_dataset(model):
     x, y = arrays()
     report = measure(model, dataset(x, y).repeat(), max_samples=N)
     assert_report(report, expected_of(model, x, y), N)
@@ -230,7 +230,7 @@ def test_the_comparison_rejects(mistake, model):
         assert_report(wrong, expected_of(model, x, y), N)
 
 
-def test_the_probe_measures_these_too(model):
+def test_the_probe_measures_every_kind_too(model):
     x, y = arrays()
     for kind in ("NumPy", "tf.data", "PyDataset", "pandas"):
         probe = ReluProbe(data=LABELLED[kind](x, y), strict=True)
@@ -246,7 +246,7 @@ class Failing(Batched):
         return super().__getitem__(index)
 
 
-def test_an_error_of_the_data_is_the_users_to_see(model):
+def test_an_error_in_the_data_reaches_the_user(model):
     x, y = arrays()
     with pytest.raises(Exception, match="the disk is gone"):
         measure(model, Failing(x, y))
@@ -255,7 +255,7 @@ def test_an_error_of_the_data_is_the_users_to_see(model):
 
 
 class Lengths(K.utils.Sequence):
-    """Sequences, in each batch of another length."""
+    """Sequences `(4, length, 3)` with another length in each batch."""
 
     def __init__(self, lengths):
         super().__init__()
@@ -270,7 +270,7 @@ class Lengths(K.utils.Sequence):
 
 
 @pytest.mark.parametrize("lengths", [(5, 6, 5), (5, 5, 6), (5,)])
-def test_sequences_of_another_length_in_each_batch(lengths):
+def test_sequences_whose_length_differs_between_batches(lengths):
     layers = [L.Dense(6, "relu", name="hidden"), L.GlobalAveragePooling1D(), L.Dense(1)]
     model, data = sequential((None, 3), *layers), Lengths(lengths)
     report, active = measure(model, data), 0
@@ -280,8 +280,8 @@ def test_sequences_of_another_length_in_each_batch(lengths):
     assert report["hidden"].positions == 4 * sum(lengths)
 
 
-def test_lengths_that_do_not_vary_stay_known():
-    """A Dense behind a Flatten needs them."""
+def test_equal_lengths_stay_known():
+    """A Dense layer behind a Flatten needs the length."""
     model = sequential((5, 3), L.Flatten(), L.Dense(6, "relu", name="hidden"), L.Dense(1))
     assert measure(model, Lengths((5, 5, 5))).samples == 12
     assert read_batches(Lengths((5, 5))).dataset.element_spec[0].shape.as_list() == [None, 5, 3]
