@@ -2,7 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from relu_probe.report.loss_jumps import LossJump, LossJumpTracker, has_running_loss
+from relu_probe.report.loss_jumps import LossJump, LossJumpTracker
+from relu_probe.structure.keras_layers import has_running_loss
 
 # Losses are followed 64 steps at a time: code that runs between two steps finds a cold cache.
 STEPS_AT_ONCE = 64

@@ -168,7 +168,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
             self._measure_and_log(-1)
         self._measuring, self._counted_function = epoch % self.freq == 0, None
         # Late layers are counted from now on: by now all probes of the fit have read the counters that lack them.
-        if self._selection.take_up() and self._source.add_late_layers(self.model):
+        if self._selection.add_late_layers() and self._source.add_late_layers(self.model):
             self._uncounted_steps = True
         if self._measuring:
             steps = self._losses.tracker.steps if self._uncounted_steps else None
@@ -201,7 +201,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
             expected = self._source.has_gradients(self.model)
             logs.update(epoch_logs(self.report, self.name, expects_gradients=expected))
         if self._measuring:
-            report, errors = self._fit_reports.of(epoch), self._error_policy.why
+            report, errors = self._fit_reports.of(epoch), self._error_policy.reasons
             with self._closed_on_error():
                 enforce_limits(self._limit_monitor, report, self.model, epoch, errors)
 
@@ -218,7 +218,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
     def _count_step(self) -> None:
         if self._counted_function is not None and self._counted_function.rearm():
             return
-        if self._measuring and self.data is None and not self._error_policy.switched_off("measuring"):
+        if self._measuring and self.data is None and not self._error_policy.is_switched_off("measuring"):
             self._counted_function = arm_next_step(self.model, partly_counted=self.freq > 1)
 
     def _follow_losses(self) -> None:
@@ -228,18 +228,18 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def _measure_and_log(self, epoch: int) -> None:
         self._attempt("measuring", lambda: self._measure(epoch))
-        if self._error_policy.why and not self.reports:  # an empty report, to say why there is none
-            self._fit_reports.add(Report(epoch=epoch, source=self._source.kind, incomplete=self._error_policy.why))
+        if self._error_policy.reasons and not self.reports:  # an empty report, to say why there is none
+            self._fit_reports.add(Report(epoch=epoch, source=self._source.kind, incomplete=self._error_policy.reasons))
         self._attempt("logging", lambda: self._log(epoch))
         self._attempt("telling", self._print_nan)
 
     def _measure(self, epoch: int) -> None:
         model, selection, source = self.model, self._selection, self._source
         report = source.report(model, selection.keys, self._losses.tracker.epoch_steps)
-        selection.look(model, counted=self.data is None)
+        selection.find_late_layers(model, counted=self.data is None)
         if (missing := source.counters(model).missing(selection.keys)) and self.strict:
             raise ValueError(f"{missing}.")
-        selection.missed = "; ".join(filter(None, (selection.missed, missing)))
+        selection.incomplete = "; ".join(filter(None, (selection.incomplete, missing)))
         report = report.select(selection.keys)
         self._fit_reports.add(replace(report, epoch=epoch, source=source.kind, incomplete=self._incomplete))
 
@@ -253,7 +253,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     @property
     def _incomplete(self) -> str:
-        return "; ".join(why for why in (self._error_policy.why, self._selection.missed) if why)
+        return "; ".join(why for why in (self._error_policy.reasons, self._selection.incomplete) if why)
 
     def _attempt(self, part: str, work: Callable[[], None]) -> None:
         """Runs a part of the probe. An error does not stop the fit: it switches the part off, with one warning.

@@ -69,7 +69,7 @@ class TrainingBatches:
 
     def error_policy(self, model: Any, *, strict: bool) -> ErrorPolicy:
         """Several workers count and read on after an error: step by step the same collectives."""
-        return ErrorPolicy(strict, lasting=["measuring"] if _is_distributed(model) else [])
+        return ErrorPolicy(strict, keep_running=["measuring"] if _is_distributed(model) else [])
 
     def begin_epoch(self, model: Any, uncounted_steps: int | None) -> None:
         """Resets the counts of the epoch."""
@@ -117,7 +117,7 @@ class GivenData:
 
     def error_policy(self, model: Any, *, strict: bool) -> ErrorPolicy:
         """Several workers raise the error, and TensorFlow ends them all: a pass over data cannot be resumed."""
-        return ErrorPolicy(strict, passing=["measuring"] if _is_distributed(model) else [])
+        return ErrorPolicy(strict, always_raise=["measuring"] if _is_distributed(model) else [])
 
     def begin_epoch(self, model: Any, uncounted_steps: int | None) -> None:
         """Nothing: the data is measured at the end of the epoch."""

@@ -12,7 +12,7 @@ import tensorflow as tf
 from relu_probe.diagnosis.bound_propagation import Certificate, Certifier
 from relu_probe.diagnosis.call_trace import CallTrace, recorded
 from relu_probe.diagnosis.causes import Causes, causes
-from relu_probe.diagnosis.confidence import check_confidence, joint_rate_limit, rate_limit
+from relu_probe.diagnosis.confidence import joint_rate_limit, rate_limit
 from relu_probe.diagnosis.evidence import EvidenceCollector, LossGradient
 from relu_probe.diagnosis.pre_activation import Float64Copies
 from relu_probe.measuring.data import read_batches
@@ -23,7 +23,8 @@ from relu_probe.report.layer_report import Floats, LayerReport, Mask
 from relu_probe.report.loss_jumps import LossJump
 from relu_probe.report.report import Report
 from relu_probe.structure.relu_layers import find_relus
-from relu_probe.structure.support import check_model
+from relu_probe.structure.support import check_model, is_tf_keras
+from relu_probe.utils.validation import check_confidence
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,10 +164,8 @@ def _check_strategy(model: Any) -> None:
     if tf.distribute.in_cross_replica_context():
         raise ValueError("diagnose was called inside strategy.scope(); expected it outside. Call it behind the block.")
     strategy = model.distribute_strategy
-    legacy = any(c.__module__.startswith("tf_keras.") for c in type(model).__mro__)  # its metrics are kept a replica
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or (
-        legacy and strategy.num_replicas_in_sync > 1
-    ):
+    replicated = is_tf_keras(model) and strategy.num_replicas_in_sync > 1  # its metrics are kept for each replica
+    if replicated or isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         raise ValueError(
             f"model {model.name!r} was made under {type(strategy).__name__}, and diagnose runs in one replica; expected a "
             "model made outside of it. Save it, and load it outside of the strategy."

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.utils.validation import is_whole
+from relu_probe.utils.validation import check_positive
 
 _EXPECTED = "expected arrays (x, (x,), (x, y) or (x, y, sample_weight)), a batched tf.data.Dataset or a PyDataset"
 
@@ -36,11 +36,9 @@ def read_batches(data: Any, batch_size: int = 32, max_samples: int | None = None
     Raises:
         ValueError: the data is empty, infinite without `max_samples`, of unequal lengths, or of no known kind.
     """
-    _positive("batch_size", batch_size)
+    batch_size = min(check_positive("batch_size", batch_size), 2**31)
     if max_samples is not None:
-        _positive("max_samples", max_samples)
-        max_samples = min(int(max_samples), 2**62)
-    batch_size = min(int(batch_size), 2**31)
+        max_samples = min(check_positive("max_samples", max_samples), 2**62)
     if isinstance(data, tf.data.Dataset):
         return _from_dataset(data, max_samples)
     if hasattr(data, "__getitem__") and hasattr(data, "on_epoch_end"):  # PyDataset, and tf_keras' Sequence
@@ -167,8 +165,3 @@ def _lists_as_tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _lists_as_tuples(item) for key, item in value.items()}
     return tuple(_lists_as_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
-
-
-def _positive(name: str, value: Any) -> None:
-    if not is_whole(value):
-        raise ValueError(f"{name} is {value!r}; expected a whole number >= 1.")

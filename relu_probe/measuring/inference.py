@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from relu_probe.structure.keras_layers import moving_variables
+from relu_probe.structure.keras_layers import variables_changed_by_inference
 
 
 def has_loss(model: Any) -> bool:
@@ -41,7 +41,7 @@ def state_restored(model: Any) -> Iterator[None]:
     `compute_loss` updates metric trackers; some layers update their seed states or counters. Metrics that are made inside
     the block are reset.
     """
-    variables = [*(v for metric in model.metrics for v in metric.variables), *moving_variables(model)]
+    variables = [*(v for metric in model.metrics for v in metric.variables), *variables_changed_by_inference(model)]
     before = [(v, tf.identity(tf.convert_to_tensor(v))) for v in variables]
     try:
         yield

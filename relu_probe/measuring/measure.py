@@ -6,7 +6,7 @@ from relu_probe.measuring.data import read_batches
 from relu_probe.measuring.measurer import Measurer, Verbosity, check_built
 from relu_probe.measuring.model_state import ModelState
 from relu_probe.report.report import Report
-from relu_probe.structure.relu_layers import select
+from relu_probe.structure.relu_layers import select_layers
 from relu_probe.structure.support import check_model
 
 
@@ -51,7 +51,7 @@ def measure(
     """
     check_model(model)
     measurer = measurer_of(model)
-    keys = select(list(measurer.counters.relus.values()), layers, model)
+    keys = select_layers(list(measurer.counters.relus.values()), layers, model)
     return measurer.run(read_batches(data, batch_size, max_samples), verbose).select(keys)
 
 

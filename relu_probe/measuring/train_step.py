@@ -12,8 +12,9 @@ from relu_probe.counting.counters import Counters
 from relu_probe.counting.probe import attached
 from relu_probe.measuring.model_state import ModelState
 from relu_probe.structure.relu_layers import find_relus
+from relu_probe.structure.train_function import build_train_function, tf_functions, trained_variables
 from relu_probe.utils.callback_list import fit_under_way
-from relu_probe.utils.instance_patch import patched
+from relu_probe.utils.tensorflow_private import lend_trace
 
 _lock = threading.RLock()
 
@@ -153,7 +154,7 @@ class CountedTrainFunction:
             return self.original(iterator)
         if self.partly_counted:
             _trace(self.original, iterator)
-        _lend_trace(self.function, self.original)
+        lend_trace(self.function, self.original)
         self.warmed_up = True
         return logs
 
@@ -161,23 +162,11 @@ class CountedTrainFunction:
         try:
             _check_trainable(self.model, self.original)
             self.step = counted_step(self.model.train_step, self.counters)
-            self.function = _train_function(self.model, self.step)
+            self.function = build_train_function(self.model, self.step)
             self.original._relu_probe = self  # type: ignore[attr-defined]
         except Exception as error:
             self.counters.untraceable = error
             raise
-
-
-def _train_function(model: Any, step: Callable[..., Any]) -> Any:
-    names = ("train_function", "train_tf_function")  # the second is tf_keras'
-    before = {name: model.__dict__[name] for name in names if name in model.__dict__}
-    try:
-        with patched(model, "train_step", step):
-            model.__dict__["train_function"] = None  # not all models' own make_train_function takes `force`
-            model.make_train_function()
-        return model.train_function
-    finally:
-        model.__dict__.update(before)
 
 
 def _check_trainable(model: Any, original: Any) -> None:
@@ -186,9 +175,8 @@ def _check_trainable(model: Any, original: Any) -> None:
     Until the next compile(), Keras 3 uses the step that it has traced, even if weights were frozen since. (tf_keras
     restores what was trainable at compile() for the time of a fit.)
     """
-    traced = any(f.experimental_get_tracing_count() for f in _tf_functions(original))
-    trained = getattr(model.optimizer, "_trainable_variables", [])  # of Keras 3, when it was first applied
-    if traced and (frozen := [v.path for v in trained if not v.trainable]):
+    traced = any(f.experimental_get_tracing_count() for f in tf_functions(original))
+    if traced and (frozen := [v.path for v in trained_variables(model.optimizer) if not v.trainable]):
         raise RuntimeError(
             f"{frozen[0]} was frozen after the training step was traced, and Keras goes on training it until the model "
             "is compiled again; expected model.compile() after a change of `trainable`."
@@ -197,23 +185,10 @@ def _check_trainable(model: Any, original: Any) -> None:
 
 def _trace(original: Any, iterator: Any) -> None:
     """Traces Keras's own function with the first counted step: a later trace would not train weights frozen since."""
-    for function in _tf_functions(original):
+    for function in tf_functions(original):
         with suppress(Exception):  # the first call of the function would fail as well, without a probe
             if not function.experimental_get_tracing_count():
                 function.get_concrete_function(iterator)
-
-
-def _tf_functions(original: Any) -> list[Any]:
-    """The `tf.function`s in a train function of Keras, which is one, or a Python function around one (Keras 3.15)."""
-    cells = [cell.cell_contents for cell in getattr(original, "__closure__", None) or ()]
-    return [f for f in [original, *cells] if hasattr(f, "experimental_get_tracing_count")]
-
-
-def _lend_trace(function: Any, original: Any) -> None:
-    """Gives the original a trace: Keras's TensorBoard callback shows its graph, and fails if it was never traced."""
-    name = "_concrete_variable_creation_fn"  # TensorFlow overwrites it when it traces the original
-    if hasattr(function, name) and not hasattr(original, name):
-        setattr(original, name, getattr(function, name))
 
 
 def counted_step(train_step: Callable[..., Any], counters: Counters) -> Callable[..., Any]:

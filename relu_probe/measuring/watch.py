@@ -8,8 +8,8 @@ from relu_probe.counting.counters import Counters
 from relu_probe.counting.probe import attached
 from relu_probe.measuring.model_state import ModelState
 from relu_probe.report.report import Report
-from relu_probe.structure.keras_layers import compilation
-from relu_probe.structure.relu_layers import find_relus, select
+from relu_probe.structure.keras_layers import compile_config
+from relu_probe.structure.relu_layers import find_relus, select_layers
 from relu_probe.structure.support import check_model
 
 _FUNCTIONS = ("train_function", "test_function", "predict_function")
@@ -79,7 +79,7 @@ def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
         )
     counters.reset()
     with attached(counters), _keras_functions_replaced(model, counters):
-        yield Watch(model, counters, select(list(counters.relus.values()), layers, model))
+        yield Watch(model, counters, select_layers(list(counters.relus.values()), layers, model))
 
 
 def _watch_counters(model: Any) -> Counters:
@@ -112,7 +112,7 @@ class _WatchedFunctions:
 
 def _watched_functions(model: Any, counters: Counters) -> _WatchedFunctions:
     kept: _WatchedFunctions | None = model.__dict__.get("_relu_probe_watched")
-    compiled = compilation(model)
+    compiled = compile_config(model)
     if kept is None or kept.counters is not counters or kept.compiled is not compiled:
         kept = _WatchedFunctions(counters, compiled)
     return kept
@@ -131,7 +131,7 @@ def _keras_functions_replaced(model: Any, counters: Counters) -> Iterator[None]:
     try:
         yield
     finally:
-        recompiled = watched.compiled is not compilation(model)  # in the block: all earlier traces are obsolete
+        recompiled = watched.compiled is not compile_config(model)  # in the block: all earlier traces are obsolete
         watched = _watched_functions(model, counters) if recompiled else watched
         for name, original in before.items():
             if made := model.__dict__[name]:

@@ -179,11 +179,11 @@ def fit_on_a_full_disk(log_dir: str, index: int) -> list[Report]:
 class LooksInVain(LayerSelection):
     """Raises MemoryError in the second epoch, while the other workers read their counters."""
 
-    def look(self, model: Any, *, counted: bool) -> None:
+    def find_late_layers(self, model: Any, *, counted: bool) -> None:
         self.looks = getattr(self, "looks", 0) + 1
         if self.looks == 2:
             raise MemoryError("on one worker")
-        super().look(model, counted=counted)
+        super().find_late_layers(model, counted=counted)
 
 
 def fit_with_a_fault(log_dir: str, index: int) -> list[Report]:

@@ -168,9 +168,7 @@ def test_two_probes_of_one_name_in_one_fit(tmp_path):
     """The error comes before the first step, and before anything is written. Two fits may use the same name."""
     probes, model = [ReluProbe(tmp_path), ReluProbe(data=(X, Y))], net()
     before = model.get_weights()
-    text = (
-        "2 probes of this fit have the name 'relu_probe'; expected another one each, for their keys in logs and their"
-    )
+    text = "2 probes of this fit have the name 'relu_probe'; expected a different one for each, for its keys in"
     raises(ValueError, text, lambda: model.fit(X, Y, verbose=0, callbacks=probes))
     assert all(map(np.array_equal, before, model.get_weights()))
     assert list(tmp_path.iterdir()) == []

@@ -165,5 +165,5 @@ def test_listed_after_early_stopping():
 def test_keras_own_step_is_traced_only_if_it_is_needed(freq, traces):
     model = harm.net()
     fit(model, ReluProbe(freq=freq), epochs=1)
-    own = train_step._tf_functions(model.train_function)
+    own = train_step.tf_functions(model.train_function)
     assert sum(function.experimental_get_tracing_count() for function in own) == traces
