@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from relu_probe.diagnosis.nans import nan_line
+from relu_probe.diagnosis.nan_messages import nan_line
 from relu_probe.measuring import data as data_module
 from relu_probe.measuring.measure import has_loss, measurer_of
 from relu_probe.measuring.train_step import (

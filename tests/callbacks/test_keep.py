@@ -8,7 +8,7 @@ import tensorflow as tf
 from event_files import events
 
 from relu_probe import ReluProbe, diagnose, history
-from relu_probe.diagnosis.remedies import Finding
+from relu_probe.diagnosis.remedies import SickLayer
 from relu_probe.report.life_image import life
 from relu_probe.report.loss_jumps import LARGEST, LossJump, LossJumpTracker
 
@@ -129,5 +129,5 @@ def test_who_dies_in_the_rise_was_killed_by_it(jump, killed):
     """Never active was one, before the rise died another; without the rise two of seven are too few."""
     last = np.array([-1, 0, 1, 1, 2, 2, 3, 9])
     dead = SimpleNamespace(report=SimpleNamespace(dead=last > -2))
-    found = Finding(dead, None, (8,), SimpleNamespace(last_active=last), (jump,)).killed()
+    found = SickLayer(dead, None, (8,), SimpleNamespace(last_active=last), (jump,)).deaths_at_loss_jump()
     assert (found and np.count_nonzero(found[0])) == killed
