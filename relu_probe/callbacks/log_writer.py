@@ -4,7 +4,7 @@ import os
 from contextlib import suppress
 from typing import Any
 
-from relu_probe.diagnosis.nans import nan_line
+from relu_probe.diagnosis.nan_messages import nan_line
 from relu_probe.report.report import Report
 from relu_probe.tensorboard.summaries import Summaries
 from relu_probe.utils.distributed import is_chief

@@ -9,7 +9,7 @@ from event_files import events
 from models import sequential
 
 from relu_probe import ReluProbe, diagnose, history
-from relu_probe.diagnosis.remedies import Finding
+from relu_probe.diagnosis.remedies import SickLayer
 from relu_probe.report.life_image import life
 from relu_probe.report.loss_jumps import LARGEST, LossJump, LossJumpTracker
 
@@ -129,5 +129,5 @@ def test_neurons_that_die_in_the_rise_were_killed_by_the_jump(jump, killed):
     """One neuron was never active and one died before the rise; without the rise, 2 of 7 deaths are too few to tell."""
     last = np.array([-1, 0, 1, 1, 2, 2, 3, 9])
     dead = SimpleNamespace(report=SimpleNamespace(dead=last > -2))
-    found = Finding(dead, None, (8,), SimpleNamespace(last_active=last), (jump,)).killed()
+    found = SickLayer(dead, None, (8,), SimpleNamespace(last_active=last), (jump,)).deaths_at_loss_jump()
     assert (found and np.count_nonzero(found[0])) == killed

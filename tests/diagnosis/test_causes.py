@@ -272,7 +272,7 @@ def test_under_a_mirrored_strategy():
     out = subprocess.run(
         [sys.executable, "-c", MIRRORED], capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    assert out[0] == "diagnose was called inside strategy.scope(); expected it outside. Call it behind the block."
+    assert out[0] == "diagnose was called inside strategy.scope(); expected it outside. Call it after the block."
     legacy = (
         "model 'mine' was made under MirroredStrategy, and diagnose runs in one replica; expected a model made outside of "
         "it. Save it, and load it outside of the strategy."
