@@ -13,7 +13,7 @@ from relu_probe.callbacks.fit_reports import FitReports
 from relu_probe.callbacks.limit_enforcement import enforce_limits
 from relu_probe.callbacks.log_writer import LogWriter, epoch_logs
 from relu_probe.callbacks.loss_recorder import STEPS_AT_ONCE, LossRecorder
-from relu_probe.callbacks.report_source import GivenData, ReportSource, TrainingBatches
+from relu_probe.callbacks.report_source import ReportSource, report_source, selected_report
 from relu_probe.measuring.train_step import CountedTrainFunction, arm_next_step, disarm
 from relu_probe.report.history import History
 from relu_probe.report.limit_monitor import LimitMonitor
@@ -150,10 +150,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._reset()
         check_names(self.name, [c.name for c in getattr(fit_under_way(), "callbacks", []) if isinstance(c, ReluProbe)])
         self._selection = LayerSelection(self.layers, self.model)
-        if self.data is None:
-            self._source = TrainingBatches(activation_sum=self.activation_sum)
-        else:
-            self._source = GivenData(self.data)
+        self._source = report_source(self.data, activation_sum=self.activation_sum)
         self._error_policy = self._source.error_policy(self.model, strict=self.strict)
         self._source.begin_fit(self.model)
         self._limit_monitor.restart(gradients=self._source.has_gradients(self.model))
@@ -222,9 +219,9 @@ class ReluProbe(tf.keras.callbacks.Callback):
             self._counted_function = arm_next_step(self.model, partly_counted=self.freq > 1)
 
     def _follow_losses(self) -> None:
-        if batches := self._losses.take_pending():
+        if losses := self._losses.take_pending():
             params = getattr(self, "params", None)
-            self._attempt("dating", lambda: self._losses.follow(batches, self.model, params))
+            self._attempt("dating", lambda: self._losses.follow(losses, self.model, params))
 
     def _measure_and_log(self, epoch: int) -> None:
         self._attempt("measuring", lambda: self._measure(epoch))
@@ -234,14 +231,9 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._attempt("telling", self._print_nan)
 
     def _measure(self, epoch: int) -> None:
-        model, selection, source = self.model, self._selection, self._source
-        report = source.report(model, selection.keys, self._losses.tracker.epoch_steps)
-        selection.find_late_layers(model, counted=self.data is None)
-        if (missing := source.counters(model).missing(selection.keys)) and self.strict:
-            raise ValueError(f"{missing}.")
-        selection.incomplete = "; ".join(filter(None, (selection.incomplete, missing)))
-        report = report.select(selection.keys)
-        self._fit_reports.add(replace(report, epoch=epoch, source=source.kind, incomplete=self._incomplete))
+        steps = self._losses.tracker.epoch_steps
+        report = selected_report(self._source, self._selection, self.model, steps, strict=self.strict)
+        self._fit_reports.add(replace(report, epoch=epoch, incomplete=self._incomplete))
 
     def _log(self, epoch: int) -> None:
         if self._log_writer is not None and (report := self._fit_reports.of(epoch)) is not None:

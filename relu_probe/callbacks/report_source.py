@@ -1,5 +1,6 @@
 """The two sources of a probe's reports: the training batches of a fit, and given data."""
 
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 from relu_probe.counting.counters import Counters
@@ -9,6 +10,7 @@ from relu_probe.measuring.measure import measurer_of
 from relu_probe.measuring.model_state import ModelState
 from relu_probe.measuring.train_step import begin_counting, counters_of_current_fit, training_counters
 from relu_probe.report.report import Report
+from relu_probe.structure.layer_selection import LayerSelection
 from relu_probe.utils.distributed import has_several_workers
 from relu_probe.utils.error_policy import ErrorPolicy
 
@@ -45,6 +47,25 @@ class ReportSource(Protocol):
 
     def counters(self, model: Any) -> Counters:
         """The counters of the newest report."""
+
+
+def report_source(data: Any, *, activation_sum: bool) -> ReportSource:
+    """The source for the callback's arguments: `data`, or the training batches if it is None."""
+    return TrainingBatches(activation_sum=activation_sum) if data is None else GivenData(data)
+
+
+def selected_report(source: ReportSource, selection: LayerSelection, model: Any, steps: int, *, strict: bool) -> Report:
+    """The report of an epoch with `steps` training steps on the selected layers; updates the selection.
+
+    Raises:
+        ValueError: a selected layer could not be counted, and `strict` is set.
+    """
+    report = source.report(model, selection.keys, steps)
+    selection.find_late_layers(model, counted=source.kind == "train")
+    if (missing := source.counters(model).missing(selection.keys)) and strict:
+        raise ValueError(f"{missing}.")
+    selection.incomplete = "; ".join(filter(None, (selection.incomplete, missing)))
+    return replace(report.select(selection.keys), source=source.kind)
 
 
 class TrainingBatches:

@@ -104,8 +104,8 @@ class CountedTrainFunction:
     """Calls Keras's train function with probes attached, once for each time that it is armed.
 
     Once built, it is kept on Keras's train function. A second fit would otherwise reuse a function that was traced without
-    probes, and building one for each fit leaks about 1 MB. It does little in each step: it runs with a cold cache, and the
-    steps of a small model would show more.
+    probes, and building one for each fit leaks about 1 MB. It does little in each step: it runs with a cold cache, and
+    more work would slow down the steps of a small model.
 
     Args:
         model: the model that is trained.
