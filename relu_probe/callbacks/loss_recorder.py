@@ -52,7 +52,7 @@ class LossRecorder:
 
 
 def _steps_done(last: int, steps: Any) -> int:
-    """The number of steps of the epoch so far, at least.
+    """The number of steps of the epoch so far, unless the data ended within the last execution.
 
     For an execution of several steps, `on_train_batch_end` gets the number of its first step in Keras 3.3 and of its last
     step in later versions, even if the data ended before. In tf_keras, which gives the last, the number of steps in an
