@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from relu_probe.callbacks.relu_probe import ReluProbe as ReluProbe
     from relu_probe.diagnosis.diagnose import Diagnosis as Diagnosis
-    from relu_probe.diagnosis.diagnose import LayerDiagnosis as LayerDiagnosis
     from relu_probe.diagnosis.diagnose import diagnose as diagnose
+    from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis as LayerDiagnosis
     from relu_probe.measuring.measure import measure as measure
     from relu_probe.measuring.watch import Watch as Watch
     from relu_probe.measuring.watch import watch as watch
@@ -43,7 +43,7 @@ _MODULES = {
     "LayerReport": "report.layer_report",
     "Watch": "measuring.watch",
     "Diagnosis": "diagnosis.diagnose",
-    "LayerDiagnosis": "diagnosis.diagnose",
+    "LayerDiagnosis": "diagnosis.layer_diagnosis",
     "History": "report.history",
     "LayerHistory": "report.history",
     "LossJump": "report.loss_jumps",

@@ -1,4 +1,4 @@
-"""Why did it die, how sure is that, and what follows? One pass over the data, weights frozen, inference mode."""
+"""`diagnose`: one pass over the data, with frozen weights and in inference mode, and the `Diagnosis` it returns."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,63 +11,35 @@ import tensorflow as tf
 
 from relu_probe.diagnosis.bound_propagation import Certificate, Certifier
 from relu_probe.diagnosis.call_trace import CallTrace, recorded
-from relu_probe.diagnosis.causes import Causes, causes
+from relu_probe.diagnosis.causes import causes
 from relu_probe.diagnosis.confidence import joint_rate_limit, rate_limit
 from relu_probe.diagnosis.evidence import EvidenceCollector, LossGradient
+from relu_probe.diagnosis.explain import explain
+from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis
 from relu_probe.diagnosis.pre_activation import Float64Copies
-from relu_probe.measuring import data as data_module
-from relu_probe.measuring.measure import Measurer, measurer_of
+from relu_probe.measuring.data import read_batches
+from relu_probe.measuring.measurer import Measurer, check_built
 from relu_probe.report.export import import_pandas
 from relu_probe.report.history import History
-from relu_probe.report.layer_report import Floats, LayerReport, Mask
 from relu_probe.report.loss_jumps import LossJump
 from relu_probe.report.report import Report
+from relu_probe.structure.relu_layers import find_relus
 from relu_probe.structure.support import check_model, is_tf_keras
 from relu_probe.utils.validation import check_confidence
 
 
 @dataclass(frozen=True, eq=False)
-class LayerDiagnosis:
-    """Of one layer, an entry a neuron.
-
-    Args:
-        report: its counts.
-        cause: `(neurons,)` of str, "" for a healthy neuron. Dead: "input", "bias", "weights". Blocked: "loss",
-            "saturated", "outgoing", "downstream". "unknown" where the structure is not visible.
-        margin: `(neurons,)`, the largest z over the data: how far from firing; nan where not visible.
-        certified: `(neurons,)` bool, no input within the bounds makes it fire, in inference mode; None without bounds.
-        rate_limit: `(neurons,)`, the upper confidence limit of the rate at which it fires on such samples.
-        joint_rate_limit: `(neurons,)`, limits that hold for all neurons of the layer at once.
-        offset_description: what keeps z down where the cause is "bias": the bias, BatchNormalization's beta, a threshold.
-        is_first_layer: no layer with weights stands between it and the model's inputs.
-        lowest_input: the smallest of its inputs on the data.
-        bounds_stopped_at: the layer at which the bounds could not be carried further, "" where they could.
-    """
-
-    report: LayerReport
-    cause: Causes
-    margin: Floats
-    certified: Mask | None
-    rate_limit: Floats
-    joint_rate_limit: Floats
-    offset_description: str
-    is_first_layer: bool
-    lowest_input: float
-    bounds_stopped_at: str
-
-
-@dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """What `diagnose` found; `str()` says it in words, with what follows from it.
+    """What `diagnose` found. `str()` is a text of the causes, how sure they are, and the remedies.
 
     Args:
-        layers: name -> `LayerDiagnosis`, in the model's order.
-        report: the `Report` it rests on.
-        confidence: of the rate limits.
-        history: from the probe; None without a probe.
-        loss_jumps: of the loss, from the probe.
+        layers: layer name -> `LayerDiagnosis`, in the model's order.
+        report: the `Report` with the counts.
+        confidence: the confidence level of the rate limits.
+        history: the history of the neurons in the fit that the probe watched; None without a probe.
+        loss_jumps: the jumps of the loss in that fit; empty without a probe.
         finite_data: no NaN and no infinity is in the data, labels included.
-        first_nonfinite_weight: the first weight of the model with a NaN or an infinity, "" where there is none.
+        first_nonfinite_weight: the path of the model's first weight with a NaN or an infinity, "" if there is none.
     """
 
     layers: Mapping[str, LayerDiagnosis]
@@ -80,13 +52,14 @@ class Diagnosis:
 
     @property
     def first_sick_layer(self) -> str | None:
-        """The first with dead neurons; where there is none, the first with blocked ones; None in a healthy model."""
-        sick = {name: np.any(layer.cause != "") for name, layer in self.layers.items()}
-        dying = {name: np.any(layer.report.dead) for name, layer in self.layers.items()}
-        return next((name for found in (dying, sick) for name, is_so in found.items() if is_so), None)
+        """The first layer with dead neurons, else the first with blocked neurons; None in a healthy model."""
+        dead = [name for name, layer in self.layers.items() if np.any(layer.report.dead)]
+        sick = [name for name, layer in self.layers.items() if np.any(layer.cause != "")]
+        return next(iter(dead + sick), None)
 
     def to_frame(self) -> Any:
-        """A pandas DataFrame, a row a neuron.
+        """A pandas DataFrame with one row per neuron and the columns layer, neuron, cause, margin, certified, rate_limit
+        and joint_rate_limit.
 
         Raises:
             ImportError: pandas is not installed.
@@ -102,25 +75,34 @@ class Diagnosis:
         return pd.concat(frames, ignore_index=True)
 
     def __str__(self) -> str:
-        from relu_probe.diagnosis.explain import verdict
-
-        return verdict(self)
+        return explain(
+            self.layers,
+            self.report,
+            self.confidence,
+            first_sick_layer=self.first_sick_layer,
+            history=self.history,
+            loss_jumps=self.loss_jumps,
+            finite_data=self.finite_data,
+            first_nonfinite_weight=self.first_nonfinite_weight,
+        )
 
 
 def diagnose(model: Any, data: Any, *, bounds: Any = None, confidence: float = 0.95, probe: Any = None) -> Diagnosis:
-    """Why each dead or blocked neuron of `model` is so on `data`, how sure that is, and what to do.
+    """Finds the cause of each dead or blocked neuron of `model` on `data`, how sure it is, and what to do.
 
     Args:
-        model: a built Keras model. Blocked neurons need a compiled loss.
-        data: as `measure` takes it. x alone: dead neurons only.
-        bounds: `(low, high)` of the inputs, scalars or arrays of the input's shape: neurons that cannot fire anywhere
-            in that box are certified dead, where the way to them leads through Dense, ReLU, Flatten and Dropout only.
-        confidence: of the limits on the rates at which neurons fire, for independent, identically distributed samples.
-        probe: the `ReluProbe` of the training, for when they died.
+        model: a built Keras model. Blocked neurons are found only if it has a compiled loss.
+        data: the same types as for `measure`. With x alone only dead neurons are found.
+        bounds: `(low, high)` of the inputs, scalars or arrays of the input's shape. Neurons that cannot fire for any
+            input in that box are certified dead, if only Dense, ReLU, Flatten and Dropout layers lead to them.
+        confidence: the confidence level of the limits on the rates at which neurons fire. The limits hold for
+            independent, identically distributed samples.
+        probe: the `ReluProbe` of the training; it knows when the neurons died.
 
     Raises:
-        TypeError: probe is no ReluProbe.
-        ValueError: as `measure` does; bounds that are not finite or have low > high; a confidence outside (0, 1).
+        TypeError: probe is not a ReluProbe.
+        ValueError: for the reasons for which `measure` raises it, for bounds that are not finite or have low > high, and
+            for a confidence outside (0, 1).
 
     >>> import tensorflow as tf
     >>> bias = tf.keras.initializers.Constant([-100.0, 100.0])
@@ -137,13 +119,21 @@ def diagnose(model: Any, data: Any, *, bounds: Any = None, confidence: float = 0
     confidence = check_confidence(confidence)
     if probe is not None and not isinstance(getattr(probe, "history", None), History):
         raise TypeError(f"probe is {probe!r:.60}; expected the ReluProbe of the training, or None.")
-    measurer_of(model)  # its errors first: unbuilt, no ReLU
+    check_built(model)
     observer = _Observer(model)
-    report = observer.run(data_module.read(data, batch_size=256))
+    report = Measurer(model, observer).run(read_batches(data, batch_size=256))
     certifier = None if bounds is None else Certifier(observer.flow, bounds)
     layers = {key: observer.layer(key, report, certifier, confidence) for key in report}
     history, loss_jumps = (None, ()) if probe is None else (probe.history, tuple(probe.loss_jumps))
-    return Diagnosis(MappingProxyType(layers), report, confidence, history, loss_jumps, observer.finite, _spoilt(model))
+    return Diagnosis(
+        MappingProxyType(layers),
+        report,
+        confidence,
+        history,
+        loss_jumps,
+        observer.finite,
+        _first_nonfinite_weight(model),
+    )
 
 
 def _is_finite(values: Any) -> bool:
@@ -154,14 +144,14 @@ def _is_finite(values: Any) -> bool:
     )
 
 
-def _spoilt(model: Any) -> str:
-    weights = [weight for weight in model.weights if not _is_finite(tf.convert_to_tensor(weight))]
-    return str(getattr(weights[0], "path", weights[0].name)) if weights else ""
+def _first_nonfinite_weight(model: Any) -> str:
+    weight = next((w for w in model.weights if not _is_finite(tf.convert_to_tensor(w))), None)
+    return "" if weight is None else str(getattr(weight, "path", weight.name))
 
 
 def _check_strategy(model: Any) -> None:
     if tf.distribute.in_cross_replica_context():
-        raise ValueError("diagnose was called inside strategy.scope(); expected it outside. Call it behind the block.")
+        raise ValueError("diagnose was called inside strategy.scope(); expected it outside. Call it after the block.")
     strategy = model.distribute_strategy
     replicated = is_tf_keras(model) and strategy.num_replicas_in_sync > 1  # its metrics are kept for each replica
     if replicated or isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -171,34 +161,27 @@ def _check_strategy(model: Any) -> None:
         )
 
 
-class _Observer(Measurer):
-    """An eager measurer that looks at what flowed in each batch."""
+class _Observer:
+    """Collects evidence from each step of a pass over the data: a `StepObserver`."""
 
     def __init__(self, model: Any) -> None:
-        super().__init__(model)
-        self.counters.strategy = tf.distribute.get_strategy()  # one replica sees all the data
+        self._model = model
+        self._relus = {relu.key: relu for relu in find_relus(model)}
         self.flow = CallTrace()  # of the last batch
         self.loss: LossGradient | None = None
         self.witnesses: dict[str, EvidenceCollector] = {}
         self.finite = True  # all that came in
         self._twins = Float64Copies()
 
-    def _step(self, gradients: bool, dataset: Any) -> Any:
-        count = self._counted(gradients)
-        self.loss = LossGradient() if gradients else None
-
-        def step(iterator: Any) -> Any:
-            batch = next(iterator)
-            self.finite = self.finite and _is_finite(batch)
-            return count(batch)
-
-        return step
-
     @contextmanager
-    def _observing(self, model: Any) -> Iterator[None]:
-        with recorded(model) as self.flow:
+    def observe(self, batch: Any, *, gradients: bool) -> Iterator[None]:
+        """Checks the batch for values that are not finite, and records the calls and gradients of the step."""
+        self.finite = self.finite and _is_finite(batch)
+        if gradients and self.loss is None:
+            self.loss = LossGradient()
+        with recorded(self._model) as self.flow:
             yield
-        for key, relu in self.counters.relus.items():
+        for key, relu in self._relus.items():
             if key not in self.witnesses and (calls := self.flow.of(relu.layer)):
                 self.witnesses[key] = EvidenceCollector(relu, int(calls[0].output.shape[relu.axis]))
             if key in self.witnesses:
@@ -207,9 +190,9 @@ class _Observer(Measurer):
             self.loss.see(self.flow)
 
     def layer(self, key: str, report: Report, certifier: Certifier | None, confidence: float) -> LayerDiagnosis:
-        counts, relu = report[key], self.counters.relus[key]
+        counts, relu = report[key], self._relus[key]
         witness = self.witnesses.get(key) or EvidenceCollector(relu, counts.neurons)
-        evidence = witness.evidence(self.flow, list(self.counters.relus.values()), report, self.loss)
+        evidence = witness.evidence(self.flow, list(self._relus.values()), report, self.loss)
         certificate = certifier.certify(relu, counts.neurons) if certifier else Certificate(None)
         return LayerDiagnosis(
             report=counts,

@@ -1,130 +1,164 @@
-"""How is a diagnosis said? Per sick layer what was found, how sure it is, when it came, and what follows from it."""
+"""The text of a diagnosis: for each sick layer the causes, their dates, how sure they are, and the remedies."""
 
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from relu_probe.diagnosis.causes import BLOCKED, DEAD, UNKNOWN
-from relu_probe.diagnosis.nans import nan_remedies
-from relu_probe.diagnosis.remedies import REMEDIES, Finding
+from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis
+from relu_probe.diagnosis.nan_messages import nan_remedies
+from relu_probe.diagnosis.remedies import REMEDIES, SickLayer
+from relu_probe.report.history import History, LayerHistory
+from relu_probe.report.layer_report import Floats
+from relu_probe.report.loss_jumps import LossJump
+from relu_probe.report.report import Report
 from relu_probe.report.table import WIDTH
 
-if TYPE_CHECKING:
-    from relu_probe.diagnosis.diagnose import Diagnosis, LayerDiagnosis
-
-_MEANING = {
-    "input": "everything that reaches it is zero",
-    "bias": "some sample has w.x > 0, and {offset} keep{s} z <= 0",
+_CAUSE_DESCRIPTIONS = {
+    "input": "nothing but zeros reaches {them}",
+    "bias": "w.x > 0 on some sample, but {offset} keep{s} z <= 0",
     "weights": "w.x <= 0 on every sample",
-    "loss": "no gradient leaves the loss",
-    "saturated": "always at the ceiling where it fires",
-    "outgoing": "its outgoing weights are zero",
-    "downstream": "all it feeds is dead or blocked",
-    UNKNOWN: "the structure does not show it",
+    "loss": "no gradient leaves the loss for {them}",
+    "saturated": "whenever active, at the ceiling of the bounded ReLU",
+    "outgoing": "all outgoing weights are zero",
+    "downstream": "all units that receive {their} output are dead or blocked",
+    UNKNOWN: "the structure of the model does not show the cause",
 }
 
 
-def verdict(diagnosis: Diagnosis) -> str:
-    """The diagnosis in plain ASCII of at most 80 columns."""
-    sick = [name for name, layer in diagnosis.layers.items() if np.any(layer.cause != "")]
-    lines = _wrapped(_headline(diagnosis, sick))
+def explain(
+    layers: Mapping[str, LayerDiagnosis],
+    report: Report,
+    confidence: float,
+    *,
+    first_sick_layer: str | None,
+    history: History | None,
+    loss_jumps: tuple[LossJump, ...],
+    finite_data: bool,
+    first_nonfinite_weight: str,
+) -> str:
+    """The diagnosis in plain ASCII of at most 80 columns. The arguments are the fields of `Diagnosis`."""
+    sick = [name for name, layer in layers.items() if np.any(layer.cause != "")]
+    lines = _wrapped(_headline(layers, report, len(sick), first_sick_layer))
     for name in sick:
-        lines += ["", *_wrapped(_counts(name, diagnosis.layers[name]))]
-        for sentence in _sentences(diagnosis, name):
+        up_to_here = list(layers)[: list(layers).index(name) + 1]
+        sick_layer = SickLayer(
+            diagnosis=layers[name],
+            first_sick_layer=None if first_sick_layer == name else first_sick_layer,
+            relu_widths=tuple(layers[n].report.neurons for n in up_to_here),
+            history=None if history is None else history.get(name),
+            loss_jumps=loss_jumps,
+        )
+        lines += ["", *_wrapped(_counts(name, layers[name]))]
+        for sentence in _sentences(sick_layer, confidence):
             lines += _wrapped(sentence, "  ")
-    return "\n".join(lines + _caveats(diagnosis))
+    notes = _unjudged(layers)
+    if any(np.any(layer.report.nan) for layer in layers.values()):
+        notes += nan_remedies(finite_data, first_nonfinite_weight, loss_jumps)
+    if not report.has_gradients:
+        notes.append("Blocked neurons were not looked for: the data has no labels, or the model has no compiled loss.")
+    return "\n".join([*lines, *([""] if notes else []), *(line for note in notes for line in _wrapped(note))])
 
 
-def _headline(diagnosis: Diagnosis, sick: list[str]) -> str:
-    layers = [layer.report for layer in diagnosis.layers.values()]
-    samples = f"N = {diagnosis.report.samples:,} samples"
+def _headline(layers: Mapping[str, LayerDiagnosis], report: Report, sick: int, first_sick_layer: str | None) -> str:
+    on_samples = f"on N = {_number(report.samples, 'sample')}"
+    blocked = " or blocked" if report.has_gradients else ""
     if sick:
-        first = diagnosis.first_sick_layer
-        return f"{len(sick)} of {len(layers)} ReLU layers sick on {samples}; the first sick layer is {first}."
-    if any(not layer.measured or np.any(layer.nan) for layer in layers):
-        return f"No neuron found dead or blocked on {samples}, but not all could be judged."
-    neurons = sum(layer.neurons for layer in layers)
-    blocked = " or blocked" if diagnosis.report.has_gradients else ""
-    return f"Healthy: none of the {neurons:,} ReLU neurons is dead{blocked} on {samples}."
+        relu_layers = f"{sick} of {_number(len(layers), 'ReLU layer')} {'has' if sick == 1 else 'have'}"
+        return f"{relu_layers} dead{blocked} neurons {on_samples}; the first sick layer is {first_sick_layer}."
+    if any(not layer.report.measured or np.any(layer.report.nan) for layer in layers.values()):
+        return f"No neuron was found dead{blocked} {on_samples}, but not all neurons could be judged."
+    neurons = sum(layer.report.neurons for layer in layers.values())
+    return f"Healthy: {_none_of(neurons, 'ReLU neuron')} dead{blocked} {on_samples}."
 
 
 def _counts(name: str, layer: LayerDiagnosis) -> str:
     counts = layer.report
     blocked = "" if counts.blocked is None else f", {np.count_nonzero(counts.blocked):,} blocked"
-    return f"{name}: {np.count_nonzero(counts.dead):,} of {counts.neurons:,} neurons dead{blocked}."
+    return f"{name}: {np.count_nonzero(counts.dead):,} of {_number(counts.neurons, 'neuron')} dead{blocked}."
 
 
-def _sentences(diagnosis: Diagnosis, name: str) -> list[str]:
-    layer, names = diagnosis.layers[name], list(diagnosis.layers)
-    first = diagnosis.first_sick_layer
-    finding = Finding(
-        layer=layer,
-        first_sick=None if first == name else first,
-        widths=tuple(diagnosis.layers[n].report.neurons for n in names[: names.index(name) + 1]),
-        life=None if diagnosis.history is None else diagnosis.history.get(name),
-        jumps=diagnosis.loss_jumps,
-    )
-    found = [(words[0].upper() + words[1:], r) for r in REMEDIES if (words := r.trigger(finding)) is not None]
-    remedies = [f"-> {words} {r.words} [{r.source}]" for words, r in found]
-    return [*_causes(layer), *_dates(finding), *_certainty(diagnosis, layer), *remedies]
+def _sentences(sick_layer: SickLayer, confidence: float) -> Iterator[str]:
+    layer = sick_layer.diagnosis
+    yield from _causes(layer)
+    if sick_layer.history is not None:
+        yield from _dates(sick_layer.history, layer)
+    if np.any(layer.report.dead):
+        yield _rate_limits(layer, confidence)
+    if layer.certified is not None:
+        yield _certified(int(np.count_nonzero(layer.certified)), layer.report.neurons, layer.bounds_stopped_at)
+    for remedy in REMEDIES:
+        if (finding := remedy.trigger(sick_layer)) is not None:
+            yield f"-> {finding[0].upper()}{finding[1:]} {remedy.advice} [{remedy.source}]"
 
 
-def _causes(layer: LayerDiagnosis) -> list[str]:
-    lines = []
+def _causes(layer: LayerDiagnosis) -> Iterator[str]:
     for cause in (*DEAD, *BLOCKED, UNKNOWN):
-        if np.any(mask := layer.cause == cause):
-            meaning = _MEANING[cause].format(
-                offset=layer.offset_description, s="" if " and " in layer.offset_description else "s"
-            )
-            margins = layer.margin[mask & layer.report.dead & ~np.isnan(layer.margin)]
-            far = f"; largest z from {margins.min():.3g} to {margins.max():.3g}" if len(margins) else ""
-            lines.append(f"{cause} ({np.count_nonzero(mask):,}): {meaning}{far}.")
-    return lines
+        if not np.any(mask := layer.cause == cause):
+            continue
+        offset, count = layer.offset_description, int(np.count_nonzero(mask))
+        pronouns = {"them": "it", "their": "its"} if count == 1 else {"them": "them", "their": "their"}
+        description = _CAUSE_DESCRIPTIONS[cause].format(**pronouns, offset=offset, s="" if " and " in offset else "s")
+        margins = layer.margin[mask & layer.report.dead & ~np.isnan(layer.margin)]
+        largest = f"; {pronouns['their']} largest z {_span(margins)}" if len(margins) else ""
+        yield f"{cause} ({_number(count, 'neuron')}): {description}{largest}."
 
 
-def _dates(finding: Finding) -> list[str]:
-    life, dead = finding.life, finding.layer.report.dead
-    if life is None or len(life.dead_since) != len(dead) or not np.any(dead):
+def _span(values: Floats) -> str:
+    low, high = f"{values.min():.3g}", f"{values.max():.3g}"
+    return f"is {low}" if low == high else f"lies between {low} and {high}"
+
+
+def _dates(history: LayerHistory, layer: LayerDiagnosis) -> list[str]:
+    dead = layer.report.dead
+    if len(history.dead_since) != len(dead) or not np.any(dead):
         return []
-    known = dead & (life.dead_since >= 0)
-    born = np.count_nonzero(known & life.born_dead & ~life.ever_active)
-    parts = [f"{born:,} born dead"] if born else []
-    epochs, counts = np.unique(life.dead_since[known & life.ever_active], return_counts=True)
+    dated = dead & (history.dead_since >= 0)
+    born_dead = np.count_nonzero(dated & history.born_dead & ~history.ever_active)
+    parts = [f"{born_dead:,} born dead"] if born_dead else []
+    epochs, counts = np.unique(history.dead_since[dated & history.ever_active], return_counts=True)
     parts += [f"{count:,} died in epoch {epoch}" for epoch, count in zip(epochs, counts)]
     return [f"When: {', '.join(parts)}."] if parts else []
 
 
-def _certainty(diagnosis: Diagnosis, layer: LayerDiagnosis) -> list[str]:
-    dead, lines = layer.report.dead, []
-    if np.any(dead):
-        each, joint = layer.rate_limit[dead].max(), layer.joint_rate_limit[dead].max()
-        lines.append(
-            f"At {diagnosis.confidence:.4g} confidence such a dead neuron fires on less than {each:.4g} of samples "
-            f"like these, each; on less than {joint:.4g}, all together [Clopper and Pearson 1934]."
-        )
-    if layer.certified is not None:
-        stop = f"; the bounds could not be carried through {layer.bounds_stopped_at}" if layer.bounds_stopped_at else ""
-        lines.append(
-            f"Certified: {np.count_nonzero(layer.certified):,} cannot fire for any input within the bounds{stop} "
-            "[Gowal et al. 2018, arXiv:1810.12715]."
-        )
-    return lines
+def _rate_limits(layer: LayerDiagnosis, confidence: float) -> str:
+    dead = layer.report.dead
+    each, joint = (100 * limit[dead].max() for limit in (layer.rate_limit, layer.joint_rate_limit))
+    neurons = "this dead neuron" if np.count_nonzero(dead) == 1 else "each of these dead neurons"
+    return (
+        f"With {100 * confidence:.10g} % confidence {neurons} fires on less than {each:.4g} % of samples like these. The "
+        f"limit that holds for all neurons of the layer at once is {joint:.4g} %. [Clopper and Pearson 1934]"
+    )
 
 
-def _caveats(diagnosis: Diagnosis) -> list[str]:
-    lines = [f"{name}: not measured." for name, layer in diagnosis.layers.items() if not layer.report.measured]
-    lines += [
-        f"{name}: NaN seen at {count:,} neurons: neither active nor dead."
-        for name, layer in diagnosis.layers.items()
-        if (count := np.count_nonzero(layer.report.nan))
+def _certified(certified: int, neurons: int, stopped_at: str) -> str:
+    if certified:
+        are, them = ("is", "it") if certified == 1 else ("are", "them")
+        words = f"{certified:,} of {_number(neurons, 'neuron')} {are} certified dead: no input within the bounds activates {them}"
+    else:
+        words = f"{_none_of(neurons, 'neuron').capitalize()} certified dead within the bounds"
+    stop = f"; the bounds could not be carried through {stopped_at}" if stopped_at else ""
+    return f"{words}{stop}. [Gowal et al. 2018, arXiv:1810.12715]"
+
+
+def _unjudged(layers: Mapping[str, LayerDiagnosis]) -> list[str]:
+    notes = [f"{name}: not measured." for name, layer in layers.items() if not layer.report.measured]
+    return notes + [
+        f"{name}: NaN at {_number(count, 'neuron')}, neither active nor dead."
+        for name, layer in layers.items()
+        if (count := int(np.count_nonzero(layer.report.nan)))
     ]
-    lines += nan_remedies(diagnosis)
-    if not diagnosis.report.has_gradients:
-        lines.append("Blocked neurons were not looked for: the data has no labels, or the model no compiled loss.")
-    return [part for line in ([""] if lines else []) + lines for part in (_wrapped(line) or [""])]
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _none_of(count: int, noun: str) -> str:
+    return f"the only {noun} is not" if count == 1 else f"none of the {count:,} {noun}s is"
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:

@@ -1,173 +1,168 @@
-"""What follows from a finding? Each remedy has a trigger that was measured, words, and a source, or is not said."""
+"""The remedies: each has a trigger that was measured, an advice and a source, and is left out if the trigger fails."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis
 from relu_probe.report.history import LayerHistory
 from relu_probe.report.layer_report import Counts, Mask
 from relu_probe.report.loss_jumps import LossJump
 
-if TYPE_CHECKING:
-    from relu_probe.diagnosis.diagnose import LayerDiagnosis
-
-JUMP = 2.0  # the loss of a step at least so many times the mean before it
-AFTERMATH = 5  # steps: the gradients are large for a while after a jump
-NARROW = 0.01  # the probability of a layer that is all dead at initialisation, from which on its width is to blame
+JUMP_RATIO = 2.0  # a loss of at least this multiple of the mean before it counts as a jump
+STEPS_AFTER_JUMP = 5  # gradients stay large for a few steps after a jump
+# A layer that is all dead at initialisation is blamed on its width if that has at least this probability.
+NARROW_PROBABILITY = 0.01
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One sick layer: what is known of it.
+class SickLayer:
+    """What is known about one layer with dead or blocked neurons.
 
     Args:
-        layer: its diagnosis.
-        first_sick: the name of the first sick layer, None where it is this one.
-        widths: of the ReLU layers up to this one.
-        life: of its neurons, None without a probe.
-        jumps: of the loss.
+        diagnosis: the diagnosis of the layer.
+        first_sick_layer: the name of the model's first sick layer, None if it is this one.
+        relu_widths: the number of neurons of each ReLU layer up to and including this one.
+        history: the history of its neurons, None without a probe.
+        loss_jumps: the jumps of the training loss.
     """
 
-    layer: LayerDiagnosis
-    first_sick: str | None
-    widths: tuple[int, ...]
-    life: LayerHistory | None
-    jumps: tuple[LossJump, ...]
+    diagnosis: LayerDiagnosis
+    first_sick_layer: str | None
+    relu_widths: tuple[int, ...]
+    history: LayerHistory | None
+    loss_jumps: tuple[LossJump, ...]
 
-    def killed(self) -> tuple[Mask, Counts, LossJump] | None:
-        """The neurons last active in the rise of the loss to one of its jumps, or within a few steps of it, where they are
-        half of those that died or more.
+    def deaths_at_loss_jump(self) -> tuple[Mask, Counts, LossJump] | None:
+        """The dead neurons that were last active while the loss rose to one of its jumps or within a few steps after it.
 
-        With them the steps at which they were last active.
+        Returns:
+            Their mask `(neurons,)`, the steps at which they were last active, and the jump with the most such neurons.
+            None if they are fewer than two, or fewer than half of the dead neurons that were ever active.
         """
-        last, dead = None if self.life is None else self.life.last_active, self.layer.report.dead
-        jumps = [jump for jump in self.jumps if jump.ratio >= JUMP]
+        last, dead = None if self.history is None else self.history.last_active, self.diagnosis.report.dead
+        jumps = [jump for jump in self.loss_jumps if jump.ratio >= JUMP_RATIO]
         if last is None or len(last) != len(dead) or not jumps:
             return None
-        first = [jump.step if jump.since is None else jump.since for jump in jumps]
-        died = dead & (last >= 0)  # the others were never active: no step killed them
+        starts = [jump.step if jump.since is None else jump.since for jump in jumps]
+        died = dead & (last >= 0)  # a neuron that was never active was killed by no step
         masks = [
-            died & (last >= begin - 1) & (last < jump.step + jump.steps + AFTERMATH)
-            for begin, jump in zip(first, jumps)
+            died & (last >= start - 1) & (last < jump.step + jump.steps + STEPS_AFTER_JUMP)
+            for start, jump in zip(starts, jumps)
         ]
         mask, jump = max(zip(masks, jumps), key=lambda pair: (np.count_nonzero(pair[0]), pair[1].ratio))
         count = np.count_nonzero(mask)
         return (mask, last[mask], jump) if count >= 2 and 2 * count >= np.count_nonzero(died) else None
 
-    def of_cause(self, cause: str) -> Mask:
-        """The neurons with this cause, without those killed at a jump of the loss: before it they were well."""
-        mask = self.layer.cause == cause
-        return np.asarray(mask & ~killed[0] if (killed := self.killed()) else mask)
+    def neurons_with_cause(self, cause: str) -> Mask:
+        """`(neurons,)`: the neurons with this cause, except those that died at a jump of the loss.
 
-    def from_the_start(self, mask: Mask) -> Mask:
-        """Those of them that were not seen alive: what they were initialised with may be to blame."""
-        return mask if self.life is None or len(self.life.born_dead) != len(mask) else mask & self.life.born_dead
+        Before the jump those were well, so that no remedy for the cause would have saved them.
+        """
+        mask = self.diagnosis.cause == cause
+        return np.asarray(mask & ~deaths[0] if (deaths := self.deaths_at_loss_jump()) else mask)
+
+    def born_dead_among(self, mask: Mask) -> Mask:
+        """The neurons of `mask` that were born dead, as far as known: their initialisation may be to blame."""
+        return (
+            mask if self.history is None or len(self.history.born_dead) != len(mask) else mask & self.history.born_dead
+        )
 
 
 class Remedy(NamedTuple):
-    """`trigger` gives the finding in words, with its numbers, or None where it was not found."""
+    """`trigger` returns the finding in words, with its numbers, or None if the remedy does not apply."""
 
-    trigger: Callable[[Finding], str | None]
-    words: str
+    trigger: Callable[[SickLayer], str | None]
+    advice: str
     source: str
 
 
-def _killed_at_a_jump(finding: Finding) -> str | None:
-    if (killed := finding.killed()) is None:
+def _died_at_loss_jump(layer: SickLayer) -> str | None:
+    if (deaths := layer.deaths_at_loss_jump()) is None:
         return None
-    mask, last_active, jump = killed
+    mask, last_active, jump = deaths
     return (
-        f"{_count(mask)} of the {_count(finding.layer.report.dead)} dead neurons were last active at training "
-        f"{_steps(last_active)}, and at {_steps(np.arange(jump.step, jump.step + jump.steps))} "
+        f"{np.count_nonzero(mask):,} of the {np.count_nonzero(layer.diagnosis.report.dead):,} dead neurons were last active "
+        f"at training {_steps(last_active)}, and at {_steps(np.arange(jump.step, jump.step + jump.steps))} "
         f"the loss jumped from {jump.before:.3g} to {jump.after:.3g}."
     )
 
 
-def _bias(finding: Finding) -> str | None:
-    return _held_down(finding, "the bias")
+def _bias_too_low(layer: SickLayer) -> str | None:
+    return _offset_too_low(layer, "the bias", "holds")
 
 
-def _beta(finding: Finding) -> str | None:
-    return _held_down(finding, "beta and the moving mean of BatchNormalization")
+def _beta_too_low(layer: SickLayer) -> str | None:
+    return _offset_too_low(layer, "beta and the moving mean of BatchNormalization", "hold")
 
 
-def _threshold(finding: Finding) -> str | None:
-    mask = finding.of_cause("bias")
-    has_one = "the threshold" in finding.layer.offset_description
-    return f"{finding.layer.offset_description} hold down {_neurons(mask)}." if np.any(mask) and has_one else None
-
-
-def _held_down(finding: Finding, words: str) -> str | None:
-    mask = finding.from_the_start(finding.of_cause("bias"))
-    if not np.any(mask) or finding.layer.offset_description != words:
+def _offset_too_low(layer: SickLayer, offset: str, verb: str) -> str | None:
+    mask = layer.born_dead_among(layer.neurons_with_cause("bias"))
+    if not np.any(mask) or layer.diagnosis.offset_description != offset:
         return None
-    verb = "holds" if words == "the bias" else "hold"
-    return f"{words} {verb} down {_neurons(mask)}, which some sample would make fire."
+    return f"{offset} {verb} down {_neurons(mask)}, which some sample would make fire."
 
 
-def _one_sided_inputs(finding: Finding) -> str | None:
-    mask, layer = finding.of_cause("weights"), finding.layer
-    if not np.any(mask) or not layer.is_first_layer or not layer.lowest_input >= 0:
+def _threshold_too_high(layer: SickLayer) -> str | None:
+    mask, offset = layer.neurons_with_cause("bias"), layer.diagnosis.offset_description
+    return f"{offset} hold down {_neurons(mask)}." if np.any(mask) and "the threshold" in offset else None
+
+
+def _one_sided_inputs(layer: SickLayer) -> str | None:
+    mask, diagnosis = layer.neurons_with_cause("weights"), layer.diagnosis
+    if not np.any(mask) or not diagnosis.is_first_layer or not diagnosis.lowest_input >= 0:
         return None
     return (
-        f"no input of this first layer is negative (the smallest is {layer.lowest_input:.3g}), and in {_neurons(mask)} "
-        "w.x <= 0 on all samples."
+        f"no input of this first layer is negative (the smallest is {diagnosis.lowest_input:.3g}), and in "
+        f"{_neurons(mask)} w.x <= 0 on all samples."
     )
 
 
-def _born_dead_and_narrow(finding: Finding) -> str | None:
-    life, dead = finding.life, finding.layer.report.dead
-    if life is None or not dead.all() or not life.born_dead.all() or np.any(finding.layer.cause == "bias"):
+def _born_dead_and_narrow(layer: SickLayer) -> str | None:
+    history, dead = layer.history, layer.diagnosis.report.dead
+    if history is None or not dead.all() or not history.born_dead.all() or np.any(layer.diagnosis.cause == "bias"):
         return None
-    chance = 1 - prod(1 - 2.0**-width for width in finding.widths)
-    if chance < NARROW:
+    probability = 1 - prod(1 - 2.0**-width for width in layer.relu_widths)
+    if probability < NARROW_PROBABILITY:
         return None
     return (
-        f"the whole layer was born dead. One-sided inputs, zero bias, layers of {', '.join(map(str, finding.widths))} "
-        f"ReLUs: at initialisation one of these layers is all dead with probability {chance:.3g}."
+        f"the whole layer was born dead. One-sided inputs, zero bias, layers of {', '.join(map(str, layer.relu_widths))} "
+        f"ReLUs: at initialisation one of these layers is all dead with probability {probability:.3g}."
     )
 
 
-def _upstream(finding: Finding) -> str | None:
-    mask = finding.of_cause("input")
-    if not np.any(mask) or finding.first_sick is None:
+def _no_input(layer: SickLayer) -> str | None:
+    mask = layer.neurons_with_cause("input")
+    if not np.any(mask) or layer.first_sick_layer is None:
         return None
-    return f"nothing but zeros reaches {_neurons(mask)}. The first sick layer is {finding.first_sick}."
+    return f"nothing but zeros reaches {_neurons(mask)}. The first sick layer is {layer.first_sick_layer}."
 
 
-def _loss(finding: Finding) -> str | None:
-    return _blocked(finding, "loss", "no gradient leaves the loss for {}.")
+def _blocked_by_loss(layer: SickLayer) -> str | None:
+    return _blocked(layer, "loss", "no gradient leaves the loss for {neurons}.")
 
 
-def _saturated(finding: Finding) -> str | None:
-    return _blocked(
-        finding,
-        "saturated",
-        "at every sample that makes them fire, {} at the ceiling of the bounded ReLU.",
-        "is",
-        "are",
-    )
+def _saturated(layer: SickLayer) -> str | None:
+    return _blocked(layer, "saturated", "whenever active, {neurons} {are} at the ceiling of the bounded ReLU.")
 
 
-def _outgoing(finding: Finding) -> str | None:
-    return _blocked(finding, "outgoing", "all outgoing weights of {} are zero.")
+def _no_outgoing_weights(layer: SickLayer) -> str | None:
+    return _blocked(layer, "outgoing", "all outgoing weights of {neurons} are zero.")
 
 
-def _downstream(finding: Finding) -> str | None:
-    return _blocked(finding, "downstream", "all that {} fed to is dead or blocked itself.", "is", "are")
+def _blocked_downstream(layer: SickLayer) -> str | None:
+    return _blocked(layer, "downstream", "all units that receive the output of {neurons} are dead or blocked.")
 
 
-def _blocked(finding: Finding, cause: str, words: str, one: str = "", many: str = "") -> str | None:
-    mask = finding.of_cause(cause)
-    if not np.any(mask):
-        return None
-    verb = one if np.count_nonzero(mask) == 1 else many
-    return words.format(f"{_neurons(mask)} {verb}".strip())
+def _blocked(layer: SickLayer, cause: str, finding: str) -> str | None:
+    mask = layer.neurons_with_cause(cause)
+    are = "is" if np.count_nonzero(mask) == 1 else "are"
+    return finding.format(neurons=_neurons(mask), are=are) if np.any(mask) else None
 
 
 def _steps(steps: Counts) -> str:
@@ -175,31 +170,32 @@ def _steps(steps: Counts) -> str:
     return f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
 
 
-def _count(mask: Mask) -> str:
-    return f"{np.count_nonzero(mask):,}"
-
-
 def _neurons(mask: Mask) -> str:
-    return f"{_count(mask)} neuron{'' if np.count_nonzero(mask) == 1 else 's'}"
+    count = np.count_nonzero(mask)
+    return f"{count:,} neuron{'' if count == 1 else 's'}"
 
 
 REMEDIES = (
     Remedy(
-        _killed_at_a_jump,
+        _died_at_loss_jump,
         "Lower the learning rate, or clip the gradients (clipnorm=1.0 in the optimizer).",
         "Pascanu et al. 2013, arXiv:1211.5063",
     ),
     Remedy(
-        _bias,
+        _bias_too_low,
         "Initialise the bias at zero or at a small positive value, such as 0.1.",
         "Goodfellow et al. 2016, Deep Learning, section 6.3.1",
     ),
     Remedy(
-        _beta,
+        _beta_too_low,
         "Initialise beta at zero; compare the moving mean with the mean of the data that the model sees now.",
         "Ioffe and Szegedy 2015, arXiv:1502.03167",
     ),
-    Remedy(_threshold, "Lower the threshold of the ReLU.", "by definition: the threshold is subtracted from the bias"),
+    Remedy(
+        _threshold_too_high,
+        "Lower the threshold of the ReLU.",
+        "by definition: the threshold is subtracted from the bias",
+    ),
     Remedy(
         _one_sided_inputs,
         "Standardise the inputs: subtract from each its mean over the training data, divide by its standard deviation.",
@@ -207,28 +203,30 @@ REMEDIES = (
     ),
     Remedy(
         _born_dead_and_narrow,
-        "Widen the layers, or initialise them otherwise (randomized asymmetric initialization).",
+        "Widen the layers, or initialise them differently (randomized asymmetric initialization).",
         "Lu et al. 2019, arXiv:1903.06733",
     ),
     Remedy(
-        _upstream, "Look there first: these neurons follow from it.", "by definition: z = b wherever the input is zero"
+        _no_input,
+        "Look there first: the death of these neurons follows from it.",
+        "by definition: z = b wherever the input is zero",
     ),
     Remedy(
-        _loss,
-        "Look at the loss, its weights and the labels: the network passes on what it gets.",
+        _blocked_by_loss,
+        "Look at the loss, its weights and the labels: the network passes on the gradient that it gets.",
         "measured: dL/dy = 0",
     ),
     Remedy(
         _saturated, "Use an unbounded ReLU, or smaller weights before it.", "by definition: relu'(z) = 0 at the ceiling"
     ),
     Remedy(
-        _outgoing,
-        "Initialise the weights of the layer behind at random, not at zero.",
+        _no_outgoing_weights,
+        "Initialise the weights of the next layer at random, not at zero.",
         "Goodfellow et al. 2016, Deep Learning, section 8.4",
     ),
     Remedy(
-        _downstream,
-        "Look at the layers behind: these neurons follow from them.",
+        _blocked_downstream,
+        "Look at the next layers: these neurons are blocked because of them.",
         "by definition: dL/da is a sum over what a feeds",
     ),
 )

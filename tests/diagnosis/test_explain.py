@@ -1,4 +1,4 @@
-"""What a diagnosis says: every remedy with the finding that triggers it, and without it not a word."""
+"""The text of a diagnosis. Every remedy appears with the finding that triggers it, and never without."""
 
 import re
 from dataclasses import replace
@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
+from models import sequential
 
 from relu_probe import ReluProbe, diagnose
 from relu_probe.report.loss_jumps import LossJump
@@ -33,9 +34,7 @@ def said(found):
 
 
 def net(*layers, inputs=2):
-    model = tf.keras.Sequential([tf.keras.Input((inputs,)), *layers])
-    model.compile(tf.keras.optimizers.SGD(0.0), "mse")
-    return model
+    return sequential(inputs, *layers)
 
 
 def put(layer, kernel, bias):
@@ -53,7 +52,7 @@ def test_healthy():
     assert str(diagnose(model, X)).splitlines() == [
         "Healthy: none of the 3 ReLU neurons is dead on N = 2 samples.",
         "",
-        "Blocked neurons were not looked for: the data has no labels, or the model no",
+        "Blocked neurons were not looked for: the data has no labels, or the model has no",
         "compiled loss.",
     ]
 
@@ -61,8 +60,8 @@ def test_healthy():
 def test_nan_is_not_healthy():
     model = net(L.Dense(3, "relu", kernel_initializer="ones", name="hidden"), L.Dense(1))
     text, _ = said(diagnose(model, (X * np.nan, Y)))
-    assert text.startswith("No neuron found dead or blocked on N = 2 samples, but not all could be judged.")
-    assert "hidden: NaN seen at 3 neurons: neither active nor dead." in text
+    assert text.startswith("No neuron was found dead or blocked on N = 2 samples, but not all neurons could be judged.")
+    assert "hidden: NaN at 3 neurons, neither active nor dead." in text
 
 
 def nan_in_the_data():
@@ -91,9 +90,9 @@ def nan_on_the_way():
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        (nan_in_the_data, "The data has NaN or infinities in it. Clean it"),
-        (nan_in_the_weights, "NaN or infinities are in the weights, first in \\S*b/kernel"),
-        (infinite_weights, "NaN or infinities are in the weights, first in \\S*a/kernel"),
+        (nan_in_the_data, "The data contains NaN or infinities. Clean it"),
+        (nan_in_the_weights, "The weights contain NaN or infinities, first in \\S*b/kernel"),
+        (infinite_weights, "The weights contain NaN or infinities, first in \\S*a/kernel"),
         (nan_on_the_way, "The weights and the data are finite. Look at what comes before the first layer with NaN:"),
     ],
 )
@@ -107,15 +106,15 @@ def test_where_nan_come_from(case, words):
 def test_nan_labels_are_in_the_data():
     model, _ = nan_in_the_weights()
     text = " ".join(str(diagnose(model, (X, Y * np.nan))).split())
-    assert "-> The data has NaN or infinities in it. Clean it, labels included" in text
-    assert "-> The data has" not in " ".join(str(diagnose(model, (X, Y))).split())
+    assert "-> The data contains NaN or infinities. Clean it, labels included" in text
+    assert "-> The data contains" not in " ".join(str(diagnose(model, (X, Y))).split())
 
 
 def test_a_loss_that_was_finite_again_is_not_the_end():
     model, _ = nan_in_the_weights()
     jumps = (LossJump(3, 1.0, np.inf), LossJump(12, 1.0, np.nan), LossJump(20, 1.0, 9.0))
     text = " ".join(str(replace(diagnose(model, X), loss_jumps=jumps)).split())
-    assert "At training step 12 the loss was no finite number any more." in text
+    assert "At training step 12 the loss was no longer finite." in text
 
 
 def test_nan_in_a_training_are_said_once_and_dated(capsys):
@@ -128,13 +127,13 @@ def test_nan_in_a_training_are_said_once_and_dated(capsys):
     epoch = next(report.epoch for report in probe.reports if report["hidden"].nan.any())
     assert capsys.readouterr().out.split("\n") == [
         "",
-        f"relu_probe: NaN in epoch {epoch}, at 3 of 3 neurons, first in layer hidden. They are",
-        "neither active nor dead. More: print(diagnose(model, data, probe=probe))",
+        f"relu_probe: NaN in epoch {epoch} at 3 of 3 neurons, first in layer hidden, counted",
+        "neither as active nor as dead. More: print(diagnose(model, data, probe=probe))",
         "",
     ]
     lost = next(jump.step for jump in probe.loss_jumps if not np.isfinite(jump.after))
     text = " ".join(str(diagnose(model, (X, Y), probe=probe)).split())
-    assert f"At training step {lost} the loss was no finite number any more." in text
+    assert f"At training step {lost} the loss was no longer finite." in text
 
 
 def test_the_whole_text():
@@ -143,17 +142,18 @@ def test_the_whole_text():
     put(model.layers[1], 1, 0)
     assert str(diagnose(model, (X, Y), bounds=(0, 4))) == (
         """\
-1 of 1 ReLU layers sick on N = 2 samples; the first sick layer is hidden.
+1 of 1 ReLU layer has dead or blocked neurons on N = 2 samples; the first sick
+layer is hidden.
 
 hidden: 2 of 3 neurons dead, 0 blocked.
-  bias (1): some sample has w.x > 0, and the bias keeps z <= 0; largest z from
-    -1 to -1.
-  weights (1): w.x <= 0 on every sample; largest z from -3 to -3.
-  At 0.95 confidence such a dead neuron fires on less than 0.7764 of samples
-    like these, each; on less than 0.8709, all together [Clopper and Pearson
-    1934].
-  Certified: 0 cannot fire for any input within the bounds [Gowal et al. 2018,
-    arXiv:1810.12715].
+  bias (1 neuron): w.x > 0 on some sample, but the bias keeps z <= 0; its
+    largest z is -1.
+  weights (1 neuron): w.x <= 0 on every sample; its largest z is -3.
+  With 95 % confidence each of these dead neurons fires on less than 77.64 % of
+    samples like these. The limit that holds for all neurons of the layer at
+    once is 87.09 %. [Clopper and Pearson 1934]
+  None of the 3 neurons is certified dead within the bounds. [Gowal et al. 2018,
+    arXiv:1810.12715]
   -> The bias holds down 1 neuron, which some sample would make fire. Initialise
     the bias at zero or at a small positive value, such as 0.1. [Goodfellow et
     al. 2016, Deep Learning, section 6.3.1]
@@ -308,7 +308,7 @@ def test_a_bias_that_killed_later_was_not_initialised_wrongly():
     put(model.layers[0], 1, -100)
     text, remedies = said(diagnose(model, (X, Y), probe=probe))
     assert remedies == []
-    assert "bias (2): some sample has w.x > 0" in text
+    assert "bias (2 neurons): w.x > 0 on some sample" in text
 
 
 @pytest.mark.parametrize(("width", "expected"), [(2, ["one-sided", "narrow"]), (12, ["one-sided"])])

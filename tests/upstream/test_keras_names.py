@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from stacks import LEGACY
+from keras_version import LEGACY
 
 from relu_probe import ReluProbe, measure
 from relu_probe.structure.keras_layers import (
