@@ -10,7 +10,7 @@ import numpy as np
 
 from relu_probe.report.layer_report import LayerReport, Mask
 from relu_probe.report.report import Report
-from relu_probe.utils.layer_names import matching
+from relu_probe.utils.layer_names import select
 
 SHOWN = 10  # neurons of a layer that a message names
 
@@ -97,7 +97,8 @@ def assert_alive(report: Report, limits: Limits, layers: str | Iterable[str] | N
     __tracebackhide__ = True  # pytest shows the caller's line
     if not limits:
         raise ValueError("max_dead and max_zero_gradient are both None; expected a limit. Pass max_dead=0.0 or more.")
-    chosen = report if layers is None else report.select(_chosen(report, layers))
+    expected = f"expected names or globs of {', '.join(report.layers) or 'a report that has layers'}."
+    chosen = report if layers is None else report.select(select(report.layers, layers, expected=expected))
     if why := unmeasured(chosen):
         raise AssertionError(why)
     if why := limits.missing_gradients(chosen):
@@ -131,26 +132,6 @@ def _excess(name: str, layer: LayerReport, limit: str, most: float) -> Excess | 
         return None
     nan = layer.nan & (layer.active == 0)  # not known to be dead, and not shown to be alive
     return Excess(name, limit, most, mask | nan, int(np.count_nonzero(nan)), layer.samples)
-
-
-def _chosen(report: Report, layers: str | Iterable[str]) -> list[str]:
-    patterns = [layers] if isinstance(layers, str) else list(layers)
-    hits = {name for pattern in patterns for name in _hits(report, pattern)}
-    if not hits:
-        raise ValueError(f"layers={layers!r} asks for no layer; {_expected(report)}")
-    return [name for name in report.layers if name in hits]
-
-
-def _hits(report: Report, pattern: Any) -> list[str]:
-    if not isinstance(pattern, str):
-        raise TypeError(f"layers has {pattern!r:.60} ({type(pattern).__name__}); {_expected(report)}")
-    if not (hits := matching(report.layers, pattern)):
-        raise ValueError(f"layers={pattern!r} matches no layer of the report; {_expected(report)}")
-    return hits
-
-
-def _expected(report: Report) -> str:
-    return f"expected names or globs of {', '.join(report.layers) or 'a report that has layers'}."
 
 
 def _check_fraction(name: str, value: Any) -> None:

@@ -156,8 +156,9 @@ def test_no_limit_at_all_is_refused():
 @pytest.mark.parametrize(
     ("layers", "kind", "text"),
     [
-        ("lrge", ValueError, "layers='lrge' matches no layer of the report; expected names or globs of large, small."),
+        ("lrge", ValueError, "layers='lrge' matches no layer; expected names or globs of large, small."),
         ([], ValueError, "layers=[] asks for no layer; expected names or globs of large, small."),
+        (3, TypeError, "layers has 3 (int); expected names or globs of large, small."),
         ([3], TypeError, "layers has 3 (int); expected names or globs of large, small."),
     ],
 )
