@@ -24,8 +24,9 @@ from relu_probe.measuring.train_step import (
 from relu_probe.report.history import History, HistoryTracker, history
 from relu_probe.report.limit_monitor import LimitMonitor
 from relu_probe.report.limits import Limits
-from relu_probe.report.loss_jumps import LossJump, LossJumpTracker, has_running_loss
+from relu_probe.report.loss_jumps import LossJump, LossJumpTracker
 from relu_probe.report.report import Report
+from relu_probe.structure.keras_layers import has_running_loss
 from relu_probe.structure.layer_selection import LayerSelection
 from relu_probe.structure.support import check_model
 from relu_probe.tensorboard.summaries import Summaries

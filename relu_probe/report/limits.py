@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from relu_probe.report.layer_report import LayerReport, Mask
 from relu_probe.report.report import Report
 from relu_probe.utils.layer_names import select
+from relu_probe.utils.validation import check_fraction
 
 SHOWN = 10  # neurons of a layer that a message names
 
@@ -59,7 +60,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if value is not None:
-                _check_fraction(name, value)
+                check_fraction(name, value)
 
     def __bool__(self) -> bool:
         return self != Limits()
@@ -132,9 +133,3 @@ def _excess(name: str, layer: LayerReport, limit: str, most: float) -> Excess | 
         return None
     nan = layer.nan & (layer.active == 0)  # not known to be dead, and not shown to be alive
     return Excess(name, limit, most, mask | nan, int(np.count_nonzero(nan)), layer.samples)
-
-
-def _check_fraction(name: str, value: Any) -> None:
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value!r}; expected a fraction from 0 to 1, for example 0.05 for 5 %.")

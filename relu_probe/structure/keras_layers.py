@@ -125,6 +125,11 @@ def _own(defined: Any) -> bool:
     return str(getattr(defined, "__module__", "")).startswith(("keras.", "tf_keras."))
 
 
+def has_running_loss(model: Any) -> bool:
+    """Returns whether `logs["loss"]` is the mean of the epoch so far, as it is in Keras's own `train_step`."""
+    return _own(type(model).train_step)
+
+
 def compilation(model: Any) -> Any:
     """Another object after each `compile`, None before the first."""
     return getattr(model, "_compile_config", None)
