@@ -19,7 +19,6 @@ from relu_probe.report.layer_report import LayerReport
 from relu_probe.report.life_image import DEAD, colours, life
 from relu_probe.report.markup import shortened
 from relu_probe.report.report import Report
-from relu_probe.report.table import report_cells
 
 _MOST = 8  # layers told apart by colour, or shown as pictures
 # Okabe and Ito's colours, told apart by every eye (Wong 2011, Nature Methods 8, 441)
@@ -60,7 +59,7 @@ def plot_report(report: Report) -> Figure:
     axes.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), xlabel="share of the layer's neurons")
     axes.set_yticks(range(len(names)), [shortened(name) for name in names], parse_math=False)
     axes.spines[:].set_visible(False)
-    axes.set_title(f"{report_cells(report).title}, N = {report.samples:,}", loc="left", fontsize="medium")
+    axes.set_title(f"{report.cells().title}, N = {report.samples:,}", loc="left", fontsize="medium")
     _scale(figure, [axes])
     return figure
 

@@ -16,7 +16,7 @@ from tensorboard.util.tensor_util import make_tensor_proto
 
 from relu_probe.report.layer_report import Floats
 from relu_probe.report.life_image import LEGEND, life
-from relu_probe.report.markup import plain_text, report_markdown
+from relu_probe.report.markup import markdown_table, plain_text
 from relu_probe.report.report import Report
 from relu_probe.tensorboard.event_file import EventFile
 
@@ -98,7 +98,7 @@ class Summaries:
     def _write(self, report: Report) -> None:
         if self.text:
             legend = f"\n\nThe pictures, life/: {LEGEND}" if self.images else ""
-            tf.summary.text("report", report_markdown(report) + legend, description=_CARD)
+            tf.summary.text("report", markdown_table(report.cells()) + legend, description=_CARD)
         about = {name: f"Layer {plain_text(name)}, {layer.neurons:,} neurons." for name, layer in report.layers.items()}
         # All in one event: TensorFlow's own function for a scalar takes a millisecond.
         values = [

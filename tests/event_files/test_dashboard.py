@@ -13,7 +13,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 
 from relu_probe import LayerReport, ReluProbe, Report
 from relu_probe.report.life_image import life
-from relu_probe.report.markup import report_markdown
+from relu_probe.report.markup import markdown_table
 from relu_probe.tensorboard.summaries import Summaries
 
 K, L = tf.keras, tf.keras.layers
@@ -78,7 +78,7 @@ def test_a_card_each_epoch(tmp_path):
     cards = [value.tensor.string_val[0].decode() for _, value in values(tmp_path) if value.tag == "report"]
     assert len(cards) == 3
     for card, report in zip(cards, probe.reports):
-        assert card.startswith(report_markdown(report))
+        assert card.startswith(markdown_table(report.cells()))
         assert "magenta is dead" in card
 
 

@@ -22,7 +22,7 @@ def report():
 
 
 def test_a_file_of_strict_json_comes_back_equal(tmp_path):
-    write_json(report(), tmp_path / "r.json")
+    write_json(report().to_dict(), tmp_path / "r.json")
     text = (tmp_path / "r.json").read_text()
     loaded = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert loaded["schema"] == 1
@@ -138,7 +138,7 @@ def test_frames_of_epochs_can_be_joined():
 
 
 def test_the_csv_file_reads_as_the_frame(tmp_path):
-    write_csv(report(), tmp_path / "r.csv")
+    write_csv(report().layers, report().epoch, tmp_path / "r.csv")
     types = {name: "float" if dtype == "Float64" else dtype for name, dtype in COLUMNS.items()}
     read = pd.read_csv(tmp_path / "r.csv", dtype=types)
     pd.testing.assert_frame_equal(read, report().to_frame().astype(types))

@@ -142,7 +142,7 @@ def test_died_and_revived_reach_the_scalars_and_the_table(tmp_path):
         for tag in ("died/hidden", "revived/hidden")
     }
     assert values == {tag: [(0, 0.0), (1, 1.0), (2, 0.0)] for tag in values}
-    assert "hidden: 1 died and 1 revived since the report before." in str(probe.reports[1])
+    assert "hidden: 1 died and 1 revived since the previous report." in str(probe.reports[1])
     assert "died" not in str(probe.reports[2])
     assert history(probe.reports)["hidden"].dead_since.tolist() == [-1, 1]
 

@@ -6,8 +6,7 @@ import pytest
 from tensorboard.plugin_util import markdown_to_safe_html
 
 from relu_probe import LayerReport, Report
-from relu_probe.report.markup import plain_text, report_markdown
-from relu_probe.report.table import report_cells
+from relu_probe.report.markup import markdown_table, plain_text
 
 NAMES = [
     "dense_1",
@@ -55,7 +54,7 @@ def report():
 
 
 def in_tensorboard(report):
-    return Cells(markdown_to_safe_html(report_markdown(report)))
+    return Cells(markdown_to_safe_html(markdown_table(report.cells())))
 
 
 def in_a_notebook(report):
@@ -80,7 +79,7 @@ def test_unescaped_they_would_not(report):
 @pytest.mark.parametrize("shown", [in_tensorboard, in_a_notebook])
 def test_the_numbers_are_those_of_the_printed_table(report, shown):
     numbers = [[" ".join(text.split()) for text in row[1:]] for row in shown(report).rows]
-    cells = report_cells(report)
+    cells = report.cells()
     expected = [[" ".join(text.split()) for text in row[1:]] for row in [*cells.rows, cells.total]]
     assert numbers[1:-1] == expected[:-1]
     assert numbers[1][:3] == ["3", "1 33.3%", "2 66.7%"]
