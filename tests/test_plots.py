@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from relu_probe import LayerReport, Report
-from relu_probe.report.life_image import DEAD, life
+from relu_probe.report.life_image import DEAD, draw_life
 
 pytest.importorskip("matplotlib")
 from matplotlib.image import AxesImage
@@ -49,7 +49,7 @@ def test_a_report_is_a_strip_a_layer():
     report = fit(["one", "two"])[-1]
     figure = plot_report(report)
     for strip, name in zip(pictures(figure), report):
-        np.testing.assert_array_equal(strip, life([report[name]]))
+        np.testing.assert_array_equal(strip, draw_life([report[name]]))
         assert (strip == DEAD).all(axis=-1).mean() == report[name].dead_fraction
     assert figure.axes[0].get_yticklabels()[1].get_text() == "two"
     assert {"0 of 40 dead, 1 blocked", "5 of 40 dead, 1 blocked"} <= set(texts(figure))
@@ -66,7 +66,7 @@ def test_a_history_draws_every_layer_and_its_life():
         assert drawn[-1] == [getattr(r, scalar) for r in reports]
         assert drawn[0] != drawn[1]  # lines that could be told apart
     for shown, name in zip(pictures(figure), reports[0]):
-        np.testing.assert_array_equal(shown, life([report[name] for report in reports]))
+        np.testing.assert_array_equal(shown, draw_life([report[name] for report in reports]))
     assert {"one: 0 of 40 dead, 1 blocked", "three: 10 of 40 dead, 1 blocked"} <= set(texts(figure))
 
 

@@ -12,7 +12,7 @@ from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from relu_probe import LayerReport, ReluProbe, Report
-from relu_probe.report.life_image import life
+from relu_probe.report.life_image import draw_life
 from relu_probe.report.markup import markdown_table
 from relu_probe.tensorboard.summaries import Summaries
 
@@ -69,7 +69,7 @@ def test_pictures_when_the_reports_doubled_and_at_the_end(tmp_path, epochs, expe
     newest = [value for _, value in values(tmp_path) if value.tag == "life/two"][-1]
     width, height, png = newest.tensor.string_val
     picture = tf.io.decode_png(png).numpy()
-    np.testing.assert_array_equal(picture, life([report["two"] for report in probe.reports]))
+    np.testing.assert_array_equal(picture, draw_life([report["two"] for report in probe.reports]))
     assert (int(width), int(height)) == (picture.shape[1], picture.shape[0])
 
 

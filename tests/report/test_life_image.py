@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relu_probe import LayerReport
-from relu_probe.report.life_image import DEAD, ROWS, UNKNOWN, WIDTH, LifeImage, colours, life
+from relu_probe.report.life_image import DEAD, ROWS, UNKNOWN, WIDTH, LifeImage, colours, draw_life
 
 N = 1000
 
@@ -44,7 +44,7 @@ def edge(dead):
 @pytest.mark.parametrize("seed", range(5))
 def test_death_forms_an_edge(seed):
     told = reports(dying(40, 9, seed))
-    picture = life(told)
+    picture = draw_life(told)
     assert edge(is_dead(picture))
     assert is_dead(picture).mean() == np.mean([layer.dead for layer in told])
     assert not edge(LifeImage.of(told).dead)  # the planted mistake: neurons as they come
@@ -52,7 +52,7 @@ def test_death_forms_an_edge(seed):
 
 def test_each_cell_has_its_neurons_colour():
     active = dying(16, 5, seed=1)
-    found = cells(life(reports(active)), 5, 16)
+    found = cells(draw_life(reports(active)), 5, 16)
     columns = [tuple(column) for column in active.T]
     for j in range(16):
         shown = found[:, j]
@@ -70,7 +70,7 @@ def _looks(pixel, count):
 
 def test_the_living_are_sorted_by_rate_and_the_revived_stand_at_the_edge():
     active = np.array([[500, 0, 9, 900, 0], [500, 7, 9, 900, 0]])  # the second is revived, the last is dead
-    found = cells(life(reports(active)), 2, 5)
+    found = cells(draw_life(reports(active)), 2, 5)
     assert [tuple(p) for p in found[1]] == [DEAD, *(tuple(colours(a / N)) for a in (7, 9, 500, 900))]
     assert [tuple(p) for p in found[0]] == [DEAD, DEAD, *(tuple(colours(a / N)) for a in (9, 500, 900))]
 
@@ -79,14 +79,14 @@ def test_the_living_are_sorted_by_rate_and_the_revived_stand_at_the_edge():
 def test_of_5000_neurons_the_one_dead_is_seen_and_the_one_living(row):
     active = np.full((5, 5000), 600)
     active[row, 4321] = 0
-    dead = is_dead(life(reports(active)))
+    dead = is_dead(draw_life(reports(active)))
     height = len(dead) // 5
     assert dead.reshape(5, height, -1).any(axis=(1, 2)).tolist() == [i == row for i in range(5)]
     assert dead.any(axis=0).sum() == 1
     mean = active.reshape(5, 500, 10).mean(axis=2) / N  # the planted mistake: the mean of a group, however pooled
     assert not is_dead(colours(mean)).any()
 
-    living = ~is_dead(life(reports(600 - active))).reshape(5, height, -1)
+    living = ~is_dead(draw_life(reports(600 - active))).reshape(5, height, -1)
     assert living.any(axis=(1, 2)).tolist() == [i == row for i in range(5)]
 
 
@@ -94,7 +94,7 @@ def test_of_5000_neurons_the_one_dead_is_seen_and_the_one_living(row):
 @given(st.integers(1, 1500), st.integers(1, 200), st.integers(0, 2**31))
 def test_of_any_size(neurons, epochs, seed):
     active = dying(neurons, epochs, seed)
-    picture = life(reports(active))
+    picture = draw_life(reports(active))
     height, width, _ = picture.shape
     assert width <= WIDTH
     assert height <= 2 * ROWS
@@ -106,7 +106,7 @@ def test_of_any_size(neurons, epochs, seed):
 
 def test_what_is_not_known_is_white():
     seen = LayerReport(samples=N, positions=N, active=[500, 0, 0], nan=[False, False, True])
-    found = cells(life([LayerReport(samples=0, positions=0, active=[]), seen]), 2, 3)
+    found = cells(draw_life([LayerReport(samples=0, positions=0, active=[]), seen]), 2, 3)
     assert {tuple(p) for p in found[0]} == {UNKNOWN}
     assert {tuple(p) for p in found[1]} == {DEAD, UNKNOWN, tuple(colours(0.5))}
 
@@ -118,7 +118,7 @@ def test_no_report_or_other_layers_are_said():
     )
     for layers, sizes in (([], ""), (reports([[1, 2]]) + reports([[1, 2, 3]]), "2, 3")):
         with pytest.raises(ValueError, match=f"^{re.escape(message.format(sizes))}$"):
-            life(layers)
+            draw_life(layers)
 
 
 def test_the_map_is_cividis():

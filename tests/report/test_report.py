@@ -105,6 +105,44 @@ def test_a_report_cannot_be_changed():
         report.epoch = 3
 
 
+def test_a_view_of_a_read_only_array_is_kept_without_a_copy():
+    counters = np.array([[1, 2], [0, 1]])
+    counters.flags.writeable = False
+    layer = LayerReport(2, 2, counters[0], counters[1, :])
+    assert np.shares_memory(layer.active, counters)
+    assert np.shares_memory(layer.with_gradient, counters)
+    with pytest.raises(ValueError, match="read-only"):
+        layer.active[0] = 5
+    with pytest.raises(ValueError, match="cannot set WRITEABLE flag to True"):
+        layer.active.flags.writeable = True
+    again = LayerReport(2, 2, layer.active)  # as in a report of the same counts
+    assert again.active is layer.active
+
+
+def views_of_memory_that_may_change():
+    """Read-only arrays, and a function that changes each."""
+    below, between, buffer = np.array([1, 2, 3]), np.array([1, 2, 3]), bytearray(np.array([1, 2], np.int64))
+    view = below[:2]
+    view.flags.writeable = False
+    yield "of a writeable array", view, lambda: below.__setitem__(0, 0)
+    middle = between[:]
+    middle.flags.writeable = False
+    yield "of a read-only view of a writeable array", middle[:2], lambda: between.__setitem__(0, 0)
+    array = np.frombuffer(buffer, np.int64)
+    array.flags.writeable = False
+    yield "of a buffer", array, lambda: buffer.__setitem__(0, 0)
+
+
+@pytest.mark.parametrize("case", views_of_memory_that_may_change(), ids=lambda case: case[0])
+def test_a_view_of_memory_that_may_change_is_copied(case):
+    _, view, change = case
+    assert not view.flags.writeable
+    layer = LayerReport(2, 2, view)
+    change()
+    assert view.tolist() == [0, 2]  # without a copy, the report would have changed
+    assert layer.active.tolist() == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
