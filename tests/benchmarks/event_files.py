@@ -1,4 +1,4 @@
-"""What an epoch of 50 layers of 1,000 neurons costs to log: `python tests/benchmarks/event_files.py` (some seconds)."""
+"""The cost of logging an epoch with 50 layers of 1,000 neurons. Run `python tests/benchmarks/event_files.py` (seconds)."""
 
 import tempfile
 import time
@@ -20,7 +20,7 @@ def report(epoch: int) -> Report:
 
 
 def costs(images: bool) -> list[tuple[float, int]]:
-    """Of each epoch: seconds, and bytes of the event file."""
+    """Returns for each epoch the seconds, and the bytes added to the event file."""
     found, size = [], 0
     with tempfile.TemporaryDirectory() as log_dir:
         summaries = Summaries(log_dir, "run", images=images)
