@@ -39,7 +39,7 @@ class LossJumpTracker:
     """Follows the loss of a fit, and keeps the largest jump of each epoch.
 
     Args:
-        keep: the number of newest epochs whose jumps are kept, besides the `LARGEST` ones from before; None keeps all.
+        keep: the number of newest epochs whose jumps are kept, in addition to the `LARGEST` ones from before; None keeps all.
     """
 
     def __init__(self, keep: int | None = None) -> None:

@@ -34,7 +34,7 @@ class EventFile:
         self._lock: Lock | None = None
         self._earlier_files: set[Path] = set()
         self._has_events = False
-        self._fit: Any = lambda: None  # a weak reference to Keras's list of callbacks, which lives as long as the fit
+        self._fit: Any = lambda: None  # a weak reference to the fit's list of callbacks
 
     def open(self) -> None:
         """Makes the file.
