@@ -1,4 +1,4 @@
-"""How is a report drawn outside TensorBoard? With matplotlib, the extra `plot`."""
+"""Figures of reports, drawn with matplotlib (the extra `plot`)."""
 
 import io
 from collections.abc import Sequence
@@ -14,15 +14,14 @@ try:
 except ImportError as error:
     raise ImportError("relu_probe.plots needs matplotlib. Install it: python -m pip install matplotlib") from error
 
-from relu_probe.report.history import check_reports
+from relu_probe.report.history import list_of_reports
 from relu_probe.report.layer_report import LayerReport
-from relu_probe.report.life_image import DEAD, colours, life
+from relu_probe.report.life_image import DEAD, colours, draw_life
 from relu_probe.report.markup import shortened
 from relu_probe.report.report import Report
-from relu_probe.report.table import report_cells
 
-_MOST = 8  # layers told apart by colour, or shown as pictures
-# Okabe and Ito's colours, told apart by every eye (Wong 2011, Nature Methods 8, 441)
+_MAX_COLOURED = 8  # layers that get a colour and an image
+# Okabe and Ito's colours, which differ with every kind of colour vision (Wong 2011, Nature Methods 8, 441).
 _LINES = ["#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442", "#000000"]
 _OTHERS = "0.8"
 _POOLED: dict[str, Any] = {"color": "0.4", "linestyle": "--"}
@@ -30,7 +29,7 @@ _SCALARS = {"dead_fraction": "dead fraction", "zero_gradient_fraction": "zero-gr
 
 
 class Plot(Figure):
-    """A figure that a notebook shows once, where it is a cell's value: pyplot does not know of it."""
+    """A figure that pyplot does not manage: a notebook shows it once, as the value of a cell."""
 
     def _repr_png_(self) -> bytes:
         png = io.BytesIO()
@@ -39,11 +38,11 @@ class Plot(Figure):
 
 
 def plot_report(report: Report) -> Figure:
-    """A strip a layer: its neurons from the dead to the most active, in the colours of their activation rates.
+    """Draws a strip for each layer: its neurons, from the dead to the most active, coloured by activation rate.
 
     Raises:
         ValueError: the report measured nothing.
-        TypeError: what was given is no report.
+        TypeError: `report` is no report.
 
     >>> figure = plot_report(Report({"hidden": LayerReport(samples=9, positions=9, active=[0, 4, 9])}, epoch=0))
     >>> [text.get_text() for text in figure.axes[0].texts]
@@ -55,50 +54,50 @@ def plot_report(report: Report) -> Figure:
     figure = Plot(figsize=(9, 1.8 + 0.4 * len(names)), layout="constrained")
     axes = figure.add_subplot()
     for y, name in enumerate(names):
-        axes.imshow(life([report[name]]), extent=(0, 1, y + 0.4, y - 0.4), aspect="auto", interpolation="nearest")
-        axes.text(1.01, y, _words(report[name]), va="center")
+        axes.imshow(draw_life([report[name]]), extent=(0, 1, y + 0.4, y - 0.4), aspect="auto", interpolation="nearest")
+        axes.text(1.01, y, _summary(report[name]), va="center")
     axes.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), xlabel="share of the layer's neurons")
     axes.set_yticks(range(len(names)), [shortened(name) for name in names], parse_math=False)
     axes.spines[:].set_visible(False)
-    axes.set_title(f"{report_cells(report).title}, N = {report.samples:,}", loc="left", fontsize="medium")
-    _scale(figure, [axes])
+    axes.set_title(f"{report.cells().title}, N = {report.samples:,}", loc="left", fontsize="medium")
+    _add_colour_bar(figure, [axes])
     return figure
 
 
 def plot_history(reports: Sequence[Report]) -> Figure:
-    """The dead and zero-gradient fractions of every layer over the epochs, and below the lives of the layers.
+    """Draws the dead and zero-gradient fractions of every layer over the epochs, and below an image of each layer's history.
 
-    Of more than 8 layers, those with the most dead neurons have colours and pictures, the others grey lines.
+    If there are more than 8 layers, the 8 with the most dead neurons get colours and images, and the others grey lines.
 
     Args:
-        reports: of one fit, oldest first: `probe.reports`.
+        reports: the reports of one fit, oldest first, such as `probe.reports`.
 
     Raises:
         ValueError: there is no report, or none measured anything.
-        TypeError: what was given is no list of reports.
+        TypeError: `reports` is no list of reports.
 
     >>> counts = [[0, 4, 9], [0, 0, 9]]
     >>> reports = [Report({"hidden": LayerReport(samples=9, positions=9, active=a)}, e) for e, a in enumerate(counts)]
     >>> [axes.get_title(loc="left") for axes in plot_history(reports).axes if axes.get_title(loc="left")]
     ['dead fraction', 'hidden: 2 of 3 dead']
     """
-    reports = check_reports(reports)
+    reports = list_of_reports(reports)
     names = _measured(reports)
-    chosen = _sickest(reports, names)
-    rows = -(-len(chosen) // 2)
+    coloured = _sickest(reports, names)
+    rows = -(-len(coloured) // 2)
     figure = Plot(figsize=(10, 3 + 2.2 * rows), layout="constrained")
     halves: Any = figure.subfigures(2, 1, height_ratios=[3, 2.2 * rows])
     top, bottom = halves
     scalars = [scalar for scalar in _SCALARS if not np.isnan(_series(reports, scalar)).all()]
     for axes, scalar in zip(top.subplots(1, len(scalars), squeeze=False, sharey=True)[0], scalars):
-        _draw_lines(axes, reports, names, chosen, scalar)
-    _name_lines(top, chosen, others=len(names) > len(chosen))
-    panels = list(bottom.subplots(rows, min(2, len(chosen)), squeeze=False).flat)
-    for axes, name in zip(panels, chosen):
-        _draw_life(axes, reports, name)
-    for axes in panels[len(chosen) :]:
+        _draw_lines(axes, reports, names, coloured, scalar)
+    _add_legend(top, coloured, others=len(names) > len(coloured))
+    panels = list(bottom.subplots(rows, min(2, len(coloured)), squeeze=False).flat)
+    for axes, name in zip(panels, coloured):
+        _draw_image(axes, reports, name)
+    for axes in panels[len(coloured) :]:
         axes.set_axis_off()
-    _scale(bottom, panels)
+    _add_colour_bar(bottom, panels)
     return figure
 
 
@@ -113,12 +112,12 @@ def _measured(reports: Sequence[Report]) -> list[str]:
 
 
 def _sickest(reports: list[Report], names: list[str]) -> list[str]:
-    """At most `_MOST` of the names, those with the most dead neurons, in the model's order."""
+    """Returns at most `_MAX_COLOURED` of the names, of the layers with the most dead neurons, in the model's order."""
 
     def worst(name: str) -> float:
         return max((layer.dead_fraction for layer in _layers(reports, name) if layer.measured), default=0.0)
 
-    most = sorted(names, key=worst, reverse=True)[:_MOST]
+    most = sorted(names, key=worst, reverse=True)[:_MAX_COLOURED]
     return [name for name in names if name in most]
 
 
@@ -127,7 +126,7 @@ def _layers(reports: list[Report], name: str) -> list[LayerReport]:
 
 
 def _series(reports: list[Report], scalar: str, name: str | None = None) -> Any:
-    """`(reports,)`, of one layer or of the whole model; NaN where there is none."""
+    """Returns the `(reports,)` values of one layer, or of the whole model; NaN if a report has none."""
     parts = [report if name is None else report.layers.get(name) for report in reports]
     return np.array([np.nan if part is None else getattr(part, scalar) for part in parts])
 
@@ -136,9 +135,9 @@ def _epochs(reports: list[Report]) -> list[int]:
     return [i if report.epoch is None else report.epoch for i, report in enumerate(reports)]
 
 
-def _draw_lines(axes: Any, reports: list[Report], names: list[str], chosen: list[str], scalar: str) -> None:
-    epochs, colour = _epochs(reports), dict(zip(chosen, _LINES))
-    for name in sorted(names, key=colour.__contains__):  # the grey ones below
+def _draw_lines(axes: Any, reports: list[Report], names: list[str], coloured: list[str], scalar: str) -> None:
+    epochs, colour = _epochs(reports), dict(zip(coloured, _LINES))
+    for name in sorted(names, key=colour.__contains__):  # the grey lines first, below the others
         axes.plot(epochs, _series(reports, scalar, name), color=colour.get(name, _OTHERS), marker=".")
     axes.plot(epochs, _series(reports, scalar), **_POOLED)
     axes.set(xlim=(min(epochs) - 0.5, max(epochs) + 0.5), ylim=(-0.02, 1.02), xlabel="epoch")
@@ -148,11 +147,11 @@ def _draw_lines(axes: Any, reports: list[Report], names: list[str], chosen: list
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _name_lines(figure: Any, chosen: list[str], others: bool) -> None:
-    """Names are set afterwards: matplotlib leaves out labels that begin with an underscore, and reads $ as TeX."""
-    lines = [Line2D([], [], color=colour, marker=".") for colour in _LINES[: len(chosen)]]
+def _add_legend(figure: Any, coloured: list[str], others: bool) -> None:
+    """Adds the legend. Names are set afterwards: matplotlib drops labels with a leading underscore, and reads $ as TeX."""
+    lines = [Line2D([], [], color=colour, marker=".") for colour in _LINES[: len(coloured)]]
     lines += [Line2D([], [], color=_OTHERS, marker=".")] if others else []
-    names = [*chosen, "other layers"][: len(lines)] + ["all, pooled"]
+    names = [*coloured, "other layers"][: len(lines)] + ["all, pooled"]
     lines.append(Line2D([], [], **_POOLED))
     legend = figure.legend(lines, ["name"] * len(lines), loc="outside right upper", frameon=False)
     for text, name in zip(legend.get_texts(), names):
@@ -160,26 +159,26 @@ def _name_lines(figure: Any, chosen: list[str], others: bool) -> None:
         text.set_text(shortened(name))
 
 
-def _draw_life(axes: Any, reports: list[Report], name: str) -> None:
+def _draw_image(axes: Any, reports: list[Report], name: str) -> None:
     layers, epochs = _layers(reports, name), _epochs([report for report in reports if name in report.layers])
     neurons = max(layer.neurons for layer in layers)
-    axes.imshow(life(layers), extent=(0, neurons, len(layers), 0), aspect="auto", interpolation="nearest")
+    axes.imshow(draw_life(layers), extent=(0, neurons, len(layers), 0), aspect="auto", interpolation="nearest")
     shown = np.unique(np.linspace(0, len(layers) - 1, 6).astype(int))
     axes.set_yticks(shown + 0.5, [str(epochs[i]) for i in shown])
     axes.set(xlabel="neurons", ylabel="epoch")
     newest = [layer for layer in layers if layer.measured][-1]
-    axes.set_title(f"{shortened(name)}: {_words(newest)}", loc="left", fontsize="medium", parse_math=False)
+    axes.set_title(f"{shortened(name)}: {_summary(newest)}", loc="left", fontsize="medium", parse_math=False)
 
 
-def _words(layer: LayerReport) -> str:
+def _summary(layer: LayerReport) -> str:
     blocked = 0 if layer.blocked is None else np.count_nonzero(layer.blocked)
-    others = {"blocked": blocked, "NaN": np.count_nonzero(layer.nan)}  # NaN have no colour
-    words = [f"{np.count_nonzero(layer.dead):,} of {layer.neurons:,} dead"]
-    return ", ".join(words + [f"{count:,} {kind}" for kind, count in others.items() if count])
+    others = {"blocked": blocked, "NaN": np.count_nonzero(layer.nan)}  # the image shows neither
+    parts = [f"{np.count_nonzero(layer.dead):,} of {layer.neurons:,} dead"]
+    return ", ".join(parts + [f"{count:,} {kind}" for kind, count in others.items() if count])
 
 
-def _scale(figure: Any, axes: list[Any]) -> None:
-    """What the colours mean; "dead" is the box at the left of the bar."""
+def _add_colour_bar(figure: Any, axes: list[Any]) -> None:
+    """Adds the legend of the colours; the box at the left of the bar is "dead"."""
     red, green, blue = (channel / 255 for channel in DEAD)
     colormap = ListedColormap(colours(np.linspace(0, 1, 256)) / 255).with_extremes(under=(red, green, blue))
     bar = figure.colorbar(

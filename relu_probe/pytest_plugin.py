@@ -74,5 +74,5 @@ def _write_report(report: Any, directory: Path, test: str, number: int) -> Path:
     readable = re.sub(r"[^\w.-]+", "-", test)[-100:].strip("-")
     digest = hashlib.sha256(test.encode()).hexdigest()[:8]
     path = directory / f"{readable}-{digest}-{number}.json"
-    write_json(report, path)
+    write_json(report.to_dict(), path)
     return path

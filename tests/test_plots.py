@@ -1,4 +1,4 @@
-"""Figures: what is drawn is what the reports say."""
+"""Figures show what the reports say."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from relu_probe import LayerReport, Report
-from relu_probe.report.life_image import DEAD, life
+from relu_probe.report.life_image import DEAD, draw_life
 
 pytest.importorskip("matplotlib")
 from matplotlib.image import AxesImage
@@ -20,7 +20,7 @@ N = 1000
 
 
 def fit(names, epochs=6, neurons=40, seed=0):
-    """Reports in which layer i loses i neurons an epoch, and one neuron of each is blocked."""
+    """Returns reports in which i neurons of layer i die in each epoch, and one neuron of each layer is blocked."""
     rng = np.random.default_rng(seed)
     return [
         Report({name: layer(rng, neurons, i * epoch) for i, name in enumerate(names)}, epoch, "train")
@@ -41,22 +41,22 @@ def texts(figure):
     return [text.get_text() for text in figure.findobj(Text)]
 
 
-def pictures(figure):
+def images(figure):
     return [image.get_array() for image in figure.findobj(AxesImage)]
 
 
-def test_a_report_is_a_strip_a_layer():
+def test_a_report_is_drawn_as_a_strip_for_each_layer():
     report = fit(["one", "two"])[-1]
     figure = plot_report(report)
-    for strip, name in zip(pictures(figure), report):
-        np.testing.assert_array_equal(strip, life([report[name]]))
+    for strip, name in zip(images(figure), report):
+        np.testing.assert_array_equal(strip, draw_life([report[name]]))
         assert (strip == DEAD).all(axis=-1).mean() == report[name].dead_fraction
     assert figure.axes[0].get_yticklabels()[1].get_text() == "two"
     assert {"0 of 40 dead, 1 blocked", "5 of 40 dead, 1 blocked"} <= set(texts(figure))
     assert 'ReLU report (train, epoch 5): "dead" is never active on the N samples, N = 1,000' in texts(figure)
 
 
-def test_a_history_draws_every_layer_and_its_life():
+def test_a_history_draws_the_lines_and_the_image_of_every_layer():
     reports = fit(["one", "two", "three"])
     figure = plot_history(reports)
     dead, zero = (axes for axes in figure.axes if axes.get_xlabel() == "epoch")
@@ -64,13 +64,13 @@ def test_a_history_draws_every_layer_and_its_life():
         drawn = [line.get_ydata().tolist() for line in axes.lines]
         assert drawn[:-1] == [[getattr(r[name], scalar) for r in reports] for name in reports[0]]
         assert drawn[-1] == [getattr(r, scalar) for r in reports]
-        assert drawn[0] != drawn[1]  # lines that could be told apart
-    for shown, name in zip(pictures(figure), reports[0]):
-        np.testing.assert_array_equal(shown, life([report[name] for report in reports]))
+        assert drawn[0] != drawn[1]  # so that swapped lines would be noticed
+    for shown, name in zip(images(figure), reports[0]):
+        np.testing.assert_array_equal(shown, draw_life([report[name] for report in reports]))
     assert {"one: 0 of 40 dead, 1 blocked", "three: 10 of 40 dead, 1 blocked"} <= set(texts(figure))
 
 
-def test_of_many_layers_the_sickest_have_colours_and_pictures():
+def test_of_many_layers_those_with_most_dead_neurons_have_colours_and_images():
     reports = fit([f"layer_{i}" for i in range(20)], epochs=2)
     figure = plot_history(reports)
     titles = [axes.get_title(loc="left") for axes in figure.axes if ":" in axes.get_title(loc="left")]
@@ -80,7 +80,7 @@ def test_of_many_layers_the_sickest_have_colours_and_pictures():
     assert "other layers" in texts(figure)
 
 
-def test_any_name_shows_as_text():
+def test_any_name_is_shown_as_text():
     names = ["_hidden", "$a_b$", "a|b", "<img src=x>", "n" * 300]
     reports = fit(names)
     for figure in (plot_report(reports[-1]), plot_history(reports)):
@@ -96,10 +96,10 @@ def test_without_gradients_and_with_a_layer_that_saw_nothing():
     reports = [Report({"a": seen, "b": unseen}, epoch) for epoch in range(3)]
     figure = plot_history(reports)
     assert [axes.get_title(loc="left") for axes in figure.axes][:2] == ["dead fraction", "a: 2 of 2 dead"]
-    assert len(pictures(plot_report(reports[0]))) == 1
+    assert len(images(plot_report(reports[0]))) == 1
 
 
-def test_nothing_measured_is_said():
+def test_reports_that_measured_nothing_are_refused():
     for plot, found in ((lambda: plot_report(Report()), 1), (lambda: plot_history([]), 0)):
         message = (
             f"found {found} reports, and no measured layer in them; expected at least one. "
@@ -110,7 +110,7 @@ def test_nothing_measured_is_said():
 
 
 def test_a_notebook_shows_a_figure_once():
-    """By its own `_repr_png_`: pyplot, which would show it a second time, does not know of it."""
+    """The figure has a `_repr_png_`. If pyplot managed it, the notebook would show it a second time."""
     import matplotlib.pyplot as plt
 
     assert plot_report(fit(["one"])[-1])._repr_png_().startswith(b"\x89PNG")
@@ -118,7 +118,7 @@ def test_a_notebook_shows_a_figure_once():
 
 
 @pytest.mark.once
-def test_without_matplotlib_the_way_out_is_said_and_the_core_works():
+def test_without_matplotlib_the_error_names_the_fix_and_all_else_works():
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"
         "import relu_probe.report.life_image, relu_probe.tensorboard.summaries\n"
@@ -129,8 +129,8 @@ def test_without_matplotlib_the_way_out_is_said_and_the_core_works():
     assert done.stdout == "relu_probe.plots needs matplotlib. Install it: python -m pip install matplotlib\n"
 
 
-def test_neurons_that_are_nan_are_said():
-    """They are drawn white, and are not among the dead."""
+def test_nan_neurons_are_mentioned():
+    """They are drawn white, and do not count as dead."""
     layer = LayerReport(samples=4, positions=4, active=[0, 0, 4], nan=[True, True, False])
     report = Report({"hidden": layer}, epoch=0)
     assert "0 of 3 dead, 2 NaN" in texts(plot_report(report))

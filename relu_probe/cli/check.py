@@ -86,9 +86,9 @@ def _check(args: argparse.Namespace) -> tuple[int, str]:
     report = _measure(model, data, args)
     print(report)
     if args.json:
-        write_json(report, args.json)
+        write_json(report.to_dict(), args.json)
     if args.csv:
-        write_csv(report, args.csv)
+        write_csv(report.layers, report.epoch, args.csv)
     return _verdict(report, limits)
 
 
@@ -100,10 +100,10 @@ def _measure(model: Any, data: Any, args: argparse.Namespace) -> Report:
 
 
 def _verdict(report: Report, limits: Limits) -> tuple[int, str]:
-    if why := unmeasured(report) or limits.missing_gradients(report):
+    if why := unmeasured(report.layers) or limits.missing_gradients(report.layers):
         raise ValueError(why)
-    if found := limits.exceeded_by(report):
-        return EXCEEDED, explain(report, found).splitlines()[0]
+    if found := limits.exceeded_by(report.layers):
+        return EXCEEDED, explain(report.layers, found).splitlines()[0]
     return ALIVE, f"alive: no layer above {limits} on {report.samples:,} samples"
 
 

@@ -1,1 +1,1 @@
-"""What the numbers mean: reports and their laws, histories, limits, tables. NumPy and rich, never TensorFlow."""
+"""Reports of counts: what follows from them, how they are shown, and how they are written. NumPy and rich only."""

@@ -1,10 +1,9 @@
-"""How does a report leave the program? A JSON file of `Report.to_dict`, and one row a neuron as CSV or data frame."""
-
-from __future__ import annotations
+"""Files and data frames of a report: JSON, and CSV or pandas with one row per neuron."""
 
 import csv
 import json
 import os
+from collections.abc import Mapping
 from itertools import chain
 from math import isnan
 from typing import Any
@@ -13,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relu_probe.report.layer_report import LayerReport
-from relu_probe.report.report import Report
 
-# The columns, with the pandas type that has room for "not known".
+# The columns, each with a pandas type that can hold a missing value if the column can have one.
 COLUMNS = {
     "epoch": "Int64",
     "layer": "str",
@@ -35,35 +33,47 @@ COLUMNS = {
 }
 
 
-def write_json(report: Report, path: str | os.PathLike[str]) -> None:
-    """`Report.from_dict(json.load(file))` reads it back."""
+def write_json(values: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Writes `Report.to_dict()` to a file; `Report.from_dict(json.load(file))` reads it back.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     with open(path, "w", encoding="utf-8") as file:
-        json.dump(report.to_dict(), file, allow_nan=False)
+        json.dump(values, file, allow_nan=False)
         file.write("\n")
 
 
-def write_csv(report: Report, path: str | os.PathLike[str]) -> None:
-    """A row a neuron under a header; a value that is not known is an empty field."""
+def write_csv(layers: Mapping[str, LayerReport], epoch: int | None, path: str | os.PathLike[str]) -> None:
+    """Writes a header and one row per neuron; a missing value is an empty field.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for name, layer in report.layers.items():
-            writer.writerows(zip(*_columns(report.epoch, name, layer)))
+        for name, layer in layers.items():
+            writer.writerows(zip(*_columns(epoch, name, layer)))
 
 
-def to_frame(report: Report) -> Any:
-    """See `Report.to_frame`."""
+def to_frame(layers: Mapping[str, LayerReport], epoch: int | None) -> Any:
+    """Returns a pandas data frame with one row per neuron and the columns `COLUMNS`.
+
+    Raises:
+        ImportError: pandas is not installed.
+    """
     pd = import_pandas()
-    parts = [_columns(report.epoch, name, layer) for name, layer in report.layers.items()]
+    parts = [_columns(epoch, name, layer) for name, layer in layers.items()]
     values = [list(chain.from_iterable(column)) for column in zip(*parts)] or [[]] * len(COLUMNS)
     return pd.DataFrame({name: pd.Series(v, dtype=dtype) for (name, dtype), v in zip(COLUMNS.items(), values)})
 
 
 def import_pandas() -> Any:
-    """The module, for `to_frame()`.
+    """Returns the module pandas, which is an optional dependency.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: pandas is not installed.
     """
     try:
         import pandas
@@ -75,12 +85,12 @@ def import_pandas() -> Any:
 
 
 def _columns(epoch: int | None, name: str, layer: LayerReport) -> list[list[Any]]:
-    """The columns of one layer, each `(neurons,)` long, None where a value is not known."""
-    known = {"epoch": epoch, "layer": name, "neuron": np.arange(layer.neurons)}
-    values = [known[column] if column in known else getattr(layer, column) for column in COLUMNS]
+    """Returns the columns of one layer, each with a value per neuron, None for a missing value."""
+    given = {"epoch": epoch, "layer": name, "neuron": np.arange(layer.neurons)}
+    values = [given[column] if column in given else getattr(layer, column) for column in COLUMNS]
     return [_cells(value) if isinstance(value, np.ndarray) else [value] * layer.neurons for value in values]
 
 
 def _cells(values: NDArray[Any]) -> list[Any]:
-    """nan, the rate of what was not measured, becomes None."""
+    """Returns a list in which nan, such as a rate of a layer that was not measured, is None."""
     return [None if isinstance(value, float) and isnan(value) else value for value in values.tolist()]

@@ -1,4 +1,4 @@
-"""Which neurons died, when, and did they come back? A life is told from the reports of one fit, in their order."""
+"""The history of neurons: which died or revived in which report of a fit."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from relu_probe.report.table import plain_table, render
 
 @dataclass(frozen=True, eq=False)
 class LayerHistory:
-    """The lives of one layer's neurons.
+    """The history of one layer's neurons.
 
     Args:
-        epochs: `(reports,)`, the epoch of each report (its place in the list where it has none).
-        died: `(reports, neurons)` bool, active in the last report that saw it, dead in this one.
-        revived: `(reports, neurons)` bool, dead in the last report that saw it, active in this one.
+        epochs: `(reports,)`, the epoch of each report, or its index if it has none.
+        died: `(reports, neurons)` bool, dead in this report, active in the last report before it that measured the neuron.
+        revived: `(reports, neurons)` bool, active in this report, dead in the last report before it that measured the neuron.
         born_dead: `(neurons,)` bool, dead in the first report.
-        ever_active: `(neurons,)` bool, active in one report at least.
-        dead_since: `(neurons,)`, the epoch whose report first found it dead and all later ones still did, -1 for not
-            dead. Dead before the first step (a report with epoch -1) counts as 0; `born_dead` tells it apart.
-        last_active: `(neurons,)`, of the newest report: the training step at which it was last active.
+        ever_active: `(neurons,)` bool, active in at least one report.
+        dead_since: `(neurons,)`, the epoch of the report since which the neuron has been dead; -1 if it is not dead. A report
+            from before the first step (epoch -1) counts as epoch 0; `born_dead` shows the difference.
+        last_active: `(neurons,)`, the training step at which the neuron was last active, from the newest report.
     """
 
     epochs: Counts
@@ -40,66 +40,77 @@ class LayerHistory:
 
 
 class History(dict[str, LayerHistory]):
-    """Layer name -> `LayerHistory`, in the model's order. `str()` is the table of deaths, a row a layer and epoch."""
+    """Layer name -> `LayerHistory`, in the model's order. `str()` is a table with a row per layer and epoch of a change."""
 
     def __str__(self) -> str:
         table = plain_table("When ReLU neurons died and revived", "layer", "epoch", "born dead", "died", "revived")
-        for name, life in self.items():
-            for i, (epoch, died, revived) in enumerate(zip(life.epochs, life.died, life.revived)):
+        for name, layer in self.items():
+            for i, (epoch, died, revived) in enumerate(zip(layer.epochs, layer.died, layer.revived)):
                 if not i or died.any() or revived.any():
-                    born = f"{np.count_nonzero(life.born_dead):,}" if not i else ""
+                    born = f"{np.count_nonzero(layer.born_dead):,}" if not i else ""
                     table.add_row(Text(name), str(epoch), born, *(f"{mask.sum():,}" for mask in (died, revived)))
         return render(table)
 
 
 def history(reports: Iterable[Report], *, after: HistoryTracker | None = None) -> History:
-    """The lives of the neurons that `reports` tell of, oldest first; `probe.reports` is such a list.
+    """Returns the history of the neurons in `reports`.
 
-    A layer that a report did not measure, or a neuron at which it saw a NaN, is as it was in the report before. With
-    `ReluProbe(keep=...)` ask `probe.history`, which goes on `after` the reports that were dropped.
+    A layer that a report did not measure, or a neuron at which it saw a NaN, is taken to be as in the report before.
+
+    Args:
+        reports: the reports of one fit, oldest first, such as `probe.reports`. With `ReluProbe(keep=...)` use
+            `probe.history` instead, which also knows the reports that were dropped.
+        after: what followed the reports before these.
 
     Raises:
         ValueError: the reports are of different models.
-        TypeError: what was given is no list of reports.
+        TypeError: `reports` is no list of reports.
 
     >>> awake, asleep = ({"hidden": LayerReport(samples=4, positions=4, active=a)} for a in ([0, 3, 2], [1, 0, 2]))
-    >>> lives = history([Report(awake, epoch=0), Report(asleep, epoch=1)])["hidden"]
-    >>> lives.born_dead, lives.died[1], lives.revived[1]
+    >>> hidden = history([Report(awake, epoch=0), Report(asleep, epoch=1)])["hidden"]
+    >>> hidden.born_dead, hidden.died[1], hidden.revived[1]
     (array([ True, False, False]), array([False,  True, False]), array([ True, False, False]))
-    >>> lives.dead_since
+    >>> hidden.dead_since
     array([-1,  1, -1])
     """
-    reports = check_reports(reports)
+    reports = list_of_reports(reports)
     epochs = np.array([i if report.epoch is None else report.epoch for i, report in enumerate(reports)], np.int64)
     names = dict.fromkeys(name for report in reports for name in report)
-    begun = {} if after is None else deepcopy(after.layers)
+    states = {} if after is None else deepcopy(after.layers)
     return History(
-        {name: _layer([report.layers.get(name) for report in reports], epochs, begun.get(name)) for name in names}
+        {
+            name: _layer_history([report.layers.get(name) for report in reports], epochs, states.get(name))
+            for name in names
+        }
     )
 
 
-class Change(NamedTuple):
-    """What a report changed: `(neurons,)` masks."""
+class StateChanges(NamedTuple):
+    """The neurons whose state changed in a report: `(neurons,)` masks."""
 
     died: Mask
     revived: Mask
 
 
 class NeuronStates:
-    """Where the neurons of one layer stand, report by report."""
+    """The states of one layer's neurons, followed from report to report.
+
+    Args:
+        neurons: the number of neurons.
+    """
 
     def __init__(self, neurons: int) -> None:
         self.state = np.zeros(neurons, np.int8)  # 1 active, -1 dead, 0 not seen yet
         self.since = np.full(neurons, -1, np.int32)
         self.born_dead = np.zeros(neurons, bool)
         self.ever_active = np.zeros(neurons, bool)
-        self._seen = False
+        self._has_report = False
 
-    def follow(self, layer: LayerReport, epoch: int) -> Change:
-        """Goes on to the next report of the layer.
+    def follow(self, layer: LayerReport, epoch: int) -> StateChanges:
+        """Takes in the next report of the layer, and returns what it changed.
 
         Raises:
-            ValueError: it is of another number of neurons.
+            ValueError: the report has another number of neurons.
         """
         if layer.neurons != len(self.state):
             raise ValueError(
@@ -107,23 +118,24 @@ class NeuronStates:
                 "reports of one model, oldest first. Pass the reports of one fit: probe.reports."
             )
         active, dead = layer.active > 0, layer.dead
-        change = Change(died=dead & (self.state > 0), revived=active & (self.state < 0))
+        changes = StateChanges(died=dead & (self.state > 0), revived=active & (self.state < 0))
         self.since[dead & (self.state >= 0)] = max(epoch, 0)
         self.since[active] = -1
         self.ever_active |= active
         self.state[dead], self.state[active] = -1, 1
-        if not self._seen:
-            self.born_dead, self._seen = dead, True
-        return change
+        if not self._has_report:
+            self.born_dead, self._has_report = dead, True
+        return changes
 
 
 class HistoryTracker:
-    """Follows the reports of one fit, and writes into each how many neurons died and revived since the one before."""
+    """Follows the reports of a fit, and adds to each how many neurons died and revived since the previous one."""
 
     def __init__(self) -> None:
         self.layers: dict[str, NeuronStates] = {}
 
     def follow(self, report: Report) -> Report:
+        """Takes in the next report, and returns it with `died` and `revived` set in each measured layer."""
         epoch = 0 if report.epoch is None else report.epoch
         return replace(report, layers={name: self._follow(name, layer, epoch) for name, layer in report.layers.items()})
 
@@ -134,10 +146,11 @@ class HistoryTracker:
         return replace(layer, died=int(np.count_nonzero(died)), revived=int(np.count_nonzero(revived)))
 
 
-def check_reports(reports: Any) -> list[Report]:
-    """
+def list_of_reports(reports: Any) -> list[Report]:
+    """Returns the reports as a list.
+
     Raises:
-        TypeError: it is no list of reports.
+        TypeError: `reports` is no iterable of reports.
     """
     several = isinstance(reports, Iterable) and not isinstance(reports, (str, bytes, Report))
     found = list(reports) if several else [reports]
@@ -149,21 +162,21 @@ def check_reports(reports: Any) -> list[Report]:
     return found
 
 
-def _layer(layers: list[LayerReport | None], epochs: Counts, begun: NeuronStates | None) -> LayerHistory:
+def _layer_history(layers: list[LayerReport | None], epochs: Counts, states: NeuronStates | None) -> LayerHistory:
     neurons = max(layer.neurons for layer in layers if layer is not None)
-    life, nothing = begun or NeuronStates(neurons), np.zeros(neurons, bool)
-    changes, newest = [], None
-    for layer, epoch in zip(layers, epochs.tolist()):
-        seen = layer is not None and layer.measured
-        changes.append(life.follow(layer, epoch) if seen and layer is not None else Change(nothing, nothing))
-        newest = layer if seen else newest
-    unsure = newest.nan if newest is not None else nothing  # neither active nor dead
+    none = np.zeros(neurons, bool)
+    states = states or NeuronStates(neurons)
+    changes, newest = [StateChanges(none, none)] * len(layers), None
+    for i, layer in enumerate(layers):
+        if layer is not None and layer.measured:
+            changes[i], newest = states.follow(layer, int(epochs[i])), layer
+    has_nan = newest.nan if newest is not None else none  # neither active nor dead
     return LayerHistory(
         epochs=epochs,
         died=np.stack([change.died for change in changes]),
         revived=np.stack([change.revived for change in changes]),
-        born_dead=life.born_dead,
-        ever_active=life.ever_active,
-        dead_since=np.where(unsure, -1, life.since).astype(np.int64),
+        born_dead=states.born_dead,
+        ever_active=states.ever_active,
+        dead_since=np.where(has_nan, -1, states.since).astype(np.int64),
         last_active=None if newest is None else newest.last_active,
     )

@@ -1,13 +1,13 @@
-"""What do the numbers of one layer mean? The definitions, the law of addition; NumPy only.
+"""Counts of one layer, and the rates, masks and fractions that follow from them.
 
-A *neuron* is one channel of a ReLU's output, a *position* one value of it. A neuron is *active* at a position where its
-output is above zero, and has a *gradient* there where dL/dz, the gradient of the loss with respect to the
+A *neuron* is one channel of a ReLU's output, a *position* is one value of a neuron. A neuron is *active* at a position if
+its output there is above zero. It has a *gradient* there if dL/dz, the gradient of the loss with respect to the
 pre-activation, is not zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from relu_probe.report.serialization import layer_from_dict, layer_to_dict
+from relu_probe.report.serialization import checked_fields, json_values
 
 Counts = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -26,20 +26,21 @@ _ARRAYS = {"nan": np.bool_, "with_gradient": np.int64, "activation_sum": np.floa
 
 @dataclass(frozen=True, eq=False)
 class LayerReport:  # noqa: PLW1641  # arrays have no hash
-    """Counts of one layer, per neuron; immutable. `+` joins the counts of disjoint positions.
+    """Immutable counts of one layer, per neuron. `+` adds the counts of disjoint positions.
 
     Args:
-        samples: samples seen, the N of "dead on N samples".
-        positions: values seen of each neuron: a sample for a Dense output `(batch, n)`, a sample and place for
-            `(batch, ..., n)`.
-        active: `(neurons,)`, positions with output > 0.
-        with_gradient: `(neurons,)`, positions with dL/dz != 0; None where no backward pass reached the layer.
-        nan: `(neurons,)` bool, a NaN was seen.
-        activation_sum: `(neurons,)` float64, the sum of the outputs; None where it was not asked for.
-        last_active: `(neurons,)`, the training step (0-based, of this fit) at which the neuron was last active, -1 for
-            never; None outside the training batches.
-        frozen: the layer and all before it are frozen, so that no gradient flows through it.
-        died, revived: neurons that did so since the probe's report before; None in a sum, and outside a probe.
+        samples: the number of samples seen, the N of "dead on N samples".
+        positions: the number of values seen of each neuron: one per sample for a Dense output `(batch, n)`, one per sample
+            and place for `(batch, ..., n)`.
+        active: `(neurons,)`, the number of positions with output > 0.
+        with_gradient: `(neurons,)`, the number of positions with dL/dz != 0; None if no backward pass reached the layer.
+        nan: `(neurons,)` bool, whether a NaN was seen; None means no NaN.
+        activation_sum: `(neurons,)` float64, the sum of the outputs; None if it was not asked for.
+        last_active: `(neurons,)`, the training step of this fit, counted from 0, at which the neuron was last active; -1 if
+            it never was. None for counts that do not come from training batches.
+        frozen: whether the layer and all layers before it are frozen, so that no gradient flows through it.
+        died: the number of neurons that died since the probe's previous report; None in a sum, and outside a probe.
+        revived: the number of neurons that revived since then; None likewise.
 
     Raises:
         ValueError: the counts contradict each other.
@@ -55,7 +56,7 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
     positions: int
     active: Counts
     with_gradient: Counts | None = None
-    nan: Mask = None  # type: ignore[assignment]  # None is read as "no NaN seen"
+    nan: Mask = None  # type: ignore[assignment]
     activation_sum: Floats | None = None
     last_active: Counts | None = None
     frozen: bool = False
@@ -63,17 +64,17 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
     revived: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "active", _frozen("active", self.active, np.int64))
+        object.__setattr__(self, "active", _read_only("active", self.active, np.int64))
         object.__setattr__(self, "nan", np.zeros_like(self.active, bool) if self.nan is None else self.nan)
         for name, dtype in _ARRAYS.items():
             if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, _frozen(name, value, dtype, self.active.shape))
+                object.__setattr__(self, name, _read_only(name, value, dtype, self.active.shape))
         for name in ("samples", "positions"):
-            object.__setattr__(self, name, _count(name, getattr(self, name)))
+            object.__setattr__(self, name, _whole_number(name, getattr(self, name)))
         self._check()
 
     def _check(self) -> None:
-        """0 <= with_gradient <= active <= positions."""
+        """Checks 0 <= with_gradient <= active <= positions."""
         chain: list[tuple[str, Any]] = [("0", 0)]
         chain += [] if self.with_gradient is None else [("with_gradient", self.with_gradient)]
         chain += [("active", self.active), ("positions", self.positions)]
@@ -86,16 +87,17 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
 
     @property
     def neurons(self) -> int:
+        """The number of neurons."""
         return len(self.active)
 
     @property
     def measured(self) -> bool:
-        """Whether the layer saw anything at all."""
+        """Whether the layer saw any position."""
         return self.positions > 0 and self.neurons > 0
 
     @property
     def activation_rate(self) -> Floats:
-        """`(neurons,)`, active / positions: 1 - APoZ (Hu et al. 2016, arXiv:1607.03250); nan where not measured."""
+        """`(neurons,)`, active / positions: 1 - APoZ (Hu et al. 2016, arXiv:1607.03250); nan if not measured."""
         return _rate(self.active, self.positions)
 
     @property
@@ -105,33 +107,34 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
 
     @property
     def dead(self) -> Mask:
-        """`(neurons,)`: measured, never active, no NaN seen."""
+        """`(neurons,)`, whether the neuron was measured, never active, and without NaN."""
         dead: Mask = (self.active == 0) & ~self.nan & (self.positions > 0)
         return dead
 
     @property
     def blocked(self) -> Mask | None:
-        """`(neurons,)`: active, and no gradient arrives; None without gradients."""
+        """`(neurons,)`, whether the neuron was active but received no gradient; None without gradients."""
         return None if self.with_gradient is None else (self.active > 0) & (self.with_gradient == 0)
 
     @property
     def zero_gradient(self) -> Mask | None:
-        """`(neurons,)`: dead or blocked; None without gradients."""
+        """`(neurons,)`, whether the neuron is dead or blocked; None without gradients."""
         return None if (blocked := self.blocked) is None else self.dead | blocked
 
     @property
     def dead_fraction(self) -> float:
-        return fraction([self.dead] if self.measured else [])
+        """Dead neurons / neurons; nan if the layer was not measured."""
+        return fraction(pooled_mask([self], "dead"))
 
     @property
     def zero_gradient_fraction(self) -> float:
-        mask = self.zero_gradient
-        return fraction([mask] if self.measured and mask is not None else [])
+        """Zero-gradient neurons / neurons; nan if the layer was not measured, or without gradients."""
+        return fraction(pooled_mask([self], "zero_gradient"))
 
     def dormant(self, tau: float = 0.0) -> Mask:
-        """`(neurons,)`: mean activation / the layer's mean of it <= tau (Sokar et al. 2023, arXiv:2302.12902).
+        """Returns `(neurons,)`: mean activation / the layer's mean of it <= tau (Sokar et al. 2023, arXiv:2302.12902).
 
-        Another score than dead, never mixed up with it. In a layer whose every output is zero all are dormant.
+        This is another score than `dead`. If every output of the layer is zero, all its neurons are dormant.
 
         Raises:
             ValueError: the sums of the activations were not asked for, or tau is negative.
@@ -143,7 +146,7 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
             )
         if not tau >= 0:
             raise ValueError(f"tau is {tau!r}; expected a number >= 0, for example 0.025.")
-        if not (self.measured and np.isfinite(self.activation_sum).all()):  # no mean to be compared with
+        if not (self.measured and np.isfinite(self.activation_sum).all()):  # the layer has no mean to compare with
             return np.zeros(self.neurons, bool)
         # sum_i <= tau * mean of the sums, multiplied out so that an all-zero layer needs no 0 / 0
         dormant: Mask = self.activation_sum <= tau * self.activation_sum.mean()
@@ -162,9 +165,9 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
             positions=self.positions + other.positions,
             active=self.active + other.active,
             nan=self.nan | other.nan,
-            with_gradient=_both(np.add, self.with_gradient, other.with_gradient),
-            activation_sum=_both(np.add, self.activation_sum, other.activation_sum),
-            last_active=_both(np.maximum, self.last_active, other.last_active),
+            with_gradient=_combined(np.add, self.with_gradient, other.with_gradient),
+            activation_sum=_combined(np.add, self.activation_sum, other.activation_sum),
+            last_active=_combined(np.maximum, self.last_active, other.last_active),
             frozen=self.frozen and other.frozen,
         )
 
@@ -173,29 +176,63 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
             return NotImplemented
         return all(_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
 
-    def __reduce__(self) -> Any:  # through __init__: a pickled array comes back writeable
+    def __reduce__(self) -> Any:  # through __init__: unpickled arrays are writeable
         return type(self), tuple(getattr(self, f.name) for f in fields(self))
 
     def to_dict(self) -> dict[str, Any]:
-        return layer_to_dict(self)
+        """Returns the counts as numbers, strings, lists and None, ready for JSON."""
+        return json_values(vars(self))
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> LayerReport:
-        return layer_from_dict(data, cls)
+    def from_dict(cls, data: Mapping[str, Any], where: str = "the layer") -> LayerReport:
+        """Returns the report that `to_dict` wrote.
+
+        Args:
+            data: what `to_dict` returned.
+            where: what error messages call the layer.
+
+        Raises:
+            ValueError: `data` is damaged, or no layer's report.
+        """
+        values = checked_fields(data, fields(cls), where)
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise ValueError(f"{where} is damaged: {error}") from error
 
 
-def _count(name: str, value: Any) -> int:
+def pooled_mask(layers: Iterable[LayerReport], mask: str) -> Mask:
+    """Returns the property `mask` of all measured layers that have it, joined to one vector."""
+    masks = [getattr(layer, mask) for layer in layers if layer.measured]
+    return np.concatenate([np.zeros(0, bool), *(found for found in masks if found is not None)])
+
+
+def fraction(mask: Mask) -> float:
+    """Returns the share of True in the mask; nan if it is empty."""
+    return int(np.count_nonzero(mask)) / len(mask) if len(mask) else float("nan")
+
+
+def any_gradients(layers: Iterable[LayerReport]) -> bool:
+    """Returns whether a backward pass reached any of the layers."""
+    return any(layer.with_gradient is not None for layer in layers)
+
+
+def most_samples(layers: Iterable[LayerReport]) -> int:
+    """Returns the number of samples of the layer that saw the most; 0 if there are no layers."""
+    return max((layer.samples for layer in layers), default=0)
+
+
+def _whole_number(name: str, value: Any) -> int:
     if not isinstance(value, (int, float, np.integer, np.floating)) or value % 1 or not value >= 0:
         raise ValueError(f"{name} is {value!r:.60}; expected a whole number >= 0.")
     return int(value)
 
 
-def _frozen(name: str, value: Any, dtype: Any, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
+def _read_only(name: str, value: Any, dtype: Any, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
     try:
-        array = value if _is_frozen(value, dtype) else np.array(value, dtype)  # a copy: nobody else can change it
-        same = (
-            array is value or dtype is np.float64 or np.array_equal(array, value)
-        )  # not so for 1.5, "1", or 2 as a bool
+        array = value if _is_read_only(value, dtype) else np.array(value, dtype)
+        # A float64 may be rounded. An int64 or bool must not be: 1.5, "1", and 2 for a bool are errors.
+        same = array is value or dtype is np.float64 or np.array_equal(array, value)
     except (OverflowError, TypeError, ValueError):
         same = False
     if not same:
@@ -207,23 +244,26 @@ def _frozen(name: str, value: Any, dtype: Any, shape: tuple[int, ...] | None = N
     return array
 
 
-def _is_frozen(value: Any, dtype: Any) -> bool:
-    """Whether it is the array of another report, which need not be copied once more."""
-    return isinstance(value, np.ndarray) and value.dtype == dtype and value.base is None and not value.flags.writeable
+def _is_read_only(value: Any, dtype: Any) -> bool:
+    """Returns whether `value` can be kept without a copy: a read-only array of the type, in read-only memory.
+
+    A read-only view of a writeable array changes with that array. So the array that owns the memory, and each view between
+    the two, must be read-only too. Memory that no array owns (a buffer, a mapped file) may change at any time.
+    """
+    if type(value) is not np.ndarray or value.dtype != dtype:
+        return False
+    while type(value) is np.ndarray and not value.flags.writeable:
+        value = value.base
+    return value is None
 
 
 def _rate(counts: Counts, positions: int) -> Floats:
     return counts / positions if positions else np.full(len(counts), np.nan)
 
 
-def fraction(masks: list[Mask]) -> float:
-    total = sum(len(mask) for mask in masks)
-    return int(sum(np.count_nonzero(mask) for mask in masks)) / total if total else float("nan")
-
-
-def _both(join: Any, a: NDArray[Any] | None, b: NDArray[Any] | None) -> Any:
+def _combined(combine: Any, a: NDArray[Any] | None, b: NDArray[Any] | None) -> Any:
     """None + counts = None: half a count would pass for a whole one."""
-    return None if a is None or b is None else join(a, b)
+    return None if a is None or b is None else combine(a, b)
 
 
 def _equal(a: Any, b: Any) -> bool:

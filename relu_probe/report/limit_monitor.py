@@ -1,6 +1,6 @@
-"""Has a training been above its limits for too long? It reads reports, one after another; NumPy only."""
+"""Limits on the reports of a training, with a patience."""
 
-from relu_probe.report.limits import Excess, Limits, explain
+from relu_probe.report.limits import ExceededLimit, Limits, explain
 from relu_probe.report.report import Report
 from relu_probe.utils.validation import is_whole
 
@@ -8,24 +8,24 @@ ACTIONS = ("stop", "raise")
 
 
 class LimitMonitor:
-    """Counts for each layer the reports in a row in which it is above a limit.
+    """Counts for each layer the consecutive reports in which it exceeds a limit.
 
-    `EarlyStopping` cannot do this: the dead fraction of a healthy run stays at 0 and so never improves.
+    `EarlyStopping` cannot do this: the dead fraction of a healthy run stays at 0, and so never improves.
 
     Args:
-        limits: none of them means no guard at all.
-        patience: so many reports in a row may be above a limit.
+        limits: without any limit, the monitor does nothing.
+        patience: the number of consecutive reports in which a layer may exceed a limit.
         on_limit: what the probe does then, "stop" or "raise".
 
     Raises:
-        ValueError: an argument that cannot be, or one that has no effect.
+        ValueError: an argument is wrong, or has no effect.
 
     >>> from relu_probe.report.layer_report import LayerReport
     >>> half_dead = Report({"hidden": LayerReport(samples=8, positions=8, active=[0, 8])})
-    >>> guard = LimitMonitor(Limits(max_dead=0.4), patience=1)
-    >>> guard.follow(half_dead)
+    >>> monitor = LimitMonitor(Limits(max_dead=0.4), patience=1)
+    >>> monitor.follow(half_dead)
     ''
-    >>> print(guard.follow(half_dead).splitlines()[0])
+    >>> print(monitor.follow(half_dead).splitlines()[0])
     1 of 1 layers above a limit. hidden: 1 of 2 neurons dead (50.0%, max_dead=0.4) on 8 samples; neurons 0
     """
 
@@ -40,15 +40,18 @@ class LimitMonitor:
                 "Pass max_dead=0.5, for example."
             )
         self.limits, self.patience, self.on_limit = limits, patience, on_limit
-        self._above: dict[tuple[str, str], int] = {}  # (layer, limit) -> reports in a row
+        self._reports_above: dict[tuple[str, str], int] = {}  # (layer, limit) -> consecutive reports above it
 
     def restart(self, *, gradients: bool) -> None:
-        """A fit begins, whose reports have gradients or not.
+        """Forgets all reports, at the beginning of a fit.
+
+        Args:
+            gradients: whether the reports of the fit will have gradients.
 
         Raises:
             ValueError: there is a limit on gradients, and there will be none.
         """
-        self._above = {}
+        self._reports_above = {}
         if self.limits.max_zero_gradient is not None and not gradients:
             raise ValueError(
                 f"max_zero_gradient={self.limits.max_zero_gradient:g} needs gradients, and data gives none; expected "
@@ -56,12 +59,14 @@ class LimitMonitor:
             )
 
     def follow(self, report: Report) -> str:
-        """What is to be said once a layer was above a limit in more than `patience` reports in a row, else ""."""
-        found = self.limits.exceeded_by(report)
-        self._above = {_key(excess): self._above.get(_key(excess), 0) + 1 for excess in found}
-        late = [excess for excess in found if self._above[_key(excess)] > self.patience]
-        return explain(report, late) if late else ""
+        """Returns an error text if a layer exceeds a limit in more than `patience` consecutive reports, else ""."""
+        exceeded = self.limits.exceeded_by(report.layers)
+        self._reports_above = {_key(one): self._reports_above.get(_key(one), 0) + 1 for one in exceeded}
+        lasting = [one for one in exceeded if self._reports_above[_key(one)] > self.patience]
+        if not lasting:
+            return ""
+        return explain(report.layers, lasting, epoch=report.epoch, source=report.source, incomplete=report.incomplete)
 
 
-def _key(excess: Excess) -> tuple[str, str]:
-    return excess.layer, excess.limit
+def _key(exceeded: ExceededLimit) -> tuple[str, str]:
+    return exceeded.layer, exceeded.limit

@@ -1,55 +1,66 @@
-"""Is a report alive enough? Limits on it, what exceeds them, and the words of a failing assertion. NumPy only."""
+"""Limits on the dead and zero-gradient fractions of layers, and the error texts when they are exceeded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from relu_probe.report.layer_report import LayerReport, Mask
-from relu_probe.report.report import Report
-from relu_probe.utils.layer_names import matching
+from relu_probe.report.layer_report import LayerReport, Mask, any_gradients
+from relu_probe.report.table import report_cells, text_table
+from relu_probe.utils.validation import check_fraction
 
-SHOWN = 10  # neurons of a layer that a message names
+_MAX_NEURONS_NAMED = 10  # of each layer, in an error text
 
 
-class Excess(NamedTuple):
-    """A layer with more dead neurons, or more without gradient, than a limit allows. `str()` says which."""
+class ExceededLimit(NamedTuple):
+    """A limit, and a layer in which a larger fraction of the neurons is dead or without gradient. `str()` says so.
+
+    Args:
+        layer: the layer's name.
+        limit: "max_dead" or "max_zero_gradient".
+        maximum: the value of the limit.
+        mask: `(neurons,)`, the neurons that count against the limit.
+        nan_neurons: how many of them count because of a NaN.
+        samples: the number of samples that the layer saw.
+    """
 
     layer: str
-    limit: str  # "max_dead" or "max_zero_gradient"
-    most: float
-    mask: Mask  # (neurons,)
-    nan: int  # of the mask, how many because of NaN
+    limit: str
+    maximum: float
+    mask: Mask
+    nan_neurons: int
     samples: int
 
     @property
     def fraction(self) -> float:
+        """The share of the layer's neurons that count against the limit."""
         return float(np.mean(self.mask))
 
     def __str__(self) -> str:
         neurons, words = np.flatnonzero(self.mask), {"max_dead": "dead", "max_zero_gradient": "without gradient"}
-        nan = f" or NaN ({self.nan:,})" if self.nan else ""
-        first = ", ".join(map(str, neurons[:SHOWN])) + (", ..." if len(neurons) > SHOWN else "")
+        nan = f" or NaN ({self.nan_neurons:,})" if self.nan_neurons else ""
+        first = ", ".join(map(str, neurons[:_MAX_NEURONS_NAMED]))
+        more = ", ..." if len(neurons) > _MAX_NEURONS_NAMED else ""
         return (
             f"{self.layer}: {len(neurons):,} of {len(self.mask):,} neurons {words[self.limit]}{nan} "
-            f"({self.fraction:.1%}, {self.limit}={self.most:g}) on {self.samples:,} samples; neurons {first}"
+            f"({self.fraction:.1%}, {self.limit}={self.maximum:g}) on {self.samples:,} samples; neurons {first}{more}"
         )
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest fraction of a layer's neurons that may be dead, or without gradient; None for no limit.
+    """The largest fractions of a layer's neurons that may be dead, or without gradient; None for no limit.
 
-    They hold for each layer: a small layer that is dead as a whole hardly shows in the fraction of the model.
+    The limits hold for each layer. In the fraction of the whole model, a small layer that is entirely dead hardly shows.
 
     Raises:
-        ValueError: a limit outside [0, 1].
+        ValueError: a limit is outside [0, 1].
 
-    >>> report = Report({"hidden": LayerReport(samples=8, positions=8, active=[0, 3, 8])})
-    >>> print(*Limits(max_dead=0.1).exceeded_by(report))
+    >>> layers = {"hidden": LayerReport(samples=8, positions=8, active=[0, 3, 8])}
+    >>> print(*Limits(max_dead=0.1).exceeded_by(layers))
     hidden: 1 of 3 neurons dead (33.3%, max_dead=0.1) on 8 samples; neurons 0
     """
 
@@ -59,30 +70,34 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if value is not None:
-                _check_fraction(name, value)
+                check_fraction(name, value)
 
     def __bool__(self) -> bool:
         return self != Limits()
 
     def __str__(self) -> str:
-        return " and ".join(f"{name}={most:g}" for name, most in asdict(self).items() if most is not None)
+        return " and ".join(f"{name}={value:g}" for name, value in asdict(self).items() if value is not None)
 
-    def exceeded_by(self, report: Report) -> list[Excess]:
-        """What is known to be above a limit, the worst first. Of a layer that was not measured nothing is known."""
-        found = [
-            _excess(name, layer, limit, most)
-            for name, layer in report.layers.items()
-            for limit, most in asdict(self).items()
-            if most is not None
+    def exceeded_by(self, layers: Mapping[str, LayerReport]) -> list[ExceededLimit]:
+        """Returns the limits that measured layers exceed, the largest fraction first."""
+        checked = [
+            _checked(name, layer, limit, maximum)
+            for name, layer in layers.items()
+            for limit, maximum in asdict(self).items()
+            if maximum is not None
         ]
-        exceeded = [excess for excess in found if excess is not None and excess.fraction > excess.most]
-        return sorted(exceeded, key=lambda excess: -excess.fraction)
+        exceeded = [one for one in checked if one is not None and one.fraction > one.maximum]
+        return sorted(exceeded, key=lambda one: -one.fraction)
 
-    def missing_gradients(self, report: Report) -> str:
-        """Why `max_zero_gradient` cannot be checked on this report; "" where it can."""
-        layers = {name: layer for name, layer in report.layers.items() if layer.with_gradient is None}
-        # A frozen layer has no gradient because it was asked to have none.
-        without = [name for name, layer in layers.items() if not (layer.frozen and report.has_gradients)]
+    def missing_gradients(self, layers: Mapping[str, LayerReport]) -> str:
+        """Returns why `max_zero_gradient` cannot be checked on these layers; "" if it can."""
+        # A frozen layer has no gradients because it was asked to have none.
+        frozen_allowed = any_gradients(layers.values())
+        without = [
+            name
+            for name, layer in layers.items()
+            if layer.with_gradient is None and not (layer.frozen and frozen_allowed)
+        ]
         if self.max_zero_gradient is None or not without:
             return ""
         return (
@@ -92,68 +107,54 @@ class Limits:
         )
 
 
-def assert_alive(report: Report, limits: Limits, layers: str | Iterable[str] | None = None) -> Report:
-    """The report itself where no layer is above a limit; see `Report.assert_alive`."""
+def checked_limits(layers: Mapping[str, LayerReport], limits: Limits) -> list[ExceededLimit]:
+    """Returns the limits that the layers exceed.
+
+    Raises:
+        AssertionError: a layer was not measured.
+        ValueError: there is no limit, or one on gradients and a layer without.
+    """
     __tracebackhide__ = True  # pytest shows the caller's line
     if not limits:
         raise ValueError("max_dead and max_zero_gradient are both None; expected a limit. Pass max_dead=0.0 or more.")
-    chosen = report if layers is None else report.select(_chosen(report, layers))
-    if why := unmeasured(chosen):
+    if why := unmeasured(layers):
         raise AssertionError(why)
-    if why := limits.missing_gradients(chosen):
+    if why := limits.missing_gradients(layers):
         raise ValueError(why)
-    if found := limits.exceeded_by(chosen):
-        raise AssertionError(explain(chosen, found))
-    return report
+    return limits.exceeded_by(layers)
 
 
-def unmeasured(report: Report) -> str:
-    """Why nothing can be said of some layer of the report; "" where there is none such."""
-    unseen = [name for name, layer in report.layers.items() if not layer.measured]
-    if report.layers and not unseen:
+def unmeasured(layers: Mapping[str, LayerReport]) -> str:
+    """Returns which layers were not measured, as an error text; "" if all were."""
+    names = [name for name, layer in layers.items() if not layer.measured]
+    if layers and not names:
         return ""
     return (
-        f"not measured: {', '.join(unseen) or 'the report has no layers'} (0 samples), so nothing is known of the neurons; "
+        f"not measured: {', '.join(names) or 'the report has no layers'} (0 samples), so nothing is known of the neurons; "
         "expected at least 1 sample in each layer. Measure on data that reaches them, or name the other layers in layers=."
     )
 
 
-def explain(report: Report, found: list[Excess]) -> str:
-    """One line that says the worst of it, a line for each other excess, and the table's rows of these layers."""
-    names = [name for name in report.layers if name in {excess.layer for excess in found}]
-    head = f"{len(names)} of {len(report.layers)} layers above a limit. {found[0]}"
-    return "\n".join([head, *map(str, found[1:]), "", str(report.select(names))])
+def explain(
+    layers: Mapping[str, LayerReport],
+    exceeded: list[ExceededLimit],
+    *,
+    epoch: int | None = None,
+    source: str = "",
+    incomplete: str = "",
+) -> str:
+    """Returns a line for each exceeded limit, the largest fraction first, and the table's rows of these layers."""
+    names = {one.layer for one in exceeded}
+    rows = {name: layer for name, layer in layers.items() if name in names}
+    table = text_table(report_cells(rows, epoch=epoch, source=source, incomplete=incomplete))
+    head = f"{len(rows)} of {len(layers)} layers above a limit. {exceeded[0]}"
+    return "\n".join([head, *map(str, exceeded[1:]), "", table])
 
 
-def _excess(name: str, layer: LayerReport, limit: str, most: float) -> Excess | None:
+def _checked(name: str, layer: LayerReport, limit: str, maximum: float) -> ExceededLimit | None:
     mask = layer.dead if limit == "max_dead" else layer.zero_gradient
     if mask is None or not layer.measured:
         return None
-    nan = layer.nan & (layer.active == 0)  # not known to be dead, and not shown to be alive
-    return Excess(name, limit, most, mask | nan, int(np.count_nonzero(nan)), layer.samples)
-
-
-def _chosen(report: Report, layers: str | Iterable[str]) -> list[str]:
-    patterns = [layers] if isinstance(layers, str) else list(layers)
-    hits = {name for pattern in patterns for name in _hits(report, pattern)}
-    if not hits:
-        raise ValueError(f"layers={layers!r} asks for no layer; {_expected(report)}")
-    return [name for name in report.layers if name in hits]
-
-
-def _hits(report: Report, pattern: Any) -> list[str]:
-    if not isinstance(pattern, str):
-        raise TypeError(f"layers has {pattern!r:.60} ({type(pattern).__name__}); {_expected(report)}")
-    if not (hits := matching(report.layers, pattern)):
-        raise ValueError(f"layers={pattern!r} matches no layer of the report; {_expected(report)}")
-    return hits
-
-
-def _expected(report: Report) -> str:
-    return f"expected names or globs of {', '.join(report.layers) or 'a report that has layers'}."
-
-
-def _check_fraction(name: str, value: Any) -> None:
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value!r}; expected a fraction from 0 to 1, for example 0.05 for 5 %.")
+    # A neuron that gave nothing but NaN is not known to be dead, but not shown to be alive either.
+    nan = layer.nan & (layer.active == 0)
+    return ExceededLimit(name, limit, maximum, mask | nan, int(np.count_nonzero(nan)), layer.samples)

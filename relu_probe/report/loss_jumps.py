@@ -1,4 +1,4 @@
-"""At which training step did the loss jump? Read off the running mean that Keras logs after each step."""
+"""Jumps of the training loss, from the running mean that Keras logs after each step."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from typing import NamedTuple
 
 
 class LossJump(NamedTuple):
-    """The loss rose from `before`, the mean of the epoch so far, to `after`, at one of `steps` steps from `step` on.
+    """A rise of the training loss.
 
-    `since` is the step from which on each was above the mean before it: a blow-up takes several.
+    Args:
+        step: the training step of the jump, counted from 0.
+        before: the mean loss of the epoch before the jump.
+        after: the loss at the jump.
+        steps: the number of steps, from `step` on, of which `after` is the mean: more than one with `steps_per_execution`.
+        since: the step since which every loss was above the mean before it. A blow-up takes several steps.
     """
 
     step: int
@@ -20,60 +25,64 @@ class LossJump(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """`after / before`; infinite where the loss is no longer a number."""
+        """`after / before`; infinite if the loss is no longer a finite number."""
         if not math.isfinite(self.after):
             return math.inf
         return self.after / self.before if self.before > 0 else 0.0
 
 
-LARGEST = 16  # of the jumps before the newest, a death of long ago may be dated by one of them
+# The number of jumps kept from before the newest epochs: one of them may explain a death of long ago.
+LARGEST = 16
 
 
 class LossJumpTracker:
-    """Follows the loss of one fit, and keeps of each epoch the largest jump. `steps` counts the training steps.
+    """Follows the loss of a fit, and keeps the largest jump of each epoch.
 
     Args:
-        keep: of the newest so many epochs, and the `LARGEST` of those before; None for all.
+        keep: the number of newest epochs whose jumps are kept, in addition to the `LARGEST` ones from before; None keeps all.
     """
 
     def __init__(self, keep: int | None = None) -> None:
         self.found: list[LossJump] = []
+        self.steps = 0  # training steps of the fit
         self._keep = keep
-        self.steps = 0
-        self._first, self._mean = 0, math.nan  # the step the epoch began with, the mean loss of the epoch so far
-        self._best: LossJump | None = None  # of this epoch
-        self._rising = 0  # the step from which on the loss has risen
+        self._first_step = 0  # of the epoch
+        self._mean = math.nan  # of the losses of the epoch so far
+        self._largest: LossJump | None = None  # of the epoch
+        self._rising_since = 0
 
     @property
     def epoch_steps(self) -> int:
-        """Training steps of the epoch so far."""
-        return self.steps - self._first
+        """The number of training steps of the epoch so far."""
+        return self.steps - self._first_step
 
     def begin_epoch(self) -> None:
-        self._first, self._best = self.steps, None
+        """Starts the next epoch."""
+        self._first_step, self._largest = self.steps, None
 
     def see(self, done: int, mean: float | None) -> None:
-        """After `done` steps of the epoch, their mean loss is `mean`; None where it is not known."""
+        """Takes in the mean loss of the first `done` steps of the epoch; None if it is not known."""
         before, seen = self._mean, self.epoch_steps
-        new, self.steps = done - seen, self._first + done
+        new, self.steps = done - seen, self._first_step + done
         if mean is None or new < 1:
             return
         self._mean = float(mean)
         after = (done * self._mean - seen * before) / new if seen else self._mean
         if math.isfinite(before):
-            self._rising = self.steps if after <= before else min(self._rising, self.steps - new)
-            self._add(LossJump(self.steps - new, before, after, new, self._rising))
+            first = self.steps - new
+            self._rising_since = self.steps if after <= before else min(self._rising_since, first)
+            self._add(LossJump(first, before, after, new, self._rising_since))
 
     def _add(self, jump: LossJump) -> None:
-        if self._best is None:
+        if self._largest is None:
             self.found.append(jump)
-            self._forget()
-        elif jump.ratio > self._best.ratio:
+            self._drop_smallest()
+        elif jump.ratio > self._largest.ratio:
             self.found[-1] = jump
         else:
             return
-        self._best = jump
+        self._largest = jump
 
-    def _forget(self) -> None:
+    def _drop_smallest(self) -> None:
         if self._keep is not None and len(self.found) > self._keep + LARGEST:
             self.found.remove(min(self.found[: -self._keep], key=lambda jump: jump.ratio))

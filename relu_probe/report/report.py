@@ -1,4 +1,4 @@
-"""What do the numbers of a model mean? Its layers pooled, the law of addition; those of a layer are in `counts.py`."""
+"""The report of a model: the counts of its layers, their pooled fractions, and the law of addition."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from functools import reduce
 from types import MappingProxyType
 from typing import Any
 
-from relu_probe.report.layer_report import LayerReport, fraction
-from relu_probe.report.serialization import report_from_dict, report_to_dict
+from relu_probe.report.export import to_frame
+from relu_probe.report.layer_report import LayerReport, any_gradients, fraction, most_samples, pooled_mask
+from relu_probe.report.limits import Limits, checked_limits, explain
+from relu_probe.report.markup import html_table
+from relu_probe.report.serialization import SCHEMA, checked_fields, checked_schema, json_values
+from relu_probe.report.table import ReportCells, report_cells, text_table
+from relu_probe.utils.layer_names import select
 
 
 @dataclass(frozen=True)
 class Report:
-    """What one measurement found: a `LayerReport` for each counted layer; immutable. `str()` is the table.
+    """The immutable result of one measurement: a `LayerReport` for each counted layer. `str()` is the table.
 
     Args:
         layers: name -> `LayerReport`, in the model's order.
-        epoch: counts from 0, as Keras does; None outside a fit.
+        epoch: counted from 0, as Keras does; None outside a fit.
         source: "train", "data", "measure" or "watch".
-        incomplete: why something is missing from these counts; "" where nothing is.
+        incomplete: why something is missing from the counts; "" if nothing is.
 
     >>> half = LayerReport(samples=4, positions=4, active=[0, 4])
     >>> report = Report({"dense": half}, source="measure")
@@ -42,7 +47,7 @@ class Report:
 
     @classmethod
     def empty(cls) -> Report:
-        """The zero of `+`."""
+        """Returns a report without layers, the zero of `+`."""
         return cls()
 
     def __getitem__(self, name: str) -> LayerReport:
@@ -58,23 +63,23 @@ class Report:
 
     @property
     def samples(self) -> int:
-        """Of the layer that saw most."""
-        return max((layer.samples for layer in self.layers.values()), default=0)
+        """The number of samples of the layer that saw the most; 0 without layers."""
+        return most_samples(self.layers.values())
 
     @property
     def dead_fraction(self) -> float:
-        """Dead neurons / neurons, all measured layers pooled (not the mean of the layers); nan where there is none."""
-        return fraction([layer.dead for layer in self.layers.values() if layer.measured])
+        """Dead neurons / neurons of all measured layers pooled, not the mean over the layers; nan if there are none."""
+        return fraction(pooled_mask(self.layers.values(), "dead"))
 
     @property
     def zero_gradient_fraction(self) -> float:
-        """Zero-gradient neurons / neurons, pooled over the measured layers that a backward pass reached."""
-        layers = [layer for layer in self.layers.values() if layer.measured]
-        return fraction([mask for layer in layers if (mask := layer.zero_gradient) is not None])
+        """Zero-gradient neurons / neurons of all measured layers that a backward pass reached; nan if there are none."""
+        return fraction(pooled_mask(self.layers.values(), "zero_gradient"))
 
     @property
     def has_gradients(self) -> bool:
-        return any(layer.with_gradient is not None for layer in self.layers.values())
+        """Whether a backward pass reached any layer."""
+        return any_gradients(self.layers.values())
 
     def __add__(self, other: Report) -> Report:
         if not isinstance(other, Report):
@@ -92,41 +97,49 @@ class Report:
     __radd__ = __add__  # `+` is commutative
 
     def select(self, names: list[str]) -> Report:
-        """The same report with only these layers."""
+        """Returns the same report with only these layers, in this order.
+
+        Raises:
+            KeyError: the report has no layer of that name.
+        """
         return replace(self, layers={name: self[name] for name in names})
 
     def __str__(self) -> str:
         return self.table()
 
     def table(self, *, tau: float | None = None) -> str:
-        """What `str()` shows. With `tau` the dormant neurons (`LayerReport.dormant`) take the activation rates' place.
+        """Returns what `str()` shows.
+
+        Args:
+            tau: if given, the number of dormant neurons (`LayerReport.dormant`) takes the place of the activation rates.
 
         Raises:
             ValueError: the report has no sums of the activations, or tau is negative.
         """
-        from relu_probe.report.table import report_table
+        return text_table(self.cells(tau))
 
-        return report_table(self, tau)
+    def cells(self, tau: float | None = None) -> ReportCells:
+        """Returns the texts of the table, for other formats; `tau` and errors as in `table`."""
+        return report_cells(self.layers, epoch=self.epoch, source=self.source, incomplete=self.incomplete, tau=tau)
 
     def assert_alive(
         self, max_dead: float | None = 0.0, max_zero_gradient: float | None = None, layers: Any = None
     ) -> Report:
-        """Passes where no layer has a larger fraction of dead neurons, or of neurons without gradient.
+        """Asserts that no layer has a larger fraction of dead neurons, or of neurons without gradient.
 
-        The limits hold for each layer. A neuron at which nothing was seen but NaN is not shown to be alive, and counts
-        against both.
+        The limits hold for each layer. A neuron that gave nothing but NaN is not shown to be alive, and counts against both.
 
         Args:
             max_dead: the largest dead fraction of a layer, from 0 to 1; None for no limit.
             max_zero_gradient: the largest zero-gradient fraction of a layer; None for no limit. Frozen layers, through
                 which no gradient can flow, are left out.
-            layers: names or globs of the report's own keys; None for all.
+            layers: names or globs of layers of this report; None for all.
 
         Returns:
             The report itself.
 
         Raises:
-            AssertionError: a layer is above a limit, or saw no sample. The text shows limit, layers, neurons and N.
+            AssertionError: a layer exceeds a limit, or saw no sample. The text shows limit, layers, neurons and N.
             ValueError: a limit is no fraction, `layers` matches none, or a limit on gradients meets a report without.
 
         >>> report = Report({"hidden": LayerReport(samples=8, positions=8, active=[0, 3, 8, 8])})
@@ -136,38 +149,46 @@ class Report:
         Traceback (most recent call last):
         AssertionError: 1 of 1 layers above a limit. hidden: 1 of 4 neurons dead (25.0%, max_dead=0) on 8 samples; ...
         """
-        __tracebackhide__ = True
-        from relu_probe.report.limits import Limits, assert_alive
-
-        return assert_alive(self, Limits(max_dead, max_zero_gradient), layers)
+        __tracebackhide__ = True  # pytest shows the caller's line
+        expected = f"expected names or globs of {', '.join(self.layers) or 'a report that has layers'}."
+        limits = Limits(max_dead, max_zero_gradient)
+        names = list(self.layers) if layers is None else select(self.layers, layers, expected=expected)
+        chosen = {name: self.layers[name] for name in names}
+        if exceeded := checked_limits(chosen, limits):
+            text = explain(chosen, exceeded, epoch=self.epoch, source=self.source, incomplete=self.incomplete)
+            raise AssertionError(text)
+        return self
 
     def to_frame(self) -> Any:
-        """A pandas data frame with one row a neuron; it needs the extra `relu_probe[pandas]`."""
-        from relu_probe.report.export import to_frame
+        """Returns a pandas data frame with one row per neuron.
 
-        return to_frame(self)
+        Raises:
+            ImportError: pandas, which the extra `relu_probe[pandas]` installs, is missing.
+        """
+        return to_frame(self.layers, self.epoch)
 
     def _repr_html_(self) -> str:
-        from relu_probe.report.markup import report_html
-
-        return report_html(self)
+        return html_table(self.cells())
 
     def __reduce__(self) -> Any:  # a mappingproxy cannot be pickled
         layers, *others = (getattr(self, f.name) for f in fields(self))
         return type(self), (dict(layers), *others)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: numbers, strings, lists, None."""
-        return report_to_dict(self)
+        """Returns the report as numbers, strings, lists, dicts and None, ready for JSON."""
+        values = json_values({name: value for name, value in vars(self).items() if name != "layers"})
+        return {"schema": SCHEMA, **values, "layers": {name: layer.to_dict() for name, layer in self.layers.items()}}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Report:
-        """The inverse of `to_dict`.
+        """Returns the report that `to_dict` wrote.
 
         Raises:
-            ValueError: another schema, no report at all, or a damaged one.
+            ValueError: `data` has another schema, is no report, or is damaged.
         """
-        return report_from_dict(data, cls, LayerReport)
+        values = checked_fields(checked_schema(data), fields(cls), "the report")
+        layers = {name: LayerReport.from_dict(part, f"layer {name!r}") for name, part in values["layers"].items()}
+        return cls(**{**values, "layers": layers})
 
 
 def _union(separator: str, *texts: str) -> str:

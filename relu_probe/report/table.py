@@ -1,9 +1,8 @@
-"""How is a report printed? Plain ASCII of at most 80 columns, the same on every terminal."""
-
-from __future__ import annotations
+"""The table of a report: plain ASCII of at most 80 columns, the same on every terminal."""
 
 import io
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from rich.box import Box
@@ -11,27 +10,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from relu_probe.report.layer_report import LayerReport, Mask
-    from relu_probe.report.report import Report
+from relu_probe.report.layer_report import LayerReport, Mask, fraction, most_samples, pooled_mask
 
 WIDTH = 80
 _RULES = Box("    \n    \n -- \n    \n -- \n -- \n    \n    \n", ascii=True)
 
 
-def report_table(report: Report, tau: float | None = None) -> str:
-    """A row a layer, a total row, and notes on what the numbers alone would not say."""
-    cells = report_cells(report, tau)
-    table = plain_table(cells.title, *cells.headers)
-    for name, *row in cells.rows:
-        table.add_row(Text(name), *row)
-    table.add_section()
-    table.add_row(*cells.total)
-    return render(table) + "".join(f"\n{line}" for line in cells.notes)
-
-
 class ReportCells(NamedTuple):
-    """What every table of a report says, in whatever format: texts, not yet escaped; "\\n" breaks a line."""
+    """The texts of a report's table, in no particular format: not escaped; "\\n" breaks a line.
+
+    Args:
+        title: the line above the table.
+        headers: one for each column.
+        rows: the cells of each layer.
+        total: the cells of the total row.
+        notes: lines below the table.
+    """
 
     title: str
     headers: list[str]
@@ -40,19 +34,38 @@ class ReportCells(NamedTuple):
     notes: list[str]
 
 
-def report_cells(report: Report, tau: float | None = None) -> ReportCells:
+def report_cells(
+    layers: Mapping[str, LayerReport],
+    *,
+    epoch: int | None = None,
+    source: str = "",
+    incomplete: str = "",
+    tau: float | None = None,
+) -> ReportCells:
+    """Returns the texts of the table; see `Report` for the arguments, and `Report.table` for `tau`."""
     rates = "activation rate\nmin median max" if tau is None else f"dormant\ntau = {tau:g}"
+    when = "" if epoch is None else f", epoch {epoch}"
     return ReportCells(
-        title=_title(report),
+        title=f'ReLU report ({source or "empty"}{when}): "dead" is never active on the N samples',
         headers=["layer", "neurons", "dead", "zero\ngradient", rates, "N\nsamples", "N\npositions"],
-        rows=[[name, *_cells(layer, tau)] for name, layer in report.layers.items()],
-        total=["total", *_total(report)],
-        notes=_notes(report),
+        rows=[[name, *_row(layer, tau)] for name, layer in layers.items()],
+        total=["total", *_total(layers)],
+        notes=_notes(layers) + ([f"Incomplete: {incomplete}"] if incomplete else []),
     )
 
 
+def text_table(cells: ReportCells) -> str:
+    """Returns a row for each layer, a total row, and the notes."""
+    table = plain_table(cells.title, *cells.headers)
+    for name, *row in cells.rows:
+        table.add_row(Text(name), *row)
+    table.add_section()
+    table.add_row(*cells.total)
+    return render(table) + "".join(f"\n{line}" for line in cells.notes)
+
+
 def plain_table(title: str, first: str, *others: str) -> Table:
-    """An empty table in the project's style: `first` on the left, numbers on the right."""
+    """Returns an empty table with these column headers: the first column to the left, the others, numbers, to the right."""
     table = Table(
         title=Text(title),
         title_justify="left",
@@ -69,19 +82,15 @@ def plain_table(title: str, first: str, *others: str) -> Table:
 
 
 def render(table: Table) -> str:
+    """Returns the table as lines of at most `WIDTH` characters, without spaces at their ends."""
     out = io.StringIO()
-    Console(file=out, width=WIDTH, color_system=None, force_terminal=False, force_jupyter=False, emoji=False).print(
-        table
-    )
+    # In a notebook, rich would otherwise display the table itself and return nothing.
+    console = Console(file=out, width=WIDTH, color_system=None, force_terminal=False, force_jupyter=False, emoji=False)
+    console.print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
 
 
-def _title(report: Report) -> str:
-    epoch = "" if report.epoch is None else f", epoch {report.epoch}"
-    return f'ReLU report ({report.source or "empty"}{epoch}): "dead" is never active on the N samples'
-
-
-def _cells(layer: LayerReport, tau: float | None) -> list[str]:
+def _row(layer: LayerReport, tau: float | None) -> list[str]:
     if not layer.measured:
         return [f"{layer.neurons:,}", "-", "-", "not measured", "0", "0"]
     rate = layer.activation_rate
@@ -101,30 +110,24 @@ def _gradient_cell(layer: LayerReport) -> str:
     return "frozen" if layer.frozen else "-"
 
 
-def _total(report: Report) -> list[str]:
-    layers = [layer for layer in report.layers.values() if layer.measured]
-    masks = [mask for layer in layers if (mask := layer.zero_gradient) is not None]
-    neurons = sum(layer.neurons for layer in layers)
-    dead = _share(np.concatenate([layer.dead for layer in layers])) if layers else "-"
-    zero = _share(np.concatenate(masks)) if masks else "-"
-    return [f"{neurons:,}", dead, zero, "", f"{report.samples:,}", ""]
+def _total(layers: Mapping[str, LayerReport]) -> list[str]:
+    dead, zero_gradient = (pooled_mask(layers.values(), mask) for mask in ("dead", "zero_gradient"))
+    return [f"{len(dead):,}", _share(dead), _share(zero_gradient), "", f"{most_samples(layers.values()):,}", ""]
 
 
 def _share(mask: Mask) -> str:
-    return f"{np.count_nonzero(mask):,} {np.mean(mask):5.1%}"
+    return f"{np.count_nonzero(mask):,} {fraction(mask):5.1%}" if len(mask) else "-"
 
 
-def _notes(report: Report) -> list[str]:
+def _notes(layers: Mapping[str, LayerReport]) -> list[str]:
     notes = [
         f"NaN seen at {np.count_nonzero(layer.nan):,} neurons of {name}: neither active nor dead."
-        for name, layer in report.layers.items()
+        for name, layer in layers.items()
         if np.any(layer.nan)
     ]
     notes += [
-        f"{name}: {layer.died or 0:,} died and {layer.revived or 0:,} revived since the report before."
-        for name, layer in report.layers.items()
+        f"{name}: {layer.died or 0:,} died and {layer.revived or 0:,} revived since the previous report."
+        for name, layer in layers.items()
         if layer.died or layer.revived
     ]
-    if report.incomplete:
-        notes.append(f"Incomplete: {report.incomplete}")
     return notes

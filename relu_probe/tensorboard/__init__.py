@@ -1,1 +1,1 @@
-"""How TensorBoard shows a report: event files of a run directory."""
+"""Event files of a run directory, in which TensorBoard finds the reports."""

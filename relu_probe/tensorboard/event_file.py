@@ -1,4 +1,4 @@
-"""Where do the events go? Into an event file of the run directory, which may be full, or be taken away at any time."""
+"""The event file of one fit: opened, written, reopened after somebody removed it, and closed."""
 
 import secrets
 import time
@@ -13,39 +13,40 @@ import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from relu_probe.tensorboard.file_lock import Lock
-from relu_probe.tensorboard.resume import SUFFIX, supersede, unended
+from relu_probe.tensorboard.resume import SUFFIX, interrupted_files, shorten_files
 from relu_probe.utils.callback_list import fit_under_way, is_under_way
+from relu_probe.utils.tensorflow_private import import_event
 
-_open: "weakref.WeakSet[EventFile]" = weakref.WeakSet()
+_open_files: "weakref.WeakSet[EventFile]" = weakref.WeakSet()
 
 
 class EventFile:
-    """The events of one fit in the run directory, which fits before it may have written to.
+    """The events of one fit, in a run directory that earlier fits may have written to.
 
     Args:
-        directory: of the run; made when the file is opened.
+        directory: the run directory, made when the file is opened.
     """
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self._writer: Any = None
-        self._path: Path | None = None  # None where the file system does not show it, as remote ones do not at once
+        self._path: Path | None = None  # None if the file system does not show the file: remote ones may take a while
         self._lock: Lock | None = None
-        self._before: set[Path] = set()  # files of other fits
-        self._begun = False
-        self._fit: Any = lambda: None  # whose file it is
+        self._earlier_files: set[Path] = set()
+        self._has_events = False
+        self._fit: Any = lambda: None  # a weak reference to the fit's list of callbacks
 
     def open(self) -> None:
         """Makes the file.
 
         Raises:
-            tf.errors.OpError: it cannot be written.
+            tf.errors.OpError: the file cannot be written.
         """
-        self._before = self._files()
+        self._earlier_files = self._files()
         if (fit := fit_under_way()) is not None:
             self._fit = weakref.ref(fit)
-        _open.add(self)
-        suffix = f".{secrets.token_hex(4)}{SUFFIX}"  # TensorFlow does not tell how it called the file
+        _open_files.add(self)
+        suffix = f".{secrets.token_hex(4)}{SUFFIX}"  # to find the file by: TensorFlow does not tell its name
         self._writer = tf.summary.create_file_writer(self.directory, filename_suffix=suffix)
         self._writer.flush()
         self._path = next((path for path in self._files() if path.name.endswith(suffix)), None)
@@ -55,52 +56,53 @@ class EventFile:
 
     @contextmanager
     def recording(self, step: int) -> Iterator[None]:
-        """What is written inside is flushed. Another callback's `record_if` does not swallow it.
+        """Writes the summaries of the block to the file, and flushes it. `record_if` of other callbacks has no effect.
 
-        A file that was removed is made anew: TensorFlow would go on writing to where nobody reads.
+        If the file was removed, a new one is made: TensorFlow would go on writing to the removed file, which nobody can read.
         """
         if self._writer is None or (self._path is not None and not self._path.exists()):
             self.close()
             self.open()
-        # Not the Python number: TensorFlow keeps a tensor of each that it ever saw, about 700 bytes an epoch.
+        # Not as a Python number: TensorFlow keeps a tensor of each that it ever saw, about 700 bytes an epoch.
         with self._writer.as_default(step=tf.constant(np.array(step, np.int64))), tf.summary.record_if(True):
-            again = [] if self._begun else self._killed(step)
-            # TensorBoard is told that what the killed fit wrote of this step is void: twice, since the first start that it
-            # sees is the beginning to it.
-            for _ in again[:1] * 2:
-                self._log(SessionLog.START, step)
-            self._begun = True
+            resumed = [] if self._has_events else self._interrupted_files(step)
+            # A START tells TensorBoard to drop the interrupted fit's events from this step on. It takes the first START that
+            # it sees for the beginning of the run, and drops nothing: so START is written twice.
+            for _ in resumed[:1] * 2:
+                self._write_session_log(SessionLog.START, step)
+            self._has_events = True
             yield
         self._writer.flush()
-        supersede(again, step)  # now that it is written again
+        shorten_files(resumed, step)  # only now that the step is written again
 
     def end(self, step: int) -> None:
-        """The fit came to its end: no later one takes it up again."""
+        """Records that the fit has ended, so that no later fit resumes it."""
         with self.recording(step):
-            self._log(SessionLog.STOP, step)
+            self._write_session_log(SessionLog.STOP, step)
 
-    def _log(self, status: Any, step: int) -> None:
+    def _write_session_log(self, status: Any, step: int) -> None:
         event = Event(step=step, wall_time=time.time(), session_log=SessionLog(status=status))
-        tf.raw_ops.ImportEvent(writer=self._writer._resource, event=event.SerializeToString())
+        import_event(self._writer, event)
 
-    def _killed(self, step: int) -> list[Path]:
-        """The files of fits that were killed, and that hold `step` or later ones."""
-        for file in _open:
-            if not file.runs():
+    def _interrupted_files(self, step: int) -> list[Path]:
+        """Returns the files of interrupted fits that have events of `step` or later steps."""
+        for file in _open_files:
+            if not file.is_active():
                 file.unlock()
-        return unended(self._before, step)
+        return interrupted_files(self._earlier_files, step)
 
-    def runs(self) -> bool:
-        """Whether its fit is under way: not where an interrupt ended it before it could close the file."""
+    def is_active(self) -> bool:
+        """Returns whether the fit is still running; False if an interrupt ended it before the file was closed."""
         fit = self._fit()
         return self._writer is not None and fit is not None and is_under_way(fit)
 
     def unlock(self) -> None:
+        """Releases the lock on the file."""
         if self._lock is not None:
             self._lock.release()
 
     def close(self) -> None:
-        """Never fails: what was recorded is flushed, and a full disk has been told of."""
+        """Closes the file. Errors are ignored: all events are flushed already, and a full disk was reported then."""
         writer, self._writer = self._writer, None
         self.unlock()
         if writer is not None:

@@ -1,4 +1,4 @@
-"""Is this file still written to? Its writer holds a lock on it, which the kernel drops with the process, however it ends."""
+"""Locks that show which event files are still written to. The kernel drops them with the process, however it ends."""
 
 import os
 import weakref
@@ -13,54 +13,56 @@ _locks: "weakref.WeakSet[Lock]" = weakref.WeakSet()
 
 
 class Lock:
-    """On a file, until it is released or nobody refers to it any more. Nothing waits for it: `is_held` asks.
+    """A lock on a file, held until it is released or garbage collected. Nobody waits for it: `is_held` asks.
 
-    It belongs to the opened file. One of `fcntl.lockf` would belong to the process, and be gone as soon as anybody in it,
-    who copies or reads the file, closes that.
+    The lock (`flock`) belongs to the open file. One of `fcntl.lockf` would belong to the process, and end as soon as any code
+    of the process that copies or reads the file closes it.
 
     Args:
-        path: of the file. Where the file system has no locks, none is held.
-
-    Raises:
-        OSError: it cannot be opened.
-    """
-
-    def __init__(self, path: Path) -> None:
-        opened = os.open(path, os.O_RDWR)  # not for reading only: NFS locks for writers what is open for writing
-        self.release = weakref.finalize(self, os.close, opened)
-        _locks.add(self)
-        _lock(opened, exclusive=True)
-
-
-def is_held(path: Path) -> bool:
-    """Whether another fit, of this or any process, holds the lock; True where that cannot be known.
+        path: the file. If the file system has no locks, none is held.
 
     Raises:
         OSError: the file cannot be opened.
     """
-    opened = os.open(path, os.O_RDONLY)
+
+    def __init__(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDWR)  # NFS gives an exclusive lock only on a file opened for writing
+        self.release = weakref.finalize(self, os.close, descriptor)
+        _locks.add(self)
+        _try_lock(descriptor, exclusive=True)
+
+
+def is_held(path: Path) -> bool:
+    """Returns whether a fit, of this or any process, holds the lock on the file; True if that cannot be known.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        return not _lock(opened, exclusive=False)  # shared: two that ask at once are no writers to each other
+        return not _try_lock(
+            descriptor, exclusive=False
+        )  # shared: two processes that ask at once do not disturb each other
     finally:
-        os.close(opened)
+        os.close(descriptor)
 
 
-def _lock(opened: int, *, exclusive: bool) -> bool:
-    """Whether it could be had: not where another holds it, nor where there are no locks."""
+def _try_lock(descriptor: int, *, exclusive: bool) -> bool:
+    """Returns whether the lock was free; False if there are no locks."""
     if fcntl is None:
         return False
     try:
-        fcntl.flock(opened, fcntl.LOCK_NB | (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH))
+        fcntl.flock(descriptor, fcntl.LOCK_NB | (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH))
     except OSError:
         return False
     return True
 
 
-def _leave_to_the_parent() -> None:
-    """A forked worker that loads data may outlive the fit, and holds what it inherits."""
+def _release_in_child() -> None:
+    """A forked worker that loads data may outlive the fit, and would hold the locks that it inherits."""
     for lock in _locks:
         lock.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_the_parent)
+    os.register_at_fork(after_in_child=_release_in_child)

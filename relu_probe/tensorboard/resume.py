@@ -1,7 +1,12 @@
-"""What did a killed fit write that the resumed one has written again? It is taken out of TensorBoard's sight.
+"""Event files of interrupted fits, shortened where a resumed fit writes the same steps again.
 
-A killed fit is known by what it could not do any more: write the end of its file, and hold the lock on it. What stands
-before the end of another fit was taken up again by that one, or is of a training before it.
+A fit counts as interrupted if it did not write the end of its file, and no longer holds the lock on it. If another fit wrote
+its end later than that, the interrupted fit was resumed by the other one, or belongs to an earlier training.
+
+The records of an event file are found by their lengths: a record is 8 bytes of length, 4 bytes of checksum, the event, and
+4 bytes of checksum. TensorFlow's readers give the same, but cost more at the start of a fit, since they read all bytes.
+For a cached file of 5,000 records and 25 (200) MB: 0.05 (0.04) s by the lengths, 0.8 (1.1) s with
+`tf.data.TFRecordDataset`, 0.05 (0.26) s with `tf.compat.v1.io.tf_record_iterator`, which logs that it is deprecated.
 """
 
 import os
@@ -16,64 +21,65 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from relu_probe.tensorboard.file_lock import is_held
 
-SUFFIX = ".relu_probe.v2"  # of our event files: no others are touched
+SUFFIX = ".relu_probe.v2"  # of the names of our event files: no others are touched
 
 
 class _Record(NamedTuple):
-    start: int
-    length: int  # of the event; 8 + 4 bytes stand before it, 4 behind
+    start: int  # in the file
+    length: int  # of the event
 
     def event(self, file: BinaryIO) -> Any:
         file.seek(self.start + 12)
         return Event.FromString(file.read(self.length))
 
 
-def unended(files: Iterable[Path], step: int) -> list[Path]:
-    """Those of our event files whose fit did not come to its end, nor runs, and that hold `step` or later ones."""
-    newest_end, open_ended = 0, []
+class _Contents(NamedTuple):
+    ended: bool  # whether the fit wrote its end
+    start: int | None  # of the first event of the step or a later one, in bytes
+
+
+def interrupted_files(files: Iterable[Path], step: int) -> list[Path]:
+    """Returns those of our event files that an interrupted fit left, and that have events of `step` or later steps."""
+    newest_end, interrupted = 0, []
     for path in (path for path in files if path.name.endswith(SUFFIX)):
         try:
-            if _ended(path):
+            contents = _contents(path, step)
+            if contents.ended:
                 newest_end = max(newest_end, path.stat().st_mtime_ns)
-            # The lock is asked for last: a new file, which is not locked yet, has no steps.
-            elif _bytes_before(path, step) < path.stat().st_size and not is_held(path):
-                open_ended.append((path, path.stat().st_mtime_ns))
+            # The lock comes last: a new file is not locked yet, but has no steps either.
+            elif contents.start is not None and not is_held(path):
+                interrupted.append((path, path.stat().st_mtime_ns))
         except OSError:
             continue
-    return [path for path, written in open_ended if written > newest_end]
+    return [path for path, modified in interrupted if modified > newest_end]
 
 
-def supersede(files: Iterable[Path], step: int) -> None:
-    """Cuts off what these event files hold of `step` and later steps.
+def shorten_files(files: Iterable[Path], step: int) -> None:
+    """Removes the events of `step` and later steps from these event files.
 
-    TensorBoard leaves it out itself, told by the SessionLog.START of the resumed fit; `EventAccumulator`, which people
-    read event files with, does so with the summaries of TensorFlow 1 only [TensorBoard 2.16 to 2.21]. The whole file is
-    kept under a name that TensorBoard does not read. Where the file system cannot do that, all stays as it is.
+    TensorBoard ignores them anyway, because of the resumed fit's SessionLog.START. `EventAccumulator`, with which people
+    read event files, does so for the summaries of TensorFlow 1 only [TensorBoard 2.16 to 2.21]. The whole file is kept under
+    a name that TensorBoard does not read. On a file system that cannot do that, the file stays as it is.
     """
     for path in files:
         try:
-            _cut(path, _bytes_before(path, step))
+            if (start := _contents(path, step).start) is not None:
+                _shorten(path, start)
         except OSError:
             continue
 
 
-def _bytes_before(path: Path, step: int) -> int:
-    """The steps of one fit never fall, so what is to go is the end of the file. The first record is its version."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        records = _records(file, size)[1:]
-        first = bisect_left(records, step, key=lambda record: record.event(file).step)
-    return records[first].start if first < len(records) else size
-
-
-def _ended(path: Path) -> bool:
+def _contents(path: Path, step: int) -> _Contents:
     with path.open("rb") as file:
         records = _records(file, path.stat().st_size)
-        return bool(records) and records[-1].event(file).session_log.status == SessionLog.STOP
+        ended = bool(records) and records[-1].event(file).session_log.status == SessionLog.STOP
+        # The first record is the file's version. The steps of a fit never decrease, so the others can be bisected.
+        first = bisect_left(records, step, lo=min(1, len(records)), key=lambda record: record.event(file).step)
+        return _Contents(ended, records[first].start if first < len(records) else None)
 
 
 def _records(file: BinaryIO, size: int) -> list[_Record]:
-    """Without a last one that was half written."""
+    """Returns the records, without a last one that is incomplete."""
     records, start = [], 0
     while len(head := file.read(12)) == 12:
         record = _Record(start, struct.unpack("<Q", head[:8])[0])
@@ -85,11 +91,11 @@ def _records(file: BinaryIO, size: int) -> list[_Record]:
     return records
 
 
-def _cut(path: Path, size: int) -> None:
-    """At no moment is there no file of this name: this process, too, may be killed."""
+def _shorten(path: Path, size: int) -> None:
+    """Replaces the file at once: this process may be killed too, and the file must exist at any moment."""
     whole = path.with_name(path.name.replace("tfevents", "superseded"))
     short = whole.with_suffix(".part")
-    if not whole.exists():  # cut a second time: the first copy has more
+    if not whole.exists():  # else the file was shortened before, and the first copy has more
         os.link(path, whole)
     shutil.copyfile(path, short)
     os.truncate(short, size)

@@ -1,4 +1,4 @@
-"""How does TensorBoard show it? A report in, event files out."""
+"""TensorBoard summaries of reports: scalars, histograms, images, a table and a page of charts."""
 
 import shlex
 from collections import deque
@@ -15,43 +15,46 @@ from tensorboard.plugins.scalar import metadata as scalar
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from relu_probe.report.layer_report import Floats
-from relu_probe.report.life_image import LEGEND, life
-from relu_probe.report.markup import plain_text, report_markdown
+from relu_probe.report.life_image import LEGEND, draw_life
+from relu_probe.report.markup import markdown_table, plain_text
 from relu_probe.report.report import Report
 from relu_probe.tensorboard.event_file import EventFile
 
-BUCKETS = 30  # the page rebins what it gets into 30 equal bins: so it keeps these as they are
+# TensorBoard's page sorts the buckets that it gets into 30 bins of equal width. So it leaves these as they are.
+BUCKETS = 30
 _WIDTH = 1 / (BUCKETS - 1)
 # The first bucket, [-1/29, 0], holds exactly the zeros; the other 29 cover (0, 1].
 EDGES = np.linspace(-_WIDTH, 1.0, BUCKETS + 1)
 
 _SCALARS = {
-    "dead_fraction": "Share of the ReLU neurons that were never active on the samples seen. 0 is healthy.",
-    "zero_gradient_fraction": "Share of the ReLU neurons through which no gradient flowed: dead, or active and blocked. "
+    "dead_fraction": "Fraction of the ReLU neurons that were never active on the samples seen. 0 is healthy.",
+    "zero_gradient_fraction": "Fraction of the ReLU neurons through which no gradient flowed: dead, or active but blocked. "
     "0 is healthy.",
 }
 _CHANGES = {
-    "died": "Neurons that were active in the report before and are dead in this one.",
-    "revived": "Neurons that were dead in the report before and are active in this one.",
+    "died": "Number of neurons that were active in the previous report and are dead in this one.",
+    "revived": "Number of neurons that were dead in the previous report and are active in this one.",
 }
 _HISTOGRAMS = {
-    "activation_rate": "For each neuron, the share of positions at which it was active. The first bar holds exactly the "
-    "neurons that never were.",
-    "gradient_rate": "For each neuron, the share of positions at which dL/dz, the gradient of the loss with respect to "
-    "the pre-activation, was not zero. The first bar holds exactly the neurons at which it always was.",
+    "activation_rate": "For each neuron, the fraction of positions at which it was active. The first bar holds exactly the "
+    "neurons that were never active.",
+    "gradient_rate": "For each neuron, the fraction of positions at which dL/dz, the gradient of the loss with respect to "
+    "the pre-activation, was not zero. The first bar holds exactly the neurons whose gradient was always zero.",
 }
-_CARD = "The newest report. Its numbers, over time, are the scalars of the same names."
+_TABLE = "The report of this epoch. The scalars of the same names show its numbers over time."
 
 
 class Summaries:
-    """Event files of one probe, in `{log_dir}/{name}`: a run directory of its own (two writers in one lose data).
+    """The summaries of one probe, written to the run directory `{log_dir}/{name}`.
+
+    No other writer may use that directory: two writers in one run directory lose data (tensorboard#1011, #1063).
 
     Args:
         log_dir: TensorBoard's directory.
-        name: of the run.
-        images: the picture of each layer's life, whenever the number of reports has doubled, and at the end.
-        text: the report as a table.
-        keep: the pictures show the newest so many reports, None for all.
+        name: the name of the run.
+        images: whether to write an image of each layer's history, each time the number of reports has doubled, and at the end.
+        text: whether to write each report as a table.
+        keep: the number of newest reports that the images show; None for all.
     """
 
     def __init__(
@@ -60,80 +63,94 @@ class Summaries:
         self.log_dir = log_dir
         self.directory = str(Path(log_dir) / name) if "://" not in log_dir else f"{log_dir.rstrip('/')}/{name}"
         self.images, self.text = images, text
-        self._reports: deque[Report] = deque(maxlen=keep if images else 1)  # for the pictures
-        self._written = self._pictured = 0  # reports: all, and when the newest pictures were made
+        self._reports: deque[Report] = deque(maxlen=keep if images else 1)  # for the images
+        self._written = 0  # the number of reports written
+        self._drawn = 0  # the number of reports when the newest images were drawn
         self._step = 0
         self._file = EventFile(self.directory)
 
     def open(self) -> None:
-        """Makes the event file, so that what is wrong with the directory shows before the first step."""
+        """Makes the event file, so that errors of the directory show before the first step.
+
+        Raises:
+            tf.errors.OpError: the file cannot be written.
+        """
         self._file.open()
 
     def write(self, report: Report, step: int) -> None:
+        """Writes the summaries of a report.
+
+        Raises:
+            tf.errors.OpError: the file cannot be written.
+        """
         self._reports.append(report)
         self._written += 1
         self._step = step
         with self._file.recording(step):
             if self._written == 1:
-                _layout(report)
-            self._write(report)
-            if self._written >= 2 * self._pictured:
-                self._picture()
+                _write_layout(report)
+            self._write_report(report)
+            if self._written >= 2 * self._drawn:
+                self._write_images()
 
     def finish(self) -> None:
-        """The last pictures, at the step of the newest report, and that the fit came to its end."""
-        if self._written > self._pictured:
+        """Writes the last images, at the step of the newest report, and the end of the fit."""
+        if self._written > self._drawn:
             with self._file.recording(self._step):
-                self._picture()
+                self._write_images()
         if self._written:
             self._file.end(self._step)
 
-    def _picture(self) -> None:
-        self._pictured = self._written
+    def _write_images(self) -> None:
+        self._drawn = self._written
         for name in self._reports[-1] if self.images else ():
             layers = [report[name] for report in self._reports]
             if any(layer.measured for layer in layers):
-                tf.summary.image(f"life/{name}", life(layers)[None], description=f"Layer {plain_text(name)}: {LEGEND}")
+                tf.summary.image(
+                    f"life/{name}", draw_life(layers)[None], description=f"Layer {plain_text(name)}: {LEGEND}"
+                )
 
-    def _write(self, report: Report) -> None:
+    def _write_report(self, report: Report) -> None:
         if self.text:
-            legend = f"\n\nThe pictures, life/: {LEGEND}" if self.images else ""
-            tf.summary.text("report", report_markdown(report) + legend, description=_CARD)
+            legend = f"\n\nThe images, life/: {LEGEND}" if self.images else ""
+            tf.summary.text("report", markdown_table(report.cells()) + legend, description=_TABLE)
         about = {name: f"Layer {plain_text(name)}, {layer.neurons:,} neurons." for name, layer in report.layers.items()}
-        # All in one event: TensorFlow's own function for a scalar takes a millisecond.
+        # All values in one event: `tf.summary.scalar` takes a millisecond for each.
         values = [
-            _scalar(tag, getattr(report, tag), f"{why} All {len(about)} layers pooled.")
-            for tag, why in _SCALARS.items()
+            _scalar(tag, getattr(report, tag), f"{text} All {len(about)} layers pooled.")
+            for tag, text in _SCALARS.items()
         ]
-        for tag, why in (_SCALARS | _CHANGES).items():
-            values += [_scalar(f"{tag}/{name}", getattr(report[name], tag), f"{why} {about[name]}") for name in report]
-        for tag, why in _HISTOGRAMS.items():
+        for tag, text in (_SCALARS | _CHANGES).items():
+            values += [_scalar(f"{tag}/{name}", getattr(report[name], tag), f"{text} {about[name]}") for name in report]
+        for tag, text in _HISTOGRAMS.items():
             rates = [(name, getattr(report[name], tag)) for name in report if report[name].measured]
-            values += [_histogram(f"{tag}/{name}", rate, f"{why} {about[name]}") for name, rate in rates]
+            values += [_histogram(f"{tag}/{name}", rate, f"{text} {about[name]}") for name, rate in rates]
         summary = Summary(value=[value for value in values if value is not None])
         tf.summary.experimental.write_raw_pb(summary.SerializeToString())
 
     def close(self) -> None:
+        """Closes the event file; errors are ignored."""
         self._file.close()
 
     def how_to_open(self) -> str:
+        """Returns the command that starts TensorBoard, and a link to the charts."""
         link = "http://localhost:6006/?tagFilter=dead_fraction&smoothing=0#timeseries"
         return f"relu_probe: tensorboard --logdir {shlex.quote(self.log_dir)}\n  and open {link}"
 
 
 def histogram(rates: Floats) -> Floats:
-    """`(30, 3)` buckets (left, right, count) of rates `(neurons,)` in [0, 1]; the first holds exactly the zeros.
+    """Returns `(30, 3)` buckets (left, right, count) of rates `(neurons,)` in [0, 1]; the first holds exactly the zeros.
 
     >>> histogram(np.array([0.0, 0.0, 1e-9, 1.0]))[[0, 1, -1], 2]
     array([2., 1., 1.])
     """
-    # Right-closed buckets, so that a rare firer is not counted with the zeros.
+    # Right-closed buckets, so that a neuron that is rarely active is not counted with the zeros.
     index = np.clip(np.ceil(rates / _WIDTH).astype(int), 0, BUCKETS - 1)
     return np.stack([EDGES[:-1], EDGES[1:], np.bincount(index, minlength=BUCKETS)], axis=1)
 
 
-def _layout(report: Report) -> None:
-    """The Custom Scalars page: for each of the scalars one chart with the lines of all layers."""
+def _write_layout(report: Report) -> None:
+    """Writes the page "Custom Scalars": for each scalar, one chart with a line for each layer."""
     charts = [
         layout_pb2.Chart(title=f"{tag} of every layer", multiline={"tag": [f"^{tag}/.*"]})
         for tag in _SCALARS
@@ -144,7 +161,7 @@ def _layout(report: Report) -> None:
 
 
 def _scalar(tag: str, value: float | None, description: str) -> Any:
-    """None where nothing was measured: no point in the chart."""
+    """Returns None if nothing was measured: the chart gets no point."""
     if value is None or np.isnan(value):
         return None
     about = scalar.create_summary_metadata(display_name=None, description=description)

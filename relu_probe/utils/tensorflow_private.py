@@ -45,3 +45,16 @@ def _unregister(name: str) -> None:
         from tensorflow.python.framework import ops
 
         ops.gradient_registry._registry.pop(name, None)
+
+
+def import_event(writer: Any, event: Any) -> None:
+    """Writes an event of any kind to the file of a `tf.summary` writer.
+
+    Args:
+        writer: what `tf.summary.create_file_writer` returned.
+        event: an `Event` of TensorBoard's protocol buffers.
+
+    Raises:
+        tf.errors.OpError: the file cannot be written.
+    """
+    tf.raw_ops.ImportEvent(writer=writer._resource, event=event.SerializeToString())

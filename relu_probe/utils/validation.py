@@ -53,6 +53,17 @@ def is_whole(value: Any, least: int = 1) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)
 
 
+def check_fraction(name: str, value: Any) -> None:
+    """Checks a fraction from 0 to 1, both included.
+
+    Raises:
+        ValueError: it is no number, or outside [0, 1].
+    """
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value!r}; expected a fraction from 0 to 1, for example 0.05 for 5 %.")
+
+
 def check_names(name: str, names: list[str]) -> None:
     """Checks that the name of a probe is unique among the names of all probes of the fit.
 

@@ -1,4 +1,4 @@
-"""Benchmark of logging an epoch of 50 layers of 1,000 neurons: `python tests/benchmarks/event_files.py` (some seconds)."""
+"""The cost of logging an epoch with 50 layers of 1,000 neurons. Run `python tests/benchmarks/event_files.py` (seconds)."""
 
 import tempfile
 import time

@@ -10,7 +10,7 @@ from models import sequential
 
 from relu_probe import ReluProbe, diagnose, history
 from relu_probe.diagnosis.remedies import SickLayer
-from relu_probe.report.life_image import life
+from relu_probe.report.life_image import draw_life
 from relu_probe.report.loss_jumps import LARGEST, LossJump, LossJumpTracker
 
 K, L = tf.keras, tf.keras.layers
@@ -78,7 +78,7 @@ def test_pictures_are_as_frequent_and_show_the_kept_reports(tmp_path):
     for step, value in shown:
         told = everything.reports[max(0, step - 2) : step + 1]
         picture = tf.io.decode_png(value[2]).numpy()
-        np.testing.assert_array_equal(picture, life([report["hidden"] for report in told]))
+        np.testing.assert_array_equal(picture, draw_life([report["hidden"] for report in told]))
     assert not np.array_equal(shown[-1][1], all_shown[-1][1])
 
 

@@ -1,4 +1,4 @@
-"""What TensorBoard's other pages are fed: the layout, the pictures, the card; and how much of it there is."""
+"""The charts' layout, the images and the table in the event files, and the size of it all."""
 
 import os
 import re
@@ -13,15 +13,15 @@ from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from relu_probe import LayerReport, ReluProbe, Report
-from relu_probe.report.life_image import life
-from relu_probe.report.markup import report_markdown
+from relu_probe.report.life_image import draw_life
+from relu_probe.report.markup import markdown_table
 from relu_probe.tensorboard.summaries import Summaries
 
 L = tf.keras.layers
 
 
 def values(log_dir, run="relu_probe"):
-    """(step, value) of each summary of the run's one event file, as written."""
+    """Returns (step, value) of each summary in the run's only event file."""
     (file,) = (log_dir / run).iterdir()
     return [(event.step, value) for event in EventFileLoader(str(file)).Load() for value in event.summary.value]
 
@@ -42,7 +42,7 @@ def fit(log_dir, epochs=1, **options):
     return probe
 
 
-def test_one_chart_for_all_layers_written_once(tmp_path):
+def test_the_layout_with_one_chart_for_all_layers_is_written_once(tmp_path):
     fit(tmp_path, epochs=3)
     configs = [value for _, value in values(tmp_path) if value.tag == "custom_scalars__config__"]
     assert len(configs) == 1
@@ -55,7 +55,7 @@ def test_one_chart_for_all_layers_written_once(tmp_path):
         assert {tag for tag in tags if re.match(pattern, tag)} == {f"{scalar}/one", f"{scalar}/two"}
 
 
-def test_no_chart_of_gradients_where_there_are_none(tmp_path):
+def test_without_gradients_there_is_no_chart_of_them(tmp_path):
     summaries = Summaries(str(tmp_path), "relu_probe")
     summaries.write(Report({"a": LayerReport(1, 1, [1])}, 0), 0)
     summaries.close()
@@ -64,50 +64,50 @@ def test_no_chart_of_gradients_where_there_are_none(tmp_path):
 
 
 @pytest.mark.parametrize(("epochs", "expected"), [(1, [0]), (8, [0, 1, 3, 7]), (11, [0, 1, 3, 7, 10])])
-def test_pictures_when_the_reports_doubled_and_at_the_end(tmp_path, epochs, expected):
+def test_images_are_written_when_the_reports_have_doubled_and_at_the_end(tmp_path, epochs, expected):
     probe = fit(tmp_path, epochs)
     assert steps(tmp_path, "life/") == {"life/one": expected, "life/two": expected}
     newest = [value for _, value in values(tmp_path) if value.tag == "life/two"][-1]
     width, height, png = newest.tensor.string_val
-    picture = tf.io.decode_png(png).numpy()
-    np.testing.assert_array_equal(picture, life([report["two"] for report in probe.reports]))
-    assert (int(width), int(height)) == (picture.shape[1], picture.shape[0])
+    image = tf.io.decode_png(png).numpy()
+    np.testing.assert_array_equal(image, draw_life([report["two"] for report in probe.reports]))
+    assert (int(width), int(height)) == (image.shape[1], image.shape[0])
 
 
-def test_a_card_each_epoch(tmp_path):
+def test_a_table_for_each_epoch(tmp_path):
     probe = fit(tmp_path, epochs=3)
-    cards = [value.tensor.string_val[0].decode() for _, value in values(tmp_path) if value.tag == "report"]
-    assert len(cards) == 3
-    for card, report in zip(cards, probe.reports):
-        assert card.startswith(report_markdown(report))
-        assert "magenta is dead" in card
+    tables = [value.tensor.string_val[0].decode() for _, value in values(tmp_path) if value.tag == "report"]
+    assert len(tables) == 3
+    for table, report in zip(tables, probe.reports):
+        assert table.startswith(markdown_table(report.cells()))
+        assert "magenta is dead" in table
 
 
-def test_without_pictures_and_cards(tmp_path):
+def test_images_and_tables_can_be_switched_off(tmp_path):
     fit(tmp_path / "none", images=False, text=False)
     fit(tmp_path / "all")
-    without, all_of_it = ({v.tag for _, v in values(tmp_path / name)} for name in ("none", "all"))
-    assert all_of_it - without == {"life/one", "life/two", "report"}
+    without, complete = ({v.tag for _, v in values(tmp_path / name)} for name in ("none", "all"))
+    assert complete - without == {"life/one", "life/two", "report"}
     fit(tmp_path / "text", images=False)
-    (card,) = (v.tensor.string_val[0] for _, v in values(tmp_path / "text") if v.tag == "report")
-    assert b"magenta" not in card
+    (table,) = (v.tensor.string_val[0] for _, v in values(tmp_path / "text") if v.tag == "report")
+    assert b"magenta" not in table
 
 
 NAMES = ["<img src=x>", "a|b", "../../x", "![i](http://x/y.png)", "n" * 300]
 
 
-def test_names_are_tags_as_they_are_and_text_in_descriptions(tmp_path):
+def test_names_are_unchanged_in_tags_and_escaped_in_descriptions(tmp_path):
     layer = LayerReport(samples=2, positions=2, active=[0, 1], with_gradient=[0, 1])
     summaries = Summaries(str(tmp_path / "logs"), "relu_probe")
     summaries.write(Report(dict.fromkeys(NAMES, layer), 0), 0)
     summaries.close()
-    assert [path.name for path in tmp_path.iterdir()] == ["logs"]  # "../../x" is no path
+    assert [path.name for path in tmp_path.iterdir()] == ["logs"]  # "../../x" was not used as a path
     written = [value for _, value in values(tmp_path / "logs")]
     groups = ("dead_fraction", "zero_gradient_fraction", "activation_rate", "gradient_rate", "life")
     assert {f"{group}/{name}" for group in groups for name in NAMES} < {value.tag for value in written}
     for value in written:
         assert "<img" not in markdown_to_safe_html(value.metadata.summary_description)
-    assert "<img" in markdown_to_safe_html(f"Layer {NAMES[3]}")  # the planted mistake: the name as it is
+    assert "<img" in markdown_to_safe_html(f"Layer {NAMES[3]}")  # the planted mistake: the unescaped name
 
 
 LAYERS, NEURONS, LIMIT = 50, 1_000, 200_000
@@ -124,7 +124,7 @@ def wide(epoch, seed=0):
 
 
 def growth(log_dir, **options):
-    """Bytes that each of a few epochs adds to the event file."""
+    """Returns the bytes that each of four epochs adds to the event file."""
     summaries, sizes = Summaries(str(log_dir), "relu_probe", **options), [0]
     for epoch in range(4):
         summaries.write(wide(epoch), epoch)
@@ -140,7 +140,7 @@ def test_an_epoch_of_50_layers_of_1000_neurons_is_small(tmp_path):
     assert tags["activation_rate"] == tags["gradient_rate"] == tags["died"] == tags["revived"] == 4 * LAYERS
     assert tags["dead_fraction"] == tags["zero_gradient_fraction"] == 4 * (LAYERS + 1)
 
-    writer = tf.summary.create_file_writer(str(tmp_path / "values"))  # the planted mistake: every neuron's value
+    writer = tf.summary.create_file_writer(str(tmp_path / "values"))  # the planted mistake: the values of all neurons
     with writer.as_default(step=0):
         for name, layer in wide(0).layers.items():
             tf.summary.write(name, layer.activation_rate)

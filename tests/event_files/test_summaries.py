@@ -1,4 +1,4 @@
-"""What TensorBoard gets: event files are read back."""
+"""Scalars and histograms, read back from the event files."""
 
 import glob
 
@@ -64,8 +64,8 @@ def test_the_first_bucket_holds_exactly_the_zeros():
     assert adaptive[0] != 2
 
 
-def test_beside_keras_own_tensorboard_callback(tmp_path, data):
-    """It holds a `record_if` open that swallows other callbacks' summaries."""
+def test_keras_tensorboard_callback_suppresses_nothing(tmp_path, data):
+    """Its `record_if` would suppress the summaries of other callbacks."""
     theirs = K.callbacks.TensorBoard(tmp_path, update_freq=7, histogram_freq=1)
     model().fit(*data, epochs=4, batch_size=3, verbose=0, callbacks=[theirs, ReluProbe(tmp_path)])
     found, _ = events(tmp_path / "relu_probe")
@@ -75,12 +75,12 @@ def test_beside_keras_own_tensorboard_callback(tmp_path, data):
 
 
 def test_each_epoch_is_flushed_when_it_ends(tmp_path, data):
-    seen = []
+    read_back = []
     read = K.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: seen.append(len(events(tmp_path / "relu_probe")[0]["dead_fraction"]))
+        on_epoch_end=lambda epoch, logs: read_back.append(len(events(tmp_path / "relu_probe")[0]["dead_fraction"]))
     )
     model().fit(*data, epochs=3, verbose=0, callbacks=[ReluProbe(tmp_path), read])
-    assert seen == [1, 2, 3]
+    assert read_back == [1, 2, 3]
 
 
 def test_freq_and_logs(tmp_path, data):
@@ -96,7 +96,7 @@ def test_freq_and_logs(tmp_path, data):
     assert len(rows) == 5
 
 
-def test_two_names_two_runs(tmp_path, data):
+def test_probes_of_two_names_write_two_runs(tmp_path, data):
     probes = [ReluProbe(tmp_path), ReluProbe(tmp_path, data[0], name="val")]
     history = model().fit(*data, epochs=1, verbose=0, callbacks=probes).history
     assert {"dead_fraction", "zero_gradient_fraction", "val_dead_fraction"} <= set(history)
@@ -105,7 +105,7 @@ def test_two_names_two_runs(tmp_path, data):
     assert not [tag for tag in events(tmp_path / "val")[0] if tag.startswith(("zero_gradient", "gradient_rate"))]
 
 
-def test_nothing_is_written_for_what_was_not_measured(tmp_path):
+def test_nothing_is_written_for_unmeasured_layers(tmp_path):
     writer = Summaries(str(tmp_path), "run")
     writer.write(Report({"a": LayerReport(0, 0, [0]), "b": LayerReport(1, 1, [1])}, 0), 0)
     writer.close()

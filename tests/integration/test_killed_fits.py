@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from relu_probe import ReluProbe
-from relu_probe.tensorboard.resume import SUFFIX, supersede, unended
+from relu_probe.tensorboard.resume import SUFFIX, interrupted_files, shorten_files
 
 PROBES = ("relu_probe", "other")
 # The epochs that the first probe has written when each run is killed. Killed while "writing", it may have written 3 too.
@@ -111,7 +111,7 @@ def test_a_record_that_was_half_written(copy):
     with newest.open("r+b") as file:
         file.truncate(newest.stat().st_size - 7)
     assert_steps(points(directory), [0, 1, 2])
-    supersede(unended(directory.iterdir(), 2), 2)
+    shorten_files(interrupted_files(directory.iterdir(), 2), 2)
     assert_steps(points(directory), [0, 1])
 
 
@@ -121,9 +121,9 @@ def test_files_of_others_and_what_is_not_written_again_stay(copy):
     newest = max(directory.glob("*tfevents*"))
     other = newest.rename(directory / newest.name.removesuffix(SUFFIX))
     before = {path: path.read_bytes() for path in directory.iterdir()}
-    assert unended(directory.iterdir(), 3) == []
-    assert unended([other, directory / "missing"], 0) == []
-    supersede([directory / "missing"], 0)
+    assert interrupted_files(directory.iterdir(), 3) == []
+    assert interrupted_files([other, directory / "missing"], 0) == []
+    shorten_files([directory / "missing"], 0)
     assert before == {path: path.read_bytes() for path in directory.iterdir()}
 
 

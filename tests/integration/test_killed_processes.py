@@ -99,7 +99,7 @@ def test_where_there_are_no_locks_all_stays(tmp_path, monkeypatch, system):
 def test_two_that_ask_at_once_are_no_writers_to_each_other(tmp_path):
     (path := tmp_path / "events").touch()
     asks = os.open(path, os.O_RDONLY)
-    assert file_lock._lock(asks, exclusive=False)
+    assert file_lock._try_lock(asks, exclusive=False)
     assert not file_lock.is_held(path)
     os.close(asks)
     lock = file_lock.Lock(path)

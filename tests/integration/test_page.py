@@ -12,7 +12,7 @@ import tensorflow as tf
 from models import sequential
 
 from relu_probe import ReluProbe
-from relu_probe.report.life_image import DEAD, life
+from relu_probe.report.life_image import DEAD, draw_life
 from relu_probe.tensorboard.summaries import histogram
 
 K, L = tf.keras, tf.keras.layers
@@ -122,7 +122,7 @@ def test_pictures(fit, ask, server):
         assert [picture["step"] for picture in pictures] == [0, 1, 3, 5]
         with urlopen(f"{server}data/plugin/images/individualImage?{pictures[-1]['query']}", timeout=60) as answer:
             newest = tf.io.decode_png(answer.read()).numpy()
-        np.testing.assert_array_equal(newest, life([report[name] for report in fit[1]]))
+        np.testing.assert_array_equal(newest, draw_life([report[name] for report in fit[1]]))
         dead = np.mean([report[name].dead_fraction for report in fit[1]])
         assert (newest == DEAD).all(axis=-1).mean() == pytest.approx(dead)
 
@@ -225,7 +225,7 @@ def test_the_pictures_are_there(driver, server, fit):
     size = "return [arguments[0].naturalWidth, arguments[0].naturalHeight]"
     page.wait_for(lambda: all(driver.execute_script(size, image)[0] for image in images))
     shown = [driver.execute_script(size, image) for image in images]
-    assert shown == [list(life([r[name] for r in fit[1]]).shape[1::-1]) for name in NAMES]
+    assert shown == [list(draw_life([r[name] for r in fit[1]]).shape[1::-1]) for name in NAMES]
 
 
 @needs_chromium

@@ -1,4 +1,4 @@
-"""Reports leave the program as JSON, CSV and data frames, and come back whole or not at all."""
+"""Reports as JSON, CSV and data frames; a damaged JSON file is refused."""
 
 import json
 import math
@@ -22,8 +22,8 @@ def report():
     return Report({"odd": odd, "plain": LayerReport(4, 4, [1]), "unseen": LayerReport(0, 0, [0])}, 2, "train", "why")
 
 
-def test_a_file_of_strict_json_comes_back_equal(tmp_path):
-    write_json(report(), tmp_path / "r.json")
+def test_a_report_written_as_strict_json_reads_back_equal(tmp_path):
+    write_json(report().to_dict(), tmp_path / "r.json")
     text = (tmp_path / "r.json").read_text()
     loaded = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert loaded["schema"] == 1
@@ -34,12 +34,12 @@ def test_a_file_of_strict_json_comes_back_equal(tmp_path):
 
 
 @given(reports, reports)
-def test_shards_add_up_after_loading(a, b):
+def test_loaded_reports_add_up(a, b):
     loaded = [Report.from_dict(json.loads(json.dumps(part.to_dict(), allow_nan=False))) for part in (a, b)]
     assert sum(loaded, Report.empty()) == a + b
 
 
-def test_shards_of_real_data_add_up_to_the_whole(digits_like):
+def test_reports_of_shards_of_data_add_up_to_the_report_of_all_data(digits_like):
     x, y = digits_like
     layers = [tf.keras.layers.Dense(6, "relu"), tf.keras.layers.Dense(3, "softmax")]
     model = sequential(8, *layers, loss="categorical_crossentropy")
@@ -90,33 +90,33 @@ def damaged(**changes):
         (damaged(last_active=[1]), "last_active has shape (1,); expected one value a neuron"),
     ],
 )
-def test_what_is_damaged_is_refused(data, text):
+def test_damaged_data_is_refused(data, text):
     with pytest.raises(ValueError, match=re.escape(text)):
         Report.from_dict(data)
 
 
-junk = st.recursive(
+anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*GOOD, *ODD]), inner, max_size=3),
     max_leaves=8,
 )
 
 
-@given(st.sampled_from(sorted(GOOD)), st.sampled_from(sorted(ODD)), junk)
-def test_junk_gives_a_report_or_a_value_error(top, field, value):
+@given(st.sampled_from(sorted(GOOD)), st.sampled_from(sorted(ODD)), anything)
+def test_arbitrary_data_gives_a_report_or_a_value_error(top, field, value):
     for data in (value, {**GOOD, top: value}, {**GOOD, "layers": {"a": value}}, damaged(**{field: value})):
-        if (why := refusal(data)) is not None:
-            assert "expected" in why
+        if (message := error_message(data)) is not None:
+            assert "expected" in message
 
 
-def refusal(data):
+def error_message(data):
     try:
         assert isinstance(Report.from_dict(data), Report)
     except ValueError as error:
         return str(error)
 
 
-def test_a_frame_has_one_row_a_neuron():
+def test_a_frame_has_one_row_per_neuron():
     frame = report().to_frame()
     assert frame.shape == (5, len(COLUMNS))
     assert frame["layer"].tolist() == ["odd"] * 3 + ["plain", "unseen"]
@@ -127,7 +127,7 @@ def test_a_frame_has_one_row_a_neuron():
         np.testing.assert_array_equal(odd[name].to_numpy(), getattr(report()["odd"], name), name)
     assert frame["with_gradient"].isna().tolist() == [False] * 3 + [True] * 2
     assert frame["activation_rate"].isna().tolist() == [False] * 4 + [True]
-    assert odd["active"].tolist() != frame["active"].tolist()[-3:]  # the comparison can fail
+    assert odd["active"].tolist() != frame["active"].tolist()[-3:]  # so that the comparison can fail
 
 
 def test_frames_of_epochs_can_be_joined():
@@ -136,14 +136,14 @@ def test_frames_of_epochs_can_be_joined():
     assert Report.empty().to_frame().columns.tolist() == list(COLUMNS)
 
 
-def test_the_csv_file_reads_as_the_frame(tmp_path):
-    write_csv(report(), tmp_path / "r.csv")
+def test_the_csv_file_equals_the_frame(tmp_path):
+    write_csv(report().layers, report().epoch, tmp_path / "r.csv")
     types = {name: "float" if dtype == "Float64" else dtype for name, dtype in COLUMNS.items()}
     read = pd.read_csv(tmp_path / "r.csv", dtype=types)
     pd.testing.assert_frame_equal(read, report().to_frame().astype(types))
 
 
-def test_without_pandas_the_extra_is_named(monkeypatch):
+def test_without_pandas_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
     text = "to_frame() needs pandas, which is not installed; pip install 'relu_probe[pandas]'."
     with pytest.raises(ImportError, match=re.escape(text)):

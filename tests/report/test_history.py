@@ -1,4 +1,4 @@
-"""History of neurons: on planted lives, and in real fits."""
+"""The history of neurons: of hand-written reports, and of fits."""
 
 import numpy as np
 import pytest
@@ -16,12 +16,12 @@ def report(active, epoch, **more):
     return Report({"hidden": LayerReport(samples=N, positions=N, active=active, **more)}, epoch=epoch)
 
 
-# Neurons: always active, born dead, dies in 1, born dead and revived in 1, dies in 1 and is back in 2.
-LIVES = [report(a, e) for e, a in enumerate([[4, 0, 1, 0, 2], [4, 0, 0, 1, 0], [4, 0, 0, 1, 1]])]
+# Neurons: always active; born dead; dies in 1; born dead and revives in 1; dies in 1 and revives in 2.
+REPORTS = [report(a, e) for e, a in enumerate([[4, 0, 1, 0, 2], [4, 0, 0, 1, 0], [4, 0, 0, 1, 1]])]
 
 
-def test_a_life_is_told_from_the_reports():
-    found = history(LIVES)["hidden"]
+def test_deaths_and_revivals_follow_from_the_reports():
+    found = history(REPORTS)["hidden"]
     assert found.born_dead.tolist() == [False, True, False, True, False]
     assert found.died.tolist() == [[False] * 5, [False, False, True, False, True], [False] * 5]
     assert found.revived.tolist() == [[False] * 5, [False, False, False, True, False], [False] * 4 + [True]]
@@ -29,7 +29,7 @@ def test_a_life_is_told_from_the_reports():
 
 
 def brute_force(reports):
-    """Neuron by neuron, from the definition: the state before is that of the last report that knew it."""
+    """Neuron by neuron, from the definition: the previous state is that of the last report in which it was known."""
     died, revived = [], []
     for i, r in enumerate(reports):
         rows = ([], [])
@@ -47,7 +47,7 @@ def brute_force(reports):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_lives_equal_brute_force_with_gaps_and_nans(seed):
+def test_the_history_equals_brute_force_with_gaps_and_nans(seed):
     rng = np.random.default_rng(seed)
     reports = []
     for epoch in range(12):
@@ -60,18 +60,19 @@ def test_lives_equal_brute_force_with_gaps_and_nans(seed):
     assert found.died.tolist() == died
     assert found.revived.tolist() == revived
     assert found.died.any()
-    naive = np.diff([r["hidden"].dead for r in reports], axis=0, prepend=False).astype(int)  # blind to gaps and NaN
+    # The planted mistake ignores gaps and NaN.
+    naive = np.diff([r["hidden"].dead for r in reports], axis=0, prepend=False).astype(int)
     assert not np.array_equal(naive, found.died)
 
 
-def test_a_layer_that_a_report_did_not_measure_is_as_it_was():
+def test_a_report_without_the_layer_changes_nothing():
     gap = Report({"hidden": LayerReport(samples=0, positions=0, active=[0, 0])}, epoch=1)
     found = history([report([0, 1], 0), gap, report([0, 1], 2)])["hidden"]
     assert not found.died.any()
     assert found.dead_since.tolist() == [0, -1]
 
 
-def test_dead_before_the_first_step_is_since_epoch_0():
+def test_neurons_dead_before_the_first_step_are_dead_since_epoch_0():
     found = history([report([0, 1], -1), report([0, 0], 0)])["hidden"]
     assert found.epochs.tolist() == [-1, 0]
     assert found.dead_since.tolist() == [0, 0]
@@ -93,12 +94,12 @@ def test_reports_of_different_models_are_refused():
     )
 
 
-def test_no_reports_no_lives():
+def test_no_reports_give_an_empty_history():
     assert history([]) == {}
 
 
-def test_the_table_of_lives():
-    assert str(history(LIVES)).splitlines()[1:] == [
+def test_the_table_of_the_history():
+    assert str(history(REPORTS)).splitlines()[1:] == [
         "layer     epoch  born dead  died  revived",
         "------------------------------------------",
         "hidden        0          2     0        0",
@@ -111,7 +112,7 @@ def test_the_table_of_lives():
 
 
 class Kill(tf.keras.callbacks.Callback):
-    """Sets the biases of the hidden layer when an epoch begins: the neurons with -1 are dead in it."""
+    """Sets the biases of the hidden layer at the beginning of each epoch: neurons with -1 are dead in it."""
 
     def __init__(self, biases):
         super().__init__()
@@ -122,7 +123,7 @@ class Kill(tf.keras.callbacks.Callback):
 
 
 def model_of(neurons, inputs, **options):
-    """Weights stand still: a rate of zero."""
+    """A model whose weights do not change: the learning rate is zero."""
     return sequential(inputs, L.Dense(neurons, "relu", name="hidden"), L.Dense(1), **options)
 
 
@@ -136,27 +137,27 @@ def test_died_and_revived_reach_the_scalars_and_the_table(tmp_path):
         for tag in ("died/hidden", "revived/hidden")
     }
     assert values == {tag: [(0, 0.0), (1, 1.0), (2, 0.0)] for tag in values}
-    assert "hidden: 1 died and 1 revived since the report before." in str(probe.reports[1])
+    assert "hidden: 1 died and 1 revived since the previous report." in str(probe.reports[1])
     assert "died" not in str(probe.reports[2])
     assert history(probe.reports)["hidden"].dead_since.tolist() == [-1, 1]
 
 
-def test_changes_are_no_counts_of_their_own():
+def test_died_and_revived_are_neither_added_nor_compared():
     first = LayerReport(samples=4, positions=4, active=[1], died=1, revived=0)
     assert (first + first).died is None
     assert first == LayerReport(samples=4, positions=4, active=[1])
     assert LayerReport.from_dict(first.to_dict()).died == 1
 
 
-# Neuron i sees sample i only: of the 10 steps of 4 samples, 2 and 8 wake neurons 0 and 1; neuron 2 never wakes.
-def awake_at_2_and_8():
+# Of the 10 steps of 4 samples, step 2 activates neuron 0 and step 8 neuron 1; neuron 2 is never active.
+def active_at_2_and_8():
     x = np.zeros((40, 3), "f")
     x[9, 0] = x[33, 1] = 1
     return x, np.ones((40, 1))
 
 
-def dated(probe, model, **fit):
-    x, y = awake_at_2_and_8()
+def last_active(probe, model, **fit):
+    x, y = active_at_2_and_8()
     model.get_layer("hidden").set_weights([np.eye(3, dtype="f"), np.zeros(3, "f")])
     model.fit(x, y, batch_size=4, shuffle=False, verbose=0, callbacks=[probe], **fit)
     return [r["hidden"].last_active.tolist() for r in probe.reports]
@@ -167,19 +168,19 @@ def dated(probe, model, **fit):
 )
 def test_last_active_is_the_training_step_of_this_fit(options):
     probe, model = ReluProbe(), model_of(3, 3, **options)
-    first = dated(probe, model, epochs=2)
+    first = last_active(probe, model, epochs=2)
     assert first == [[2, 8, -1], [12, 18, -1]]
-    assert dated(probe, model, epochs=2) == first  # a second fit counts from 0
+    assert last_active(probe, model, epochs=2) == first  # a second fit counts from 0
 
 
 @pytest.mark.parametrize("options", [{}, {"steps_per_execution": 5}], ids=str)
-def test_steps_of_epochs_that_are_not_measured_count_too(options):
-    assert dated(ReluProbe(freq=2), model_of(3, 3, **options), epochs=4) == [[2, 8, -1], [22, 28, -1]]
-    assert dated(ReluProbe(freq=2), model_of(3, 3, **options), epochs=3, initial_epoch=1) == [[12, 18, -1]]
+def test_steps_of_unmeasured_epochs_count_too(options):
+    assert last_active(ReluProbe(freq=2), model_of(3, 3, **options), epochs=4) == [[2, 8, -1], [22, 28, -1]]
+    assert last_active(ReluProbe(freq=2), model_of(3, 3, **options), epochs=3, initial_epoch=1) == [[12, 18, -1]]
 
 
 def test_a_death_is_dated_to_the_batch():
-    """A neuron that is killed for good at the beginning of epoch 1 was last active in the last step of epoch 0."""
+    """A neuron that dies at the beginning of epoch 1 was last active in the last step of epoch 0."""
     model, probe = model_of(2, 1), ReluProbe()
     x, y = np.full((12, 1), 0.5, "f"), np.ones((12, 1))
     model.fit(x, y, batch_size=4, epochs=3, verbose=0, callbacks=[probe, Kill([[0, 0], [0, -1], [0, -1]])])
@@ -190,7 +191,7 @@ def test_a_death_is_dated_to_the_batch():
 # --- before the first step --------------------------------------------------------------------------------------------
 
 
-def test_at_start_tells_born_dead_from_killed(tmp_path):
+def test_at_start_distinguishes_born_dead_from_killed(tmp_path):
     model = model_of(2, 1)
     model.get_layer("hidden").set_weights([np.ones((1, 2), "f"), np.array([0, -1], "f")])
     data = np.full((8, 1), 0.5, "f"), np.ones((8, 1))
@@ -203,7 +204,7 @@ def test_at_start_tells_born_dead_from_killed(tmp_path):
     assert [e.step for e in events.Tensors("dead_fraction/hidden")] == [-1, 0, 1]
 
 
-def test_a_resumed_fit_does_not_report_its_start():
+def test_a_resumed_fit_has_no_report_from_before_its_first_step():
     data = np.full((8, 1), 0.5, "f"), np.ones((8, 1))
     probe = ReluProbe(data=data, at_start=True)
     model_of(2, 1).fit(*data, epochs=4, initial_epoch=3, verbose=0, callbacks=[probe])
@@ -220,7 +221,7 @@ def test_at_start_needs_data():
 
 
 def test_jumps_of_the_loss_are_found():
-    """Targets of 10 in step 7 of the 10: its loss is 100, and that of the steps before is 1."""
+    """In step 7 of 10 the targets are 10, so its loss is 100; the loss of the steps before is 1."""
     model, probe = model_of(1, 1), ReluProbe()
     model.get_layer("hidden").set_weights([np.zeros((1, 1), "f"), np.zeros(1, "f")])
     y = np.ones((40, 1))
@@ -235,7 +236,7 @@ def test_jumps_of_the_loss_are_found():
 # --- dormant ----------------------------------------------------------------------------------------------------------
 
 
-def test_dormant_neurons_in_the_table_on_request():
+def test_the_table_shows_dormant_neurons_on_request():
     layer = LayerReport(samples=4, positions=4, active=[4, 4, 0], activation_sum=[10.0, 0.1, 0.0])
     found = Report({"hidden": layer}, source="measure")
     assert "dormant" not in str(found)
@@ -247,22 +248,22 @@ def test_dormant_neurons_in_the_table_on_request():
 
 
 def test_tables_are_text_in_a_notebook_too(monkeypatch):
-    """There `rich` would show the table itself, and hand back nothing."""
+    """In a notebook, rich would display the table itself and return nothing."""
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
-    assert "hidden" in str(history(LIVES)).splitlines()[3]
+    assert "hidden" in str(history(REPORTS)).splitlines()[3]
 
 
-def test_two_probes_that_skip_epochs_number_the_steps_once():
+def test_two_probes_that_skip_epochs_count_each_step_once():
     model = sequential(2, L.Dense(3, "relu", kernel_initializer="ones", name="hidden"), L.Dense(1))
     probes = [ReluProbe(strict=True, freq=2, name="a"), ReluProbe(strict=True, freq=3, name="b")]
     model.fit(np.ones((6, 2)), np.ones((6, 1)), batch_size=2, epochs=7, verbose=0, callbacks=probes)
-    for probe in probes:  # both measured the last of 7 epochs of 3 steps
+    for probe in probes:  # both measured the last of 7 epochs with 3 steps each
         assert [report.epoch for report in probe.reports][-1] == 6
         assert probe.report["hidden"].last_active.tolist() == [20, 20, 20]
 
 
 class Sometimes(K.Model):
-    """`b` takes part in the steps 1 and 3 only, `c` in 0 and 2."""
+    """Calls `b` in steps 1 and 3 only, and `c` in steps 0 and 2 only."""
 
     def __init__(self):
         super().__init__()
@@ -277,7 +278,7 @@ class Sometimes(K.Model):
 
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
-def test_layers_that_take_part_in_some_steps_are_dated_by_one_clock():
+def test_layers_called_in_some_steps_share_one_step_counter():
     model, probe = Sometimes(), ReluProbe(strict=True)
     model.compile(K.optimizers.SGD(0.0), "mse", run_eagerly=True)
     for layer in (model.a, model.b, model.c, model.head):
@@ -285,12 +286,12 @@ def test_layers_that_take_part_in_some_steps_are_dated_by_one_clock():
     model.built = True
     count = K.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: setattr(model, "step", int(batch)))
     model.fit(np.ones((10, 2)), np.ones((10, 1)), batch_size=2, verbose=0, callbacks=[count, probe])
-    dates = {key: layer.last_active.tolist() for key, layer in probe.report.layers.items()}
-    assert dates == {"a": [4] * 3, "b": [3] * 3, "c": [2] * 3}
+    steps = {key: layer.last_active.tolist() for key, layer in probe.report.layers.items()}
+    assert steps == {"a": [4] * 3, "b": [3] * 3, "c": [2] * 3}
 
 
 class Nested(K.Model):
-    """`hidden` is called in a graph of its own, where each call is counted at once, before the step ends."""
+    """Calls `hidden` in a graph of its own, in which each call is counted at once, before the step ends."""
 
     def __init__(self):
         super().__init__()
@@ -301,8 +302,8 @@ class Nested(K.Model):
         return self.head(self.inner(x))
 
 
-def test_a_layer_in_a_function_of_its_own_is_dated_too():
+def test_a_layer_in_a_tf_function_of_its_own_has_steps_too():
     model = Nested()
     model(np.zeros((1, 3), "f"))
     model.compile(K.optimizers.SGD(0.0), "mse")
-    assert dated(ReluProbe(strict=True), model, epochs=2) == [[2, 8, -1], [12, 18, -1]]
+    assert last_active(ReluProbe(strict=True), model, epochs=2) == [[2, 8, -1], [12, 18, -1]]

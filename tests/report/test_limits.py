@@ -1,4 +1,4 @@
-"""`Report.assert_alive`: what passes, what fails, and in which words."""
+"""`Report.assert_alive`: which reports pass, which fail, and the error texts."""
 
 import re
 
@@ -21,7 +21,7 @@ def passes(report, **limits):
 
 
 def worst(report, mask_of):
-    """The slow, obvious one: the largest share of neurons of a layer that are not shown to be well."""
+    """The slow, obvious way: the largest share of a layer's neurons that are not shown to be alive."""
     shares = []
     for layer in report.layers.values():
         bad = [mask_of(layer)[i] or (layer.nan[i] and layer.active[i] == 0) for i in range(layer.neurons)]
@@ -34,13 +34,13 @@ def measured(report):
 
 
 @given(reports, fractions)
-def test_it_passes_exactly_where_no_layer_is_above_the_limit(report, limit):
+def test_it_passes_exactly_if_no_layer_is_above_the_limit(report, limit):
     expected = measured(report) and worst(report, lambda layer: layer.dead) <= limit
     assert passes(report, max_dead=limit) == expected
 
 
 @given(reports, fractions)
-def test_a_limit_on_gradients_passes_exactly_where_no_layer_is_above_it(report, limit):
+def test_a_limit_on_gradients_passes_exactly_if_no_layer_is_above_it(report, limit):
     with_gradients = all(layer.with_gradient is not None for layer in report.layers.values())
     if measured(report) and with_gradients:
         expected = worst(report, lambda layer: layer.zero_gradient) <= limit
@@ -48,20 +48,20 @@ def test_a_limit_on_gradients_passes_exactly_where_no_layer_is_above_it(report, 
 
 
 @given(reports, fractions, fractions)
-def test_a_looser_limit_never_fails_what_a_tighter_one_passes(report, a, b):
+def test_what_passes_a_limit_passes_every_looser_one(report, a, b):
     if passes(report, max_dead=min(a, b)):
         assert passes(report, max_dead=max(a, b))
 
 
 def small_dead_layer():
-    """1 of 8 neurons of `large` is dead, and the one neuron of `small`: 2 of 9 together."""
+    """Returns a report in which 1 of 8 neurons of `large` and the only neuron of `small` are dead: 2 of 9 together."""
     large = LayerReport(1437, 1437, [0, *[9] * 7], [0, 0, *[9] * 6])
     return Report({"large": large, "small": LayerReport(1437, 1437, [0], [0])}, source="measure")
 
 
 def test_the_limit_holds_for_each_layer_not_for_the_model():
     report = small_dead_layer()
-    assert report.dead_fraction < 0.5  # the saboteur: pooled, the dead layer would pass
+    assert report.dead_fraction < 0.5  # the planted mistake: pooled, the dead layer would pass
     assert not passes(report, max_dead=0.5)
     assert passes(report, max_dead=0.5, layers="large")
 
@@ -82,7 +82,7 @@ def test_the_text_shows_limit_layers_neurons_and_n():
     assert "\n".join(others[4:]) == str(small_dead_layer())
 
 
-def test_only_the_offending_layers_are_rows():
+def test_the_table_has_only_the_layers_above_a_limit():
     with pytest.raises(AssertionError) as error:
         small_dead_layer().assert_alive(max_dead=0.2)
     assert str(error.value).startswith("1 of 2 layers above a limit. small: ")
@@ -95,7 +95,7 @@ def test_the_first_ten_neurons_are_named():
         report.assert_alive()
 
 
-def test_what_saw_no_sample_never_passes():
+def test_an_unmeasured_layer_never_passes():
     fix = (
         "(0 samples), so nothing is known of the neurons; expected at least 1 sample in each layer. Measure on data that "
         "reaches them, or name the other layers in layers=."
@@ -111,8 +111,8 @@ def test_what_saw_no_sample_never_passes():
     assert passes(report, layers="b")
 
 
-def test_nan_is_no_life():
-    """A neuron that gave nothing but NaN is not dead, and not shown to be alive."""
+def test_nan_counts_against_the_limit():
+    """A neuron that gave nothing but NaN is not dead, but not shown to be alive either."""
     report = Report({"a": LayerReport(4, 4, [0, 0, 4, 3], nan=[False, True, False, True])})
     assert report.dead_fraction == 0.25
     with pytest.raises(
@@ -122,7 +122,7 @@ def test_nan_is_no_life():
     assert passes(report, max_dead=0.5)
 
 
-def test_gradients_that_are_not_there_are_no_pass():
+def test_missing_gradients_never_pass():
     text = (
         "max_zero_gradient=0.1 needs gradients, and the report has none of a; expected a report of a compiled model on "
         "(x, y). Compile the model and pass labels, name the other layers in layers=, or leave max_zero_gradient out."
@@ -143,11 +143,11 @@ def test_limits_outside_0_to_1_are_refused(name, value):
         small_dead_layer().assert_alive(**{name: value})
 
 
-def test_numbers_of_numpy_are_limits():
+def test_limits_can_be_numpy_numbers():
     assert passes(small_dead_layer(), max_dead=np.float32(1.0), max_zero_gradient=np.int64(1))
 
 
-def test_no_limit_at_all_is_refused():
+def test_no_limit_is_refused():
     text = "max_dead and max_zero_gradient are both None; expected a limit. Pass max_dead=0.0 or more."
     with pytest.raises(ValueError, match=re.escape(text)):
         small_dead_layer().assert_alive(max_dead=None)
@@ -156,12 +156,13 @@ def test_no_limit_at_all_is_refused():
 @pytest.mark.parametrize(
     ("layers", "kind", "text"),
     [
-        ("lrge", ValueError, "layers='lrge' matches no layer of the report; expected names or globs of large, small."),
+        ("lrge", ValueError, "layers='lrge' matches no layer; expected names or globs of large, small."),
         ([], ValueError, "layers=[] asks for no layer; expected names or globs of large, small."),
+        (3, TypeError, "layers has 3 (int); expected names or globs of large, small."),
         ([3], TypeError, "layers has 3 (int); expected names or globs of large, small."),
     ],
 )
-def test_layers_that_do_not_match(layers, kind, text):
+def test_layers_that_match_nothing_are_refused(layers, kind, text):
     with pytest.raises(kind, match=re.escape(text)):
         small_dead_layer().assert_alive(layers=layers)
 

@@ -1,4 +1,4 @@
-"""What a page shows of a report: as TensorBoard's own Markdown renders it, and as a notebook does."""
+"""A report as TensorBoard's own Markdown renders it, and as a notebook shows it."""
 
 from html.parser import HTMLParser
 
@@ -6,8 +6,7 @@ import pytest
 from tensorboard.plugin_util import markdown_to_safe_html
 
 from relu_probe import LayerReport, Report
-from relu_probe.report.markup import plain_text, report_markdown
-from relu_probe.report.table import report_cells
+from relu_probe.report.markup import markdown_table, plain_text
 
 NAMES = [
     "dense_1",
@@ -25,11 +24,11 @@ LAYER = LayerReport(samples=1437, positions=1437, active=[0, 10, 1437], with_gra
 
 
 class Cells(HTMLParser):
-    """The texts of a table's cells, row by row, every tag, and all of the text."""
+    """Collects the texts of a table's cells by rows, the tags, and all text."""
 
     def __init__(self, html):
         super().__init__()
-        self.rows, self.tags, self.text, self.inside = [], set(), "", False
+        self.rows, self.tags, self.text, self.in_cell = [], set(), "", False
         self.feed(html)
 
     def handle_starttag(self, tag, attributes):
@@ -38,14 +37,14 @@ class Cells(HTMLParser):
             self.rows.append([])
         if tag in ("td", "th"):
             self.rows[-1].append("")
-            self.inside = True
+            self.in_cell = True
 
     def handle_endtag(self, tag):
-        self.inside = self.inside and tag not in ("td", "th")
+        self.in_cell = self.in_cell and tag not in ("td", "th")
 
     def handle_data(self, data):
         self.text += data
-        if self.inside:
+        if self.in_cell:
             self.rows[-1][-1] += data
 
 
@@ -55,7 +54,7 @@ def report():
 
 
 def in_tensorboard(report):
-    return Cells(markdown_to_safe_html(report_markdown(report)))
+    return Cells(markdown_to_safe_html(markdown_table(report.cells())))
 
 
 def in_a_notebook(report):
@@ -69,8 +68,8 @@ def test_names_show_as_text(report, shown):
     assert not {"img", "script", "a", "em", "code", "b"} & page.tags
 
 
-def test_unescaped_they_would_not(report):
-    """The planted mistake: the test above can fail."""
+def test_names_without_escaping_do_not(report):
+    """The planted mistake for the test above."""
     raw = "\n".join(["| layer |", "| :-- |", *(f"| {name} |" for name in NAMES)])
     page = Cells(markdown_to_safe_html(raw))
     assert [row[0] for row in page.rows[1:]] != NAMES
@@ -78,9 +77,9 @@ def test_unescaped_they_would_not(report):
 
 
 @pytest.mark.parametrize("shown", [in_tensorboard, in_a_notebook])
-def test_the_numbers_are_those_of_the_printed_table(report, shown):
+def test_the_numbers_equal_those_of_the_printed_table(report, shown):
     numbers = [[" ".join(text.split()) for text in row[1:]] for row in shown(report).rows]
-    cells = report_cells(report)
+    cells = report.cells()
     expected = [[" ".join(text.split()) for text in row[1:]] for row in [*cells.rows, cells.total]]
     assert numbers[1:-1] == expected[:-1]
     assert numbers[1][:3] == ["3", "1 33.3%", "2 66.7%"]
@@ -88,14 +87,14 @@ def test_the_numbers_are_those_of_the_printed_table(report, shown):
 
 
 @pytest.mark.parametrize("shown", [in_tensorboard, in_a_notebook])
-def test_title_and_notes(report, shown):
+def test_title_and_notes_are_shown(report, shown):
     text = shown(report).text
     assert 'ReLU report (train, epoch 3): "dead" is never active on the N samples' in text
     assert "NaN seen at 1 neurons of <img src=x>: neither active nor dead." in text
     assert "Incomplete: <b>disk</b> | full" in text
 
 
-def test_a_name_of_300_characters_is_shortened_in_the_card_alone():
+def test_a_name_of_300_characters_is_shortened_in_tensorboard_only():
     name = "block/" * 49 + "conv_1"
     report = Report({name: LAYER})
     shown = in_tensorboard(report).rows[1][0]

@@ -40,7 +40,7 @@ def test_the_masks_follow_the_definitions(layer):
 
 
 def pooled():
-    """1 of 1 dead in a small layer, 0 of 3 in a large one, and a layer that saw nothing."""
+    """Returns a report: 1 of 1 neurons dead in a small layer, 0 of 3 in a large one, and a layer that saw nothing."""
     small = LayerReport(2, 2, [0], [0])
     large = LayerReport(2, 2, [1, 2, 2], [0, 2, 1])
     return Report({"small": small, "large": large, "unseen": LayerReport(0, 0, [0, 0], [0, 0])})
@@ -62,7 +62,7 @@ def test_the_pooling_test_rejects(mistake):
     assert wrong != 1 / 4
 
 
-def test_an_empty_report_has_no_fractions():
+def test_the_fractions_of_an_empty_report_are_nan():
     assert np.isnan(Report.empty().dead_fraction)
     assert np.isnan(Report.empty().zero_gradient_fraction)
     assert Report.empty().samples == 0
@@ -74,7 +74,7 @@ def test_nan_is_neither_active_nor_dead():
     assert "NaN seen at 1 neurons of a: neither active nor dead." in str(Report({"a": layer}))
 
 
-def test_none_swallows_counts():
+def test_none_plus_counts_is_none():
     """Half a count would pass for a whole one."""
     without, with_counts = LayerReport(1, 1, [1]), LayerReport(1, 1, [1], [1])
     assert (without + with_counts).with_gradient is None
@@ -105,6 +105,44 @@ def test_a_report_cannot_be_changed():
         report.epoch = 3
 
 
+def test_a_view_of_a_read_only_array_is_kept_without_a_copy():
+    counters = np.array([[1, 2], [0, 1]])
+    counters.flags.writeable = False
+    layer = LayerReport(2, 2, counters[0], counters[1, :])
+    assert np.shares_memory(layer.active, counters)
+    assert np.shares_memory(layer.with_gradient, counters)
+    with pytest.raises(ValueError, match="read-only"):
+        layer.active[0] = 5
+    with pytest.raises(ValueError, match="cannot set WRITEABLE flag to True"):
+        layer.active.flags.writeable = True
+    again = LayerReport(2, 2, layer.active)  # as in a report of the same counts
+    assert again.active is layer.active
+
+
+def views_of_memory_that_may_change():
+    """Read-only arrays, and a function that changes each."""
+    below, between, buffer = np.array([1, 2, 3]), np.array([1, 2, 3]), bytearray(np.array([1, 2], np.int64))
+    view = below[:2]
+    view.flags.writeable = False
+    yield "of a writeable array", view, lambda: below.__setitem__(0, 0)
+    middle = between[:]
+    middle.flags.writeable = False
+    yield "of a read-only view of a writeable array", middle[:2], lambda: between.__setitem__(0, 0)
+    array = np.frombuffer(buffer, np.int64)
+    array.flags.writeable = False
+    yield "of a buffer", array, lambda: buffer.__setitem__(0, 0)
+
+
+@pytest.mark.parametrize("case", list(views_of_memory_that_may_change()), ids=lambda case: case[0])
+def test_a_view_of_memory_that_may_change_is_copied(case):
+    _, view, change = case
+    assert not view.flags.writeable
+    layer = LayerReport(2, 2, view)
+    change()
+    assert view.tolist() == [0, 2]  # without a copy, the report would have changed
+    assert layer.active.tolist() == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -123,19 +161,19 @@ def test_contradicting_counts_are_refused(arguments, text):
         LayerReport(*arguments)
 
 
-def test_reports_of_other_models_do_not_add():
+def test_reports_of_different_models_do_not_add_up():
     with pytest.raises(
         ValueError, match="cannot add a layer of 1 neurons and one of 2; expected reports of the same model"
     ):
         LayerReport(1, 1, [1]) + LayerReport(1, 1, [1, 1])
 
 
-def test_an_unknown_layer_is_named():
+def test_the_error_names_an_unknown_layer():
     with pytest.raises(KeyError, match="no layer 'x' in this report; its layers are small, large, unseen"):
         pooled()["x"]
 
 
-def test_the_table_fits_80_columns_and_says_it_all():
+def test_the_table_fits_80_columns_and_is_complete():
     wide = LayerReport(60_000, 60_000 * 784, np.arange(1000) * 1000, np.arange(1000) * 900)
     report = Report({"dense": LayerReport(1437, 1437, [0, 3]), "[red]conv_with_quite_a_long_name": wide}, 4, "train")
     table = str(report + pooled())
@@ -144,7 +182,7 @@ def test_the_table_fits_80_columns_and_says_it_all():
         assert text in table, text
 
 
-def test_a_row_says_frozen_where_no_gradient_flows():
+def test_the_row_of_a_frozen_layer_says_so():
     frozen = LayerReport(2, 2, [1, 2], frozen=True)
     assert "frozen" in str(Report({"a": frozen})).replace("'a'", "")
     assert "frozen" not in str(Report({"a": LayerReport(2, 2, [1, 2])}))
