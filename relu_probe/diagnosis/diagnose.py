@@ -13,7 +13,7 @@ from relu_probe.diagnosis.bound_propagation import Certificate, Certifier
 from relu_probe.diagnosis.call_trace import CallTrace, recorded
 from relu_probe.diagnosis.causes import causes
 from relu_probe.diagnosis.confidence import check_confidence, joint_rate_limit, rate_limit
-from relu_probe.diagnosis.evidence import EvidenceCollector, LossGradient
+from relu_probe.diagnosis.evidence import EvidenceCollector, LossGradientCollector
 from relu_probe.diagnosis.explain import explain
 from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis
 from relu_probe.diagnosis.pre_activation import Float64Copies
@@ -120,7 +120,7 @@ def diagnose(model: Any, data: Any, *, bounds: Any = None, confidence: float = 0
     measurer_of(model)  # raises for an unbuilt model and a model without a ReLU, before anything else is built
     observer = _Observer(model)
     report = observer.run(data_module.read(data, batch_size=256))
-    certifier = None if bounds is None else Certifier(observer.flow, bounds)
+    certifier = None if bounds is None else Certifier(observer.trace, bounds)
     layers = {key: observer.layer(key, report, certifier, confidence) for key in report}
     history, loss_jumps = (None, ()) if probe is None else (probe.history, tuple(probe.loss_jumps))
     return Diagnosis(
@@ -163,20 +163,20 @@ def _check_strategy(model: Any) -> None:
 
 
 class _Observer(Measurer):
-    """An eager measurer that looks at what flowed in each batch."""
+    """An eager measurer that collects the evidence of each batch."""
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.counters.strategy = tf.distribute.get_strategy()  # one replica sees all the data
-        self.flow = CallTrace()  # of the last batch
-        self.loss: LossGradient | None = None
-        self.witnesses: dict[str, EvidenceCollector] = {}
-        self.finite = True  # all that came in
-        self._twins = Float64Copies()
+        self.trace = CallTrace()  # of the last batch
+        self.loss: LossGradientCollector | None = None
+        self.collectors: dict[str, EvidenceCollector] = {}
+        self.finite = True  # no NaN and no infinity in the data so far
+        self._copies = Float64Copies()
 
     def _step(self, gradients: bool, dataset: Any) -> Any:
         count = self._counted(gradients)
-        self.loss = LossGradient() if gradients else None
+        self.loss = LossGradientCollector() if gradients else None
 
         def step(iterator: Any) -> Any:
             batch = next(iterator)
@@ -187,20 +187,20 @@ class _Observer(Measurer):
 
     @contextmanager
     def _observing(self, model: Any) -> Iterator[None]:
-        with recorded(model) as self.flow:
+        with recorded(model) as self.trace:
             yield
         for key, relu in self.counters.relus.items():
-            if key not in self.witnesses and (calls := self.flow.of(relu.layer)):
-                self.witnesses[key] = EvidenceCollector(relu, int(calls[0].output.shape[relu.axis]))
-            if key in self.witnesses:
-                self.witnesses[key].see(self.flow, self._twins)
+            if key not in self.collectors and (calls := self.trace.calls_of(relu.layer)):
+                self.collectors[key] = EvidenceCollector(relu, int(calls[0].output.shape[relu.axis]))
+            if key in self.collectors:
+                self.collectors[key].collect(self.trace, self._copies)
         if self.loss is not None:
-            self.loss.see(self.flow)
+            self.loss.collect(self.trace)
 
     def layer(self, key: str, report: Report, certifier: Certifier | None, confidence: float) -> LayerDiagnosis:
         counts, relu = report[key], self.counters.relus[key]
-        witness = self.witnesses.get(key) or EvidenceCollector(relu, counts.neurons)
-        evidence = witness.evidence(self.flow, list(self.counters.relus.values()), report, self.loss)
+        collector = self.collectors.get(key) or EvidenceCollector(relu, counts.neurons)
+        evidence = collector.evidence(self.trace, list(self.counters.relus.values()), report, self.loss)
         certificate = certifier.certify(relu, counts.neurons) if certifier else Certificate(None)
         return LayerDiagnosis(
             report=counts,
@@ -209,8 +209,8 @@ class _Observer(Measurer):
             certified=certificate.certified,
             rate_limit=rate_limit(evidence.fired, evidence.samples, confidence),
             joint_rate_limit=joint_rate_limit(evidence.fired, evidence.samples, confidence),
-            offset_description=witness.offset_description,
-            is_first_layer=witness.is_first_layer,
-            lowest_input=witness.lowest_input,
+            offset_description=collector.offset_description,
+            is_first_layer=collector.is_first_layer,
+            lowest_input=collector.lowest_input,
             bounds_stopped_at=certificate.stopped_at,
         )
