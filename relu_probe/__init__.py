@@ -1,7 +1,16 @@
-"""Are the ReLUs of a Keras model dead: which, since when, why, and what to do?
+"""A Keras callback that tells which ReLUs of a model are dead, since when, why, and what to do.
 
-    from relu_probe import ReluProbe, measure, watch
+The public names, as in `from relu_probe import ReluProbe, measure, watch`:
 
+    ReluProbe        the callback for `model.fit`
+    measure          counts on data, weights frozen
+    watch            counts in a training loop of your own; gives a `Watch`
+    diagnose         finds the cause of each dead neuron; gives a `Diagnosis` with a `LayerDiagnosis` for each layer
+    history          which neurons died and revived, and when; gives a `History` with a `LayerHistory` for each layer
+    Report           the counts of all layers; `LayerReport` has those of one layer
+    LossJump         a training step at which the loss jumped
+
+All modules of the package are private: they may change in any version.
 The names load on first use: importing the package does not import TensorFlow.
 """
 
@@ -12,31 +21,56 @@ if TYPE_CHECKING:
     from relu_probe.callbacks.relu_probe import ReluProbe as ReluProbe
     from relu_probe.diagnosis.diagnose import Diagnosis as Diagnosis
     from relu_probe.diagnosis.diagnose import diagnose as diagnose
+    from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis as LayerDiagnosis
     from relu_probe.measuring.measure import measure as measure
+    from relu_probe.measuring.watch import Watch as Watch
     from relu_probe.measuring.watch import watch as watch
+    from relu_probe.report.history import History as History
+    from relu_probe.report.history import LayerHistory as LayerHistory
     from relu_probe.report.history import history as history
     from relu_probe.report.layer_report import LayerReport as LayerReport
+    from relu_probe.report.loss_jumps import LossJump as LossJump
     from relu_probe.report.report import Report as Report
 
 __version__ = "0.1.0"
+__all__ = [  # noqa: RUF022  # as in the docstring: the functions to call first, then the types that they return
+    "ReluProbe",
+    "measure",
+    "watch",
+    "diagnose",
+    "history",
+    "Report",
+    "LayerReport",
+    "Watch",
+    "Diagnosis",
+    "LayerDiagnosis",
+    "History",
+    "LayerHistory",
+    "LossJump",
+]
 
-_HOME = {
+_MODULES = {
     "ReluProbe": "callbacks.relu_probe",
     "measure": "measuring.measure",
     "watch": "measuring.watch",
+    "Watch": "measuring.watch",
     "diagnose": "diagnosis.diagnose",
     "Diagnosis": "diagnosis.diagnose",
+    "LayerDiagnosis": "diagnosis.layer_diagnosis",
     "history": "report.history",
+    "History": "report.history",
+    "LayerHistory": "report.history",
+    "LossJump": "report.loss_jumps",
     "Report": "report.report",
     "LayerReport": "report.layer_report",
 }
-__all__ = ["Diagnosis", "LayerReport", "ReluProbe", "Report", "diagnose", "history", "measure", "watch"]
 
+if not TYPE_CHECKING:  # a type checker would take any name for one that exists
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'relu_probe' has no attribute {name!r}; it has {', '.join(__all__)}.")
-    return getattr(import_module(f"relu_probe.{_HOME[name]}"), name)
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module 'relu_probe' has no attribute {name!r}; it has {', '.join(__all__)}.")
+        return getattr(import_module(f"relu_probe.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""The entry of `python -m relu_probe`: the same commands as `relu-probe`."""
+"""The entry point of `python -m relu_probe`, which runs the same commands as `relu-probe`."""
 
 import sys
 

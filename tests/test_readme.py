@@ -1,4 +1,4 @@
-"""The README cannot drift: its Python blocks run, and print what stands below them."""
+"""Tests of the README: its Python blocks run and print the text below them; its tables name tests that exist."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ SABOTAGED = BLOCKS[0][0].replace("[-9, -9,", "[-9, 0.5,")
 
 
 def output(code, directory):
-    """What a block prints. Those below the first use its model and data."""
+    """Returns what a block prints, without TensorBoard's address. Later blocks use the model and data of the first."""
     names = {}
     with contextlib.chdir(directory):
         if code not in (BLOCKS[0][0], SABOTAGED):
@@ -50,3 +50,19 @@ def test_the_readme_stays_short_and_keeps_its_commands():
     assert [command for command in commands if "relu-probe demo" in command]
     assert [command for command in commands if "-m pytest" in command]
     assert all(command.count("\n") == 1 for command in commands), "one line each"
+
+
+def missing_test_files(readme):
+    """Returns the files in the last column of the table of faults that do not exist; the column's header is their folder."""
+    table = re.search(r"\n\| fault \|.*?\n\n", readme, re.DOTALL)[0]
+    header, _, *rows = ([cell.strip() for cell in row.split(" | ")] for row in table.strip().splitlines())
+    folder = ROOT / header[-1].rstrip(" |")
+    names = [name for *_, last in rows for name in last.rstrip(" |").split(", ") if name]
+    assert len(names) > 15
+    return [name for name in names if not (folder / f"{name}.py").exists()]
+
+
+def test_the_table_of_faults_names_test_files_that_exist():
+    assert missing_test_files(README) == []
+    renamed = README.replace("| ../counting/test_concat_layers |", "| ../counting/test_rows |")
+    assert missing_test_files(renamed) == ["../counting/test_rows"]  # the planted mistake

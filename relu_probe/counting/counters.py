@@ -37,6 +37,7 @@ class Counters:
         activation_sum: keep the sums of the activations too.
         steps: keep the training step at which each neuron was last active.
         measuring: count also the backward passes that no training would use, and look for NaN before the activation.
+        strategy: the distribution strategy to count in; None for the model's own.
     """
 
     def __init__(
@@ -47,11 +48,12 @@ class Counters:
         activation_sum: bool = False,
         steps: bool = False,
         measuring: bool = False,
+        strategy: Any = None,
     ) -> None:
         self.relus = {relu.key: relu for relu in relus}
         self.activation_sum = activation_sum
         self.measuring = measuring
-        self.strategy = model.distribute_strategy
+        self.strategy = model.distribute_strategy if strategy is None else strategy
         self.jit = getattr(model, "jit_compile", None) is True
         self.failure: Exception | None = None  # why nothing could be counted
         self.left_out: dict[str, str] = {}  # layer -> why it alone could not be

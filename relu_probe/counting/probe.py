@@ -14,9 +14,8 @@ import tensorflow as tf
 from relu_probe.counting.counters import Counters
 from relu_probe.counting.passes import BackwardPass, ForwardPass
 from relu_probe.structure.relu_layers import ReluLayer
-from relu_probe.structure.support import is_loop_or_branch
 from relu_probe.utils.instance_patch import patch_instance
-from relu_probe.utils.tensorflow_private import forget_with
+from relu_probe.utils.tensorflow_private import forget_gradient_with, is_inside_vectorized_map, is_loop_or_branch
 
 _MARK = "_relu_probe_original"  # on our own wrapper function: the call that it wraps
 _AFTER_RELU = ("Identity", "Minimum", "Maximum", "Mul", "Square")  # of one that is bounded or squared
@@ -44,7 +43,7 @@ class Probe:
 
     def _check_context(self) -> None:
         """Of a vectorized body only what its result depends on is run for every step: a count would be of one."""
-        if _is_vectorized():
+        if is_inside_vectorized_map():
             raise ValueError(
                 f"layer {self.relu.key!r} is called inside tf.vectorized_map, as Keras 3's TimeDistributed does where the "
                 "number of time steps is unknown; its counts would be wrong. Give the time axis a fixed length, or call "
@@ -78,7 +77,9 @@ class Probe:
                 passed = tf.identity(gradient)  # its consumers tell whether anybody wants it
                 try:
                     self._check_backward(a)
-                    if not (self.counters.is_frozen(self.relu) or _is_vectorized()):  # a Jacobian's rows are no loss's
+                    if not (
+                        self.counters.is_frozen(self.relu) or is_inside_vectorized_map()
+                    ):  # a Jacobian's rows are no loss's
                         self.counters.record(BackwardPass(keys, neurons, self.relu, a, passed, call))
                 except Exception as error:
                     self.counters.failure = error
@@ -87,7 +88,7 @@ class Probe:
             return tf.identity(a), backward
 
         result = identity(output)
-        forget_with(self.counters.model, result)
+        forget_gradient_with(self.counters.model, result)
         return result
 
 
@@ -123,12 +124,6 @@ def _attach(relu: ReluLayer, counters: Counters) -> Callable[[], None]:
 
     setattr(counted, _MARK, call)
     return patch_instance(layer, name, counted)
-
-
-def _is_vectorized() -> bool:
-    """Whether this is the body of a `tf.vectorized_map` or a Jacobian."""
-    scope = "" if tf.executing_eagerly() else tf.compat.v1.get_default_graph().get_name_scope()
-    return any(part.startswith("loop_body") for part in scope.split("/"))
 
 
 def _before_relu(output: tf.Tensor) -> tf.Tensor:

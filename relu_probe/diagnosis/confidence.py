@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import betaincinv
@@ -43,15 +41,3 @@ def joint_rate_limit(fired: ArrayLike, samples: int, confidence: float = 0.95) -
     """
     neurons = max(np.size(fired), 1)
     return rate_limit(fired, samples, 1 - (1 - confidence) / neurons)
-
-
-def check_confidence(confidence: Any) -> float:
-    """Returns `confidence` as a float.
-
-    Raises:
-        ValueError: confidence is not a number between 0 and 1.
-    """
-    number = isinstance(confidence, (int, float, np.number)) and not isinstance(confidence, bool)
-    if not number or not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence!r}; expected a number between 0 and 1, such as 0.95.")
-    return float(confidence)

@@ -12,18 +12,20 @@ import tensorflow as tf
 from relu_probe.diagnosis.bound_propagation import Certificate, Certifier
 from relu_probe.diagnosis.call_trace import CallTrace, recorded
 from relu_probe.diagnosis.causes import causes
-from relu_probe.diagnosis.confidence import check_confidence, joint_rate_limit, rate_limit
+from relu_probe.diagnosis.confidence import joint_rate_limit, rate_limit
 from relu_probe.diagnosis.evidence import EvidenceCollector, LossGradientCollector
 from relu_probe.diagnosis.explain import explain
 from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis
 from relu_probe.diagnosis.pre_activation import Float64Copies
-from relu_probe.measuring import data as data_module
-from relu_probe.measuring.measure import Measurer, measurer_of
+from relu_probe.measuring.data import read_batches
+from relu_probe.measuring.measurer import Measurer, check_built
 from relu_probe.report.export import import_pandas
 from relu_probe.report.history import History
 from relu_probe.report.loss_jumps import LossJump
 from relu_probe.report.report import Report
-from relu_probe.structure.support import check_model
+from relu_probe.structure.relu_layers import find_relus
+from relu_probe.structure.support import check_model, is_tf_keras
+from relu_probe.utils.validation import check_confidence
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +119,9 @@ def diagnose(model: Any, data: Any, *, bounds: Any = None, confidence: float = 0
     confidence = check_confidence(confidence)
     if probe is not None and not isinstance(getattr(probe, "history", None), History):
         raise TypeError(f"probe is {probe!r:.60}; expected the ReluProbe of the training, or None.")
-    measurer_of(model)  # raises for an unbuilt model and a model without a ReLU, before anything else is built
+    check_built(model)
     observer = _Observer(model)
-    report = observer.run(data_module.read(data, batch_size=256))
+    report = Measurer(model, observer).run(read_batches(data, batch_size=256))
     certifier = None if bounds is None else Certifier(observer.trace, bounds)
     layers = {key: observer.layer(key, report, certifier, confidence) for key in report}
     history, loss_jumps = (None, ()) if probe is None else (probe.history, tuple(probe.loss_jumps))
@@ -151,45 +153,35 @@ def _check_strategy(model: Any) -> None:
     if tf.distribute.in_cross_replica_context():
         raise ValueError("diagnose was called inside strategy.scope(); expected it outside. Call it after the block.")
     strategy = model.distribute_strategy
-    # tf_keras keeps a separate copy of each metric in every replica.
-    legacy = any(c.__module__.startswith("tf_keras.") for c in type(model).__mro__)
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or (
-        legacy and strategy.num_replicas_in_sync > 1
-    ):
+    replicated = is_tf_keras(model) and strategy.num_replicas_in_sync > 1  # its metrics are kept for each replica
+    if replicated or isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         raise ValueError(
             f"model {model.name!r} was made under {type(strategy).__name__}, and diagnose runs in one replica; expected a "
             "model made outside of it. Save it, and load it outside of the strategy."
         )
 
 
-class _Observer(Measurer):
-    """An eager measurer that collects the evidence of each batch."""
+class _Observer:
+    """Collects evidence from each step of a pass over the data: a `StepObserver`."""
 
     def __init__(self, model: Any) -> None:
-        super().__init__(model)
-        self.counters.strategy = tf.distribute.get_strategy()  # one replica sees all the data
+        self._model = model
+        self._relus = {relu.key: relu for relu in find_relus(model)}
         self.trace = CallTrace()  # of the last batch
         self.loss: LossGradientCollector | None = None
         self.collectors: dict[str, EvidenceCollector] = {}
         self.finite = True  # no NaN and no infinity in the data so far
         self._copies = Float64Copies()
 
-    def _step(self, gradients: bool, dataset: Any) -> Any:
-        count = self._counted(gradients)
-        self.loss = LossGradientCollector() if gradients else None
-
-        def step(iterator: Any) -> Any:
-            batch = next(iterator)
-            self.finite = self.finite and _is_finite(batch)
-            return count(batch)
-
-        return step
-
     @contextmanager
-    def _observing(self, model: Any) -> Iterator[None]:
-        with recorded(model) as self.trace:
+    def observe(self, batch: Any, *, gradients: bool) -> Iterator[None]:
+        """Checks the batch for values that are not finite, and records the calls and gradients of the step."""
+        self.finite = self.finite and _is_finite(batch)
+        if gradients and self.loss is None:
+            self.loss = LossGradientCollector()
+        with recorded(self._model) as self.trace:
             yield
-        for key, relu in self.counters.relus.items():
+        for key, relu in self._relus.items():
             if key not in self.collectors and (calls := self.trace.calls_of(relu.layer)):
                 self.collectors[key] = EvidenceCollector(relu, int(calls[0].output.shape[relu.axis]))
             if key in self.collectors:
@@ -198,9 +190,10 @@ class _Observer(Measurer):
             self.loss.collect(self.trace)
 
     def layer(self, key: str, report: Report, certifier: Certifier | None, confidence: float) -> LayerDiagnosis:
-        counts, relu = report[key], self.counters.relus[key]
+        """The diagnosis of one layer, after all batches."""
+        counts, relu = report[key], self._relus[key]
         collector = self.collectors.get(key) or EvidenceCollector(relu, counts.neurons)
-        evidence = collector.evidence(self.trace, list(self.counters.relus.values()), report, self.loss)
+        evidence = collector.evidence(self.trace, list(self._relus.values()), report, self.loss)
         certificate = certifier.certify(relu, counts.neurons) if certifier else Certificate(None)
         return LayerDiagnosis(
             report=counts,

@@ -1,1 +1,1 @@
-"""The three ways to count: over data, in a training loop of the user's, and in Keras's `fit`."""
+"""The three ways to count: over data, in a custom training loop, and in Keras's `fit`."""

@@ -1,4 +1,4 @@
-"""How does counting get into Keras's own training step? Through a train function of our own, for one step at a time."""
+"""The counted training step: a train function that counts ReLUs inside Keras's own step, for one step at a time."""
 
 import threading
 import weakref
@@ -10,66 +10,75 @@ import tensorflow as tf
 
 from relu_probe.counting.counters import Counters
 from relu_probe.counting.probe import attached
+from relu_probe.measuring.model_state import ModelState
 from relu_probe.structure.relu_layers import find_relus
+from relu_probe.structure.train_function import build_train_function, tf_functions, trained_variables
 from relu_probe.utils.callback_list import fit_under_way
-from relu_probe.utils.instance_patch import patched
-from relu_probe.utils.weak_id_dict import WeakIdDict
+from relu_probe.utils.tensorflow_private import lend_trace
 
-_kept = WeakIdDict()
-_fits = WeakIdDict()  # Keras's list of callbacks, of the fit that is counted
 _lock = threading.RLock()
 
 
 def training_counters(model: Any, *, activation_sum: bool = False) -> Counters:
-    """The counters of the model's training steps: one set a model, shared by all probes of a fit, kept between fits."""
+    """The counters of the model's training steps: one set for each model, shared by all probes of a fit.
+
+    They are kept between fits, and replaced if the model's layers changed, or if `activation_sum` asks for sums that they
+    do not have.
+
+    Raises:
+        ValueError: the model has no ReLU.
+    """
     with _lock:
-        relus = find_relus(model)
-        counters: Counters | None = _kept.get(model)
-        same = counters is not None and counters.traces(relus)
-        if counters is None or not same or (activation_sum and not counters.activation_sum):
-            counters = _kept[model] = Counters(model, relus, activation_sum=activation_sum, steps=True)
+        relus, state = find_relus(model), ModelState.of(model)
+        counters = state.training_counters
+        current = counters is not None and counters.traces(relus)
+        if counters is None or not current or (activation_sum and not counters.activation_sum):
+            counters = state.training_counters = Counters(model, relus, activation_sum=activation_sum, steps=True)
         return counters
 
 
 def begin_counting(model: Any, *, activation_sum: bool = False) -> None:
-    """A fit begins."""
-    training_counters(model, activation_sum=activation_sum).restart()
-    fit = fit_under_way()
-    _fits[model] = None if fit is None else weakref.ref(fit)
-
-
-def kept_counters(model: Any) -> Counters:
-    """Those of the fit that is under way: another probe of it may have asked for richer ones."""
-    counters: Counters = _kept.get(model)
-    return counters
-
-
-def counters_of_this_fit(model: Any) -> Counters:
-    """For a hook of the fit.
+    """Resets the training counters at the beginning of a fit.
 
     Raises:
-        RuntimeError: a callback called `fit` on the same model, with a probe too, and began to count anew.
+        ValueError: the model has no ReLU.
     """
-    fit, now = _fits.get(model), fit_under_way()
+    training_counters(model, activation_sum=activation_sum).restart()
+    fit = fit_under_way()
+    ModelState.of(model).counted_fit = None if fit is None else weakref.ref(fit)
+
+
+def counters_of_current_fit(model: Any) -> Counters:
+    """The training counters, to be called by a hook of the fit that they count.
+
+    They may not be the counters that this probe asked for: another probe of the fit may have asked for sums too.
+
+    Raises:
+        RuntimeError: a callback called `fit` on the same model, also with a probe, which reset the counters.
+    """
+    state = ModelState.of(model)
+    fit, now = state.counted_fit, fit_under_way()
     if fit is not None and now is not None and fit() is not now:
         raise RuntimeError(
-            f"a fit of model {model.name!r} inside this one was counted in its place; expected a probe in one of them. "
-            "Leave it out of the inner fit, or give it data=."
+            f"a callback of this fit trained the same model {model.name!r} in a fit with a probe, which reset the counts "
+            "of this fit; expected a probe in one of the two. Leave it out of the inner fit, or give it data=."
         )
-    return kept_counters(model)
+    assert state.training_counters is not None, "begin_counting comes first"
+    return state.training_counters
 
 
-def arm_next_step(model: Any, *, not_all: bool = False) -> "CountedTrainFunction | None":
-    """Makes the next call of `model.train_function` a counted one. It takes itself off before it does anything else.
+def arm_next_step(model: Any, *, partly_counted: bool = False) -> "CountedTrainFunction | None":
+    """Makes the next call of `model.train_function` a counted one; that call first restores the original function.
 
     Args:
-        not_all: steps of this fit will be taken without counting, by Keras's own function.
+        partly_counted: other steps of this fit are taken without counting, by Keras's own function.
 
     Returns:
-        What was put there, whose `rearm()` does the same for the next step; None where another did it, or none can.
+        The function that was put there, whose `rearm()` does the same for the next step. None if another probe of the fit
+        put it there, or if nothing can be counted.
     """
-    original, counters = model.train_function, kept_counters(model)
-    if isinstance(original, CountedTrainFunction) or counters.failure is not None:  # armed by another probe of this fit
+    original, counters = model.train_function, ModelState.of(model).training_counters
+    if counters is None or counters.failure is not None or isinstance(original, CountedTrainFunction):
         return None
     if original is None:
         counters.failure = RuntimeError(
@@ -77,65 +86,75 @@ def arm_next_step(model: Any, *, not_all: bool = False) -> "CountedTrainFunction
             "model.fit(callbacks=[probe]). For a training loop of your own use `with watch(model) as w`."
         )
         return None
-    shot = getattr(original, "_relu_probe", None)
-    if shot is None or shot.counters is not counters:
-        shot = CountedTrainFunction(model, original, counters)
-    shot.not_all, shot.warmed_up = not_all, False
-    model.__dict__["train_function"] = shot
-    return shot
+    counted: CountedTrainFunction | None = getattr(original, "_relu_probe", None)
+    if counted is None or counted.counters is not counters:
+        counted = CountedTrainFunction(model, original, counters)
+    counted.partly_counted, counted.warmed_up = partly_counted, False
+    model.__dict__["train_function"] = counted
+    return counted
 
 
 def disarm(model: Any) -> None:
-    """Takes off what no step has used: where the hooks are called by hand, and the model's own step is not."""
-    if isinstance(armed := model.train_function, CountedTrainFunction):
-        model.__dict__["train_function"] = armed.original
+    """Restores the train function if no step has used the counted one: hooks called by hand need not take a step."""
+    if isinstance(counted := model.train_function, CountedTrainFunction):
+        model.__dict__["train_function"] = counted.original
 
 
 class CountedTrainFunction:
-    """Once built it is kept with Keras's train function: a second fit would reuse a function that was traced without
-    probes, and one built for each fit leaks about 1 MB. What it does at every step is little, and a small model's step
-    would show more of it: the cache that it finds is cold."""
+    """Calls Keras's train function with probes attached, once for each time that it is armed.
+
+    Once built, it is kept on Keras's train function. A second fit would otherwise reuse a function that was traced without
+    probes, and building one for each fit leaks about 1 MB. It does little in each step: it runs with a cold cache, and
+    more work would slow down the steps of a small model.
+
+    Args:
+        model: the model that is trained.
+        original: Keras's train function.
+        counters: the counters that the steps add to.
+    """
 
     def __init__(self, model: Any, original: Callable[..., Any], counters: Counters) -> None:
-        self.model, self.own, self.original, self.counters = model, model.__dict__, original, counters
+        self.model, self.model_dict, self.original, self.counters = model, model.__dict__, original, counters
         self.function: Any = None  # the counted train function, once it is built
         self.step: Any = None
-        self.not_all = self.warmed_up = False  # warmed_up: nothing is left to do but to take the step
+        self.partly_counted = False
+        self.warmed_up = False  # all is built and traced: only the step is left to take
 
     def rearm(self) -> bool:
-        """Whether the next step is counted too. `arm_next_step` knows what to do where it is not."""
-        own, counters = self.own, self.counters
-        if own["train_function"] is not self.original or counters.failure is not None:
+        """Arms the next step; False if the train function has changed or counting failed: then use `arm_next_step`."""
+        model_dict, counters = self.model_dict, self.counters
+        if model_dict["train_function"] is not self.original or counters.failure is not None:
             return False
-        own["train_function"] = self
+        model_dict["train_function"] = self
         return True
 
     def __call__(self, iterator: Any) -> Any:
-        own, counters = self.own, self.counters
-        own["train_function"], counters.untraceable = self.original, None
-        before, failed = own.get("train_step", self), False
+        """Takes one counted training step, and returns the logs that Keras's train function returns."""
+        model_dict, counters = self.model_dict, self.counters
+        model_dict["train_function"], counters.untraceable = self.original, None
+        before, failed = model_dict.get("train_step", self), False
         try:
             if self.function is None:
                 self._build()
-            own["train_step"] = self.step  # it is looked up when a batch of a new shape is traced
+            model_dict["train_step"] = self.step  # Keras looks it up when a batch of a new shape is traced
             logs = self.function(iterator)
             if self.warmed_up:
                 return logs
         except Exception:
-            if counters.untraceable is None:  # a step was run, and cannot be repeated: its batch is gone
+            if counters.untraceable is None:  # the step was run, and cannot be repeated: its batch is consumed
                 raise
             failed = True
         finally:
             if before is self:
-                own.pop("train_step", None)
+                model_dict.pop("train_step", None)
             else:
-                own["train_step"] = before
+                model_dict["train_step"] = before
         if failed:
             counters.give_up()
             return self.original(iterator)
-        if self.not_all:
+        if self.partly_counted:
             _trace(self.original, iterator)
-        _lend_trace(self.function, self.original)
+        lend_trace(self.function, self.original)
         self.warmed_up = True
         return logs
 
@@ -143,32 +162,21 @@ class CountedTrainFunction:
         try:
             _check_trainable(self.model, self.original)
             self.step = counted_step(self.model.train_step, self.counters)
-            self.function = _train_function(self.model, self.step)
+            self.function = build_train_function(self.model, self.step)
             self.original._relu_probe = self  # type: ignore[attr-defined]
         except Exception as error:
             self.counters.untraceable = error
             raise
 
 
-def _train_function(model: Any, step: Callable[..., Any]) -> Any:
-    names = ("train_function", "train_tf_function")  # the second is tf_keras'
-    before = {name: model.__dict__[name] for name in names if name in model.__dict__}
-    try:
-        with patched(model, "train_step", step):
-            model.__dict__["train_function"] = None  # not all models' own make_train_function takes `force`
-            model.make_train_function()
-        return model.train_function
-    finally:
-        model.__dict__.update(before)
-
-
 def _check_trainable(model: Any, original: Any) -> None:
-    """Keras 3 goes on with the step it has traced, whatever became frozen since, until compile(); so a new trace would
-    train another set of weights than a fit without a probe. (tf_keras undoes such a change for the time of a fit.)
+    """Raises RuntimeError if a new trace would train other weights than Keras's own trace.
+
+    Until the next compile(), Keras 3 uses the step that it has traced, even if weights were frozen since. (tf_keras
+    restores what was trainable at compile() for the time of a fit.)
     """
-    traced = any(f.experimental_get_tracing_count() for f in _tf_functions(original))
-    trained = getattr(model.optimizer, "_trainable_variables", [])  # of Keras 3, when it was first applied
-    if traced and (frozen := [v.path for v in trained if not v.trainable]):
+    traced = any(f.experimental_get_tracing_count() for f in tf_functions(original))
+    if traced and (frozen := [v.path for v in trained_variables(model.optimizer) if not v.trainable]):
         raise RuntimeError(
             f"{frozen[0]} was frozen after the training step was traced, and Keras goes on training it until the model "
             "is compiled again; expected model.compile() after a change of `trainable`."
@@ -176,33 +184,22 @@ def _check_trainable(model: Any, original: Any) -> None:
 
 
 def _trace(original: Any, iterator: Any) -> None:
-    """Keras's own function, with the first counted step: traced later, it would not train what became frozen since."""
-    for function in _tf_functions(original):
-        with suppress(Exception):  # its first call would fail as well, without us
+    """Traces Keras's own function with the first counted step: a later trace would not train weights frozen since."""
+    for function in tf_functions(original):
+        with suppress(Exception):  # the first call of the function would fail as well, without a probe
             if not function.experimental_get_tracing_count():
                 function.get_concrete_function(iterator)
 
 
-def _tf_functions(original: Any) -> list[Any]:
-    """Those in a train function of Keras's: it is one, or is a Python function around one (Keras 3.15)."""
-    cells = [cell.cell_contents for cell in getattr(original, "__closure__", None) or ()]
-    return [f for f in [original, *cells] if hasattr(f, "experimental_get_tracing_count")]
-
-
-def _lend_trace(function: Any, original: Any) -> None:
-    """Keras's TensorBoard callback shows the graph of `model.train_function`, and fails where that was never traced."""
-    name = "_concrete_variable_creation_fn"  # TensorFlow overwrites it when it traces the original
-    if hasattr(function, name) and not hasattr(original, name):
-        setattr(original, name, getattr(function, name))
-
-
 def counted_step(train_step: Callable[..., Any], counters: Counters) -> Callable[..., Any]:
+    """`train_step` with probes attached; notes in `counters.untraceable` the error of a step that cannot be traced."""
+
     def step(data: Any) -> Any:
         try:
             with attached(counters), counters.step(data):
                 return train_step(data)
         except Exception as error:
-            if not tf.executing_eagerly():  # nothing was run yet
+            if not tf.executing_eagerly():  # it was being traced: nothing was run yet
                 counters.untraceable = error
             raise
 

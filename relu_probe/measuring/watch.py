@@ -1,4 +1,4 @@
-"""How is a training loop of the user's own watched? Probes on all layers, for the time of a block."""
+"""The context manager `watch`, which counts the ReLUs of a model in a custom training loop."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,18 +6,17 @@ from typing import Any
 
 from relu_probe.counting.counters import Counters
 from relu_probe.counting.probe import attached
+from relu_probe.measuring.model_state import ModelState
 from relu_probe.report.report import Report
-from relu_probe.structure.keras_layers import compilation
-from relu_probe.structure.relu_layers import find_relus, select
+from relu_probe.structure.keras_layers import compile_config
+from relu_probe.structure.relu_layers import find_relus, select_layers
 from relu_probe.structure.support import check_model
-from relu_probe.utils.weak_id_dict import WeakIdDict
 
-_kept = WeakIdDict()
 _FUNCTIONS = ("train_function", "test_function", "predict_function")
 
 
 class Watch:
-    """What `watch` gives: `report()` is the `Report` of every call of the model so far in the block."""
+    """The counts of a `watch` block. `watch` makes it; `report()` reads it, in the block or after it."""
 
     def __init__(self, model: Any, counters: Counters, keys: list[str]) -> None:
         self._model = model
@@ -25,10 +24,11 @@ class Watch:
         self._keys = keys
 
     def report(self) -> Report:
-        """The counts since the block began, source "watch".
+        """The `Report` of every call of the model since the block began, with source "watch".
 
         Raises:
             RuntimeError: no call of the model was counted.
+            ValueError: a layer is called where it cannot be counted, such as inside `tf.while_loop`.
         """
         if self._counters.failure is not None:
             raise self._counters.failure
@@ -49,15 +49,16 @@ class Watch:
 def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
     """Counts every call of the model in the block: for a custom training loop, or `train_on_batch`.
 
-    A `tf.function` that calls the model must be traced inside a `watch`; later ones of that model count it too.
+    A `tf.function` that calls the model must be traced inside a `watch`; later blocks of that model count it too.
 
     Args:
         model: a Keras model.
-        layers: names, globs or layer objects, of nested models paths too, such as "encoder/*"; None for every ReLU layer.
+        layers: names, globs or layer objects; a layer of a nested model by its path, such as "encoder/*"; None for every
+            ReLU layer.
 
     Raises:
         ValueError: the model has no ReLU, or `layers` names none.
-        RuntimeError: it is inside another watch of this model.
+        RuntimeError: the block is inside another watch of this model.
 
     >>> import tensorflow as tf
     >>> model = tf.keras.Sequential(
@@ -70,33 +71,33 @@ def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
     1.0
     """
     check_model(model)
-    counters = _counters(model)
+    counters = _watch_counters(model)
     if counters.users:
         raise RuntimeError(
-            f"model {model.name!r} is watched already, and a second watch would begin its counts anew; expected one block "
-            "at a time. Use the report() of the outer one."
+            f"model {model.name!r} is already watched, and a second watch would reset its counts; expected one block at a "
+            "time. Use the report() of the outer one."
         )
     counters.reset()
-    with attached(counters), _own_functions(model, counters):
-        yield Watch(model, counters, select(list(counters.relus.values()), layers, model))
+    with attached(counters), _keras_functions_replaced(model, counters):
+        yield Watch(model, counters, select_layers(list(counters.relus.values()), layers, model))
 
 
-def _counters(model: Any) -> Counters:
-    relus = find_relus(model)
-    counters: Counters | None = _kept.get(model)
-    if counters is None or not counters.traces(relus):
-        counters = _kept[model] = Counters(model, relus)
-    return counters
+def _watch_counters(model: Any) -> Counters:
+    relus, state = find_relus(model), ModelState.of(model)
+    if state.watch_counters is None or not state.watch_counters.traces(relus):
+        state.watch_counters = Counters(model, relus)
+    return state.watch_counters
 
 
-class _Functions:
-    """Keras's functions that were made in a watch: name -> (the one it stood in for, the function).
+class _WatchedFunctions:
+    """Keras's functions that were made in a watch: name -> (the function that it replaces, the function).
 
-    They hold the model, so only the model may hold them. No dict, which Keras would look through when it saves.
+    They hold the model, so only the model may hold them. This is no dict: Keras looks through a model's dicts when it
+    saves the model.
 
     Args:
-        counters: what their traces count into.
-        compiled: what `compile` last made; after another one they would train with the optimizer before.
+        counters: the counters that the functions' traces add to.
+        compiled: the model's compilation; after another `compile` the functions would use the previous optimizer.
     """
 
     def __init__(self, counters: Counters, compiled: Any) -> None:
@@ -104,35 +105,36 @@ class _Functions:
         self.made: dict[str, tuple[Any, Any]] = {}
 
     def get(self, name: str, original: Any) -> Any:
-        """None where `original` was replaced, by `make_train_function(force=True)`."""
+        """The function to use instead of `original`; None if `make_train_function(force=True)` made a new original."""
         before, made = self.made.get(name, (None, None))
         return made if before is None or before is original else None
 
 
-def _functions(model: Any, counters: Counters) -> _Functions:
-    kept: _Functions | None = model.__dict__.get("_relu_probe_watched")
-    compiled = compilation(model)
+def _watched_functions(model: Any, counters: Counters) -> _WatchedFunctions:
+    kept: _WatchedFunctions | None = model.__dict__.get("_relu_probe_watched")
+    compiled = compile_config(model)
     if kept is None or kept.counters is not counters or kept.compiled is not compiled:
-        kept = _Functions(counters, compiled)
+        kept = _WatchedFunctions(counters, compiled)
     return kept
 
 
 @contextmanager
-def _own_functions(model: Any, counters: Counters) -> Iterator[None]:
-    """Keras's cached functions (`train_on_batch`, `evaluate`) are traced anew inside, and put back outside.
+def _keras_functions_replaced(model: Any, counters: Counters) -> Iterator[None]:
+    """Replaces Keras's cached functions (of `train_on_batch`, `evaluate`) in the block, so that they are traced with probes.
 
-    Those made inside are kept for the next `watch`, so that nothing is traced twice.
+    The functions made inside are kept for the next `watch`, so that nothing is traced twice.
     """
-    before, kept = {name: model.__dict__.get(name) for name in _FUNCTIONS}, _functions(model, counters)
+    before = {name: model.__dict__.get(name) for name in _FUNCTIONS}
+    watched = _watched_functions(model, counters)
     for name, original in before.items():
-        model.__dict__[name] = kept.get(name, original)
+        model.__dict__[name] = watched.get(name, original)
     try:
         yield
     finally:
-        anew = kept.compiled is not compilation(model)  # in the block: what was traced before is void
-        kept = _functions(model, counters) if anew else kept
+        recompiled = watched.compiled is not compile_config(model)  # in the block: all earlier traces are obsolete
+        watched = _watched_functions(model, counters) if recompiled else watched
         for name, original in before.items():
             if made := model.__dict__[name]:
-                kept.made[name] = original, made
-                model.__dict__["_relu_probe_watched"] = kept
-            model.__dict__[name] = None if anew else original
+                watched.made[name] = original, made
+                model.__dict__["_relu_probe_watched"] = watched
+            model.__dict__[name] = None if recompiled else original

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class LossJump(NamedTuple):
@@ -77,8 +77,3 @@ class LossJumpTracker:
     def _forget(self) -> None:
         if self._keep is not None and len(self.found) > self._keep + LARGEST:
             self.found.remove(min(self.found[: -self._keep], key=lambda jump: jump.ratio))
-
-
-def has_running_loss(model: Any) -> bool:
-    """Whether `logs["loss"]` is the mean of the epoch so far: in Keras's own training step it is."""
-    return str(type(model).train_step.__module__).startswith(("keras.", "tf_keras."))

@@ -1,1 +1,1 @@
-"""Which layers of a Keras model end in a ReLU, and what they are called. Keras's private names are used only here."""
+"""The layers of a Keras model that end in a ReLU, and their names. Only this folder uses private names of Keras."""

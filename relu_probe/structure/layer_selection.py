@@ -1,44 +1,53 @@
-"""Which layers does a probe report on in a fit? Those that the model has, and those that its first step makes."""
+"""The layers that a probe reports on during a fit, including layers that are made while the first step builds the model."""
 
 from typing import Any
 
-from relu_probe.structure.relu_layers import find_relus, select
+from relu_probe.structure.relu_layers import find_relus, select_layers
 
 
 class LayerSelection:
-    """The keys of the layers. What sub-layers make in `build` is there once the first step has built the model.
+    """The keys of the selected layers. Sub-layers that are made in `build` exist once the first step has built the model.
 
     Args:
         layers: names, globs or layer objects; None for every ReLU layer.
-        model: as the fit begins.
+        model: the model, as it is when the fit begins.
+
+    Attributes:
+        keys: the keys of the layers that are reported.
+        incomplete: which layers the newest report lacks, and why; "" if none.
 
     Raises:
-        ValueError, TypeError: none of its layers is meant.
+        ValueError, TypeError: `layers` selects no ReLU layer of the model.
     """
 
     def __init__(self, layers: Any, model: Any) -> None:
         self._layers = layers
-        self.keys = self._found(model)
-        self.missed = ""  # what the newest report has to say of layers that it lacks
+        self.keys = self._select(model)
+        self.incomplete = ""
         self._unbuilt = not model.built  # until the first report
-        self._late: list[str] = []  # the keys, with those of layers that were made since
+        self._late: list[str] = []  # all keys, if layers were made since the fit began and are not counted yet
 
-    def look(self, model: Any, *, counted: bool) -> None:
-        """Before a report; `counted` if it was counted while the first step was built, and so without what that made."""
-        found = self._found(model) if self._unbuilt else self.keys
+    def find_late_layers(self, model: Any, *, counted: bool) -> None:
+        """Looks once, before the first report, for layers that the first step has made.
+
+        Args:
+            model: the model.
+            counted: whether the report was counted while the first step was built, and so lacks the layers it made.
+        """
+        found = self._select(model) if self._unbuilt else self.keys
         late = [key for key in found if key not in self.keys]
-        self._unbuilt, self.missed = False, ""
+        self._unbuilt, self.incomplete = False, ""
         if late and counted:
             self._late = found
-            self.missed = f"{', '.join(late)} not counted yet: made while the model was built, by its first step"
+            self.incomplete = f"{', '.join(late)} not counted yet: made while the model was built, by its first step"
         elif late:
             self.keys = found
 
-    def take_up(self) -> bool:
-        """Whether there were late layers, which are to be counted from now on."""
+    def add_late_layers(self) -> bool:
+        """Selects the late layers too, and returns whether there are any: they have to be counted from now on."""
         late, self._late = self._late, []
         self.keys = late or self.keys
         return bool(late)
 
-    def _found(self, model: Any) -> list[str]:
-        return select(find_relus(model), self._layers, model)
+    def _select(self, model: Any) -> list[str]:
+        return select_layers(find_relus(model), self._layers, model)

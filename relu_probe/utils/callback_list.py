@@ -1,4 +1,7 @@
-"""How does a callback act after all others? By joining the list of the fit that is under way, at its end."""
+"""Access to Keras's list of callbacks during a fit, to act after all other callbacks and to see whether the fit still runs.
+
+Keras does not give the list to a callback. It is found among the callers of a hook, which are Keras's list and `Model.fit`.
+"""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -9,9 +12,10 @@ import tensorflow as tf
 
 
 class LastCallback(tf.keras.callbacks.Callback):
-    """Calls `work` at the begin of each training batch, after the hooks of all other callbacks.
+    """Calls `work` at the beginning of each training batch, after the hooks of all other callbacks.
 
-    One of those may raise, and Keras tells nobody: what an earlier hook had put on the model would stay there.
+    A later hook may raise, and Keras does not tell the other callbacks: what an earlier hook had put on the model would
+    stay there.
     """
 
     def __init__(self, work: Callable[[], None]) -> None:
@@ -19,13 +23,14 @@ class LastCallback(tf.keras.callbacks.Callback):
         self.work = work
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Calls `work`."""
         self.work()
 
 
 def call_last(work: Callable[[], None]) -> bool:
-    """Whether `work` is now called last: not where the hooks are called by another than Keras's list.
+    """Appends `work` to the callbacks of the running fit, and returns whether it will be called.
 
-    The list belongs to one fit, and is gone after it.
+    It will not be if something other than Keras's list calls the hooks. The list belongs to one fit and ends with it.
     """
     if (fit := fit_under_way()) is None:
         return False
@@ -35,7 +40,7 @@ def call_last(work: Callable[[], None]) -> bool:
 
 
 def fit_under_way() -> Any:
-    """Keras's list of callbacks that calls a hook now, one for each fit. None is given it: it is found among the callers."""
+    """Returns Keras's list of callbacks, one for each fit, that calls a hook in this thread now; None if there is none."""
     for frame in _callers(sys._getframe(1)):
         if isinstance(fit := frame.f_locals.get("self"), tf.keras.callbacks.CallbackList):
             return fit
@@ -43,9 +48,10 @@ def fit_under_way() -> Any:
 
 
 def is_under_way(fit: Any) -> bool:
-    """Whether this list's fit is running, in any thread: `Model.fit` calls it `callbacks`, and it itself `self`.
+    """Whether the fit of this list is running, in any thread.
 
-    That the list lives says nothing: after Ctrl-C in a notebook the traceback holds it.
+    `Model.fit` has the list in its variable `callbacks`, and the list's own methods in `self`. That the list is alive
+    proves nothing: after Ctrl-C in a notebook the traceback holds it.
     """
     frames = [frame for newest in sys._current_frames().values() for frame in _callers(newest)]
     return any(frame.f_locals.get(name) is fit for frame in frames for name in ("self", "callbacks"))

@@ -1,4 +1,4 @@
-"""What do the processes that train the same model agree on? In every collective each waits for all others."""
+"""Agreement between the processes that train the same model."""
 
 from typing import Any
 
@@ -13,11 +13,15 @@ def has_several_workers(strategy: Any) -> bool:
 
 
 def is_chief(strategy: Any) -> bool:
+    """Whether this process is the one that writes files and prints."""
     return bool(strategy.extended.should_save_summary)
 
 
 def found_by_any(strategy: Any, found: bool) -> bool:
-    """Whether any worker found it. Where there are several this is a collective: each has to ask, at the same place."""
+    """Whether `found` is True on any worker.
+
+    With several workers this is a collective: each worker waits for all others, so all must call it at the same point.
+    """
     if not has_several_workers(strategy):
         return found
     number = np.array(found, np.int32)

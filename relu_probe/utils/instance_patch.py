@@ -1,4 +1,4 @@
-"""How does a method of one instance get another for a while, so that nothing is left behind?"""
+"""Patching of a method of one instance, so that nothing is left on the instance afterwards."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -6,15 +6,17 @@ from contextlib import contextmanager
 from typing import Any
 
 _lock = threading.RLock()
-_standing: dict[tuple[int, str], list[dict[str, Any]]] = {}  # of an attribute, what stood there before each of ours
+# (instance, name) -> for each patch that is in place, oldest first, the attribute that it covers: `{name: value}`, or `{}`
+# if the instance had none.
+_covered: dict[tuple[int, str], list[dict[str, Any]]] = {}
 
 
 def patch_instance(instance: Any, name: str, value: Any) -> Callable[[], None]:
-    """Sets an attribute of the instance alone; what is returned puts back exactly what stood there.
+    """Sets an attribute of the instance alone, and returns a function that restores exactly what was there.
 
-    Past `__setattr__`, with which Keras tracks. Where the instance had an attribute of that name, it must come back:
-    tf_keras' `TFOpLambda` has a `call` of its own, and without it the user's ReLU would be linear. Taken off in any order:
-    two models, in two threads or two `watch` blocks that overlap, may share a layer.
+    It bypasses `__setattr__`, with which Keras tracks attributes. If the instance had an attribute of that name, it must
+    come back: tf_keras's `TFOpLambda` has a `call` of its own, and without it the user's ReLU would be linear.
+    Patches may be removed in any order: two models, in two threads or two overlapping `watch` blocks, may share a layer.
 
     >>> class Layer:
     ...     def call(self): return "its own"
@@ -23,32 +25,32 @@ def patch_instance(instance: Any, name: str, value: Any) -> Callable[[], None]:
     >>> layer.call(), restore(), layer.call(), vars(layer)
     ('ours', None, 'its own', {})
     """
-    own, key = vars(instance), (id(instance), name)
+    attributes, key = vars(instance), (id(instance), name)
     with _lock:
-        before = {name: own[name]} if name in own else {}
-        stack = _standing.setdefault(key, [])
-        stack.append(before)
-        own[name] = value
+        covered = {name: attributes[name]} if name in attributes else {}
+        patches = _covered.setdefault(key, [])
+        patches.append(covered)
+        attributes[name] = value
 
     def restore() -> None:
         with _lock:
-            place = next(i for i, each in enumerate(stack) if each is before)
-            del stack[place]
-            if place < len(stack):  # another stands on ours, and from now on what stood under it
-                stack[place].clear()
-                stack[place].update(before)
+            index = next(i for i, patch in enumerate(patches) if patch is covered)
+            del patches[index]
+            if index < len(patches):  # a newer patch is in place: it now covers what this one covered
+                patches[index].clear()
+                patches[index].update(covered)
             else:
-                own.pop(name, None)
-                own.update(before)
-            if not stack:
-                del _standing[key]
+                attributes.pop(name, None)
+                attributes.update(covered)
+            if not patches:
+                del _covered[key]
 
     return restore
 
 
 @contextmanager
 def patched(instance: Any, name: str, value: Any) -> Iterator[None]:
-    """For the time of the block."""
+    """Patches the instance for the duration of the block."""
     restore = patch_instance(instance, name, value)
     try:
         yield

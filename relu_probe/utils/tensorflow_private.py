@@ -1,4 +1,4 @@
-"""What goes with the model? TensorFlow keeps each custom gradient for ever, and so the graph it was traced in."""
+"""The private names of TensorFlow that the package uses; `tests/upstream/test_tensorflow_names.py` pins each."""
 
 import weakref
 from contextlib import suppress
@@ -7,17 +7,41 @@ from typing import Any
 import tensorflow as tf
 
 
-def forget_with(model: Any, output: Any) -> None:
-    """Takes the custom gradient that made `output` off TensorFlow's list, once the model is gone."""
+def is_loop_or_branch(graph: Any) -> bool:
+    """Whether the graph is the body of a `tf.while_loop` or `tf.cond`, or the gradient of one."""
+    return any(c.__name__ == "ControlFlowFuncGraph" for c in type(graph).__mro__)
+
+
+def is_inside_vectorized_map() -> bool:
+    """Whether the code that runs now traces the body of a `tf.vectorized_map` or of a Jacobian."""
+    scope = "" if tf.executing_eagerly() else tf.compat.v1.get_default_graph().get_name_scope()
+    return any(part.startswith("loop_body") for part in scope.split("/"))
+
+
+def lend_trace(source: Any, target: Any) -> None:
+    """Lets the `tf.function` `target`, which was never traced, show the graph of `source`.
+
+    Keras's TensorBoard callback shows the graph of `model.train_function`, and fails if that was never traced.
+    """
+    name = "_concrete_variable_creation_fn"  # TensorFlow overwrites it when it traces the target
+    if hasattr(source, name) and not hasattr(target, name):
+        setattr(target, name, getattr(source, name))
+
+
+def forget_gradient_with(model: Any, output: Any) -> None:
+    """Unregisters the custom gradient that made `output` once the model is deleted.
+
+    TensorFlow never unregisters a custom gradient, and so keeps the graph in which it was traced.
+    """
     if model is None or tf.executing_eagerly():
         return
-    with suppress(ValueError):  # an operation without one
+    with suppress(ValueError):  # an operation without a custom gradient
         name = output.op.get_attr("_gradient_op_type").decode()
-        weakref.finalize(model, _forget, name).atexit = False
+        weakref.finalize(model, _unregister, name).atexit = False
 
 
-def _forget(name: str) -> None:
-    with suppress(ImportError, AttributeError):  # private: where it moves, the graph of a dead model stays in memory
+def _unregister(name: str) -> None:
+    with suppress(ImportError, AttributeError):  # if the registry moves, the graph of a deleted model stays in memory
         from tensorflow.python.framework import ops
 
         ops.gradient_registry._registry.pop(name, None)

@@ -1,4 +1,4 @@
-"""Are the arguments of a ReluProbe right? Each is checked at once: what was found, what is expected, the fix."""
+"""Checks of arguments. Each message says what was found, what is expected, and the fix."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,8 @@ import numpy as np
 def check_arguments(
     *, log_dir: Any, data: Any, freq: Any, name: Any, at_start: Any, keep: Any, **switches: Any
 ) -> None:
-    """
+    """Checks the arguments of a `ReluProbe`.
+
     Raises:
         ValueError, TypeError: one of them is wrong.
     """
@@ -24,16 +25,44 @@ def check_arguments(
     _check_at_start(at_start, data)
 
 
+def check_positive(name: str, value: Any) -> int:
+    """Returns the argument `name` as an int.
+
+    Raises:
+        ValueError: it is no whole number >= 1.
+    """
+    if not is_whole(value):
+        raise ValueError(f"{name} is {value!r}; expected a whole number >= 1.")
+    return int(value)
+
+
+def check_confidence(confidence: Any) -> float:
+    """Returns the argument `confidence` as a float.
+
+    Raises:
+        ValueError: it is no number between 0 and 1, both excluded.
+    """
+    is_number = isinstance(confidence, (int, float, np.number)) and not isinstance(confidence, bool)
+    if not is_number or not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence!r}; expected a number between 0 and 1, such as 0.95.")
+    return float(confidence)
+
+
 def is_whole(value: Any, least: int = 1) -> bool:
+    """Whether `value` is an integer, not a bool, and at least `least`."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)
 
 
 def check_names(name: str, names: list[str]) -> None:
-    """Two of one name would write the same keys to `logs`, and cut each other's event files."""
+    """Checks that the name of a probe is unique among the names of all probes of the fit.
+
+    Raises:
+        ValueError: two probes have it. They would write the same keys to `logs`, and cut each other's event files.
+    """
     if (same := names.count(name)) > 1:
         raise ValueError(
-            f"{same} probes of this fit have the name {name!r}; expected another one each, for their keys in logs and "
-            'their run directories. Pass name=..., such as ReluProbe(..., name="held_out").'
+            f"{same} probes of this fit have the name {name!r}; expected a different one for each, for its keys in logs "
+            'and its run directory. Pass name=..., such as ReluProbe(..., name="held_out").'
         )
 
 
@@ -70,10 +99,10 @@ def _check_log_dir(log_dir: Any) -> None:
             f"log_dir is {log_dir!r:.60} ({type(log_dir).__name__}); expected a path. Data goes into data=."
         )
     if "\0" in os.fspath(log_dir):
-        raise ValueError(f"log_dir is {log_dir!r}; expected a path, which has no null character in it.")
-    there = next((path for path in (Path(log_dir), *Path(log_dir).parents) if os.path.exists(path)), Path())
-    if not there.is_dir():
+        raise ValueError(f"log_dir is {log_dir!r}; expected a path with no null character in it.")
+    existing = next((path for path in (Path(log_dir), *Path(log_dir).parents) if os.path.exists(path)), Path())
+    if not existing.is_dir():
         raise ValueError(
-            f"log_dir {os.fspath(log_dir)!r}: {str(there)!r} is a file; expected a directory, or a path that does not "
+            f"log_dir {os.fspath(log_dir)!r}: {str(existing)!r} is a file; expected a directory, or a path that does not "
             "exist yet."
         )

@@ -1,22 +1,22 @@
-"""What is kept for a model as long as it lives?"""
+"""A dictionary of what is kept for a model as long as the model lives."""
 
 import weakref
 from typing import Any
 
 
 class WeakIdDict:
-    """Model -> value; the value must not keep the model alive.
+    """Maps models to values. A value must not keep its model alive.
 
-    By identity, unlike `WeakKeyDictionary`: a model that defines `__eq__` has no hash.
+    Models are compared by identity, unlike in `WeakKeyDictionary`: a model that defines `__eq__` has no hash.
 
     >>> class Model:
     ...     __hash__ = None
-    >>> model, kept = Model(), WeakIdDict()
-    >>> kept[model] = "counters"
-    >>> kept.get(model)
+    >>> model, values = Model(), WeakIdDict()
+    >>> values[model] = "counters"
+    >>> values.get(model)
     'counters'
     >>> del model
-    >>> len(kept)
+    >>> len(values)
     0
     """
 
@@ -29,7 +29,7 @@ class WeakIdDict:
         self._values[id(model)] = value
 
     def get(self, model: Any) -> Any:
-        """None where there is nothing."""
+        """Returns the value, None if there is none."""
         return self._values.get(id(model))
 
     def __len__(self) -> int:

@@ -1,7 +1,8 @@
-"""What watching costs, as ratios: `python tests/benchmarks/cost.py` prints the table (about 10 minutes, alone on the machine).
+"""Benchmark of what the probe costs: `python tests/benchmarks/cost.py` prints a table of ratios.
 
-Everything is timed in one process, taken in turn in random order. Training steps: the median ratio of some repetitions and its
-standard error; the others: medians, with the half width of their 95 % bootstrap interval.
+It takes about 10 minutes; run it while nothing else runs. All works are timed alternately in one process, in random order.
+For training steps the table has the median ratio of the repetitions and its standard error; for the others the ratio of
+medians, with the half width of its 95 % bootstrap interval.
 """
 
 import argparse
@@ -21,17 +22,21 @@ from steps import SIZES, K, L, batches, interleaved, model, ratio, training_step
 from relu_probe import ReluProbe, measure
 from relu_probe.measuring.train_step import training_counters
 
-Row = tuple[str, str, str]  # what, found, goal
+Row = tuple[str, str, str]  # what was timed, the result, the goal
 GOALS = dict(zip(SIZES, ("1.03", "1.05", "1.03", "1.05")))
 
 
 def shown(times: dict[str, Any], name: str, base: str) -> str:
+    """Returns the ratio of two works with its half width, as text."""
     value, spread = ratio(times, name, base)
     return f"{value:.3f} ± {spread:.3f}"
 
 
 def training(seconds: float, repeats: int) -> list[Row]:
-    """Models anew in each repetition: where one's memory happens to lie makes its steps up to 6 % faster or slower."""
+    """Training steps with and without the probe.
+
+    Each repetition builds new models, because the place of a model in memory makes its steps up to 6 % faster or slower.
+    """
     rows = []
     for name in SIZES:
         for jit in (False, True):
@@ -43,7 +48,7 @@ def training(seconds: float, repeats: int) -> list[Row]:
 
 
 def steps_with_and_without(name: str, jit: bool, seconds: float) -> tuple[float, float, float]:
-    """With / without, without again / without, and the seconds of a step without."""
+    """Returns the ratios with / without and without / without (a second model), and the seconds of a step without."""
     works = {kind: training_step(model(name, jit), batches(name)) for kind in ("without", "again")}
     works["with"] = training_step(model(name, jit), batches(name), ReluProbe())
     times = interleaved(works, seconds)
@@ -52,11 +57,12 @@ def steps_with_and_without(name: str, jit: bool, seconds: float) -> tuple[float,
 
 
 def spread(ratios: np.ndarray) -> str:
-    """The median of the repetitions, and its standard error (1.25 times that of the mean)."""
+    """Returns the median of the repetitions and its standard error (1.25 times that of the mean), as text."""
     return f"{np.median(ratios):.3f} ± {1.25 * ratios.std(ddof=1) / np.sqrt(len(ratios)):.3f}"
 
 
 def measuring(seconds: float) -> list[Row]:
+    """`measure` against `model.evaluate`."""
     rows = []
     for name in list(SIZES)[:3]:
         shape, _, _ = SIZES[name]
@@ -74,7 +80,7 @@ def measuring(seconds: float) -> list[Row]:
 
 
 def others(seconds: float) -> list[Row]:
-    """An epoch of 20 batches with what people use today, against the same epoch without."""
+    """An epoch of 20 batches with the tools that people use today, against the same epoch without callbacks."""
     name = next(iter(SIZES))
     shape, _, batch = SIZES[name]
     rng = np.random.default_rng(0)
@@ -97,7 +103,7 @@ def others(seconds: float) -> list[Row]:
 
 
 class PredictEachLayer(K.callbacks.Callback):
-    """What keras-contrib's DeadReluDetector did."""
+    """Predicts the outputs of each layer for the training set, like keras-contrib's DeadReluDetector."""
 
     def __init__(self, x: Any) -> None:
         super().__init__()
@@ -110,12 +116,15 @@ class PredictEachLayer(K.callbacks.Callback):
 
 
 class EagerEachLayer(PredictEachLayer):
+    """Computes the outputs of each layer for one batch, eagerly."""
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         for layer in self.model.layers[:-1]:
             np.count_nonzero(K.Model(self.model.inputs[0], layer.output)(self.x).numpy(), axis=0)
 
 
 def wide(layers: int, neurons: int) -> Any:
+    """Returns a model with this many parallel ReLU layers."""
     x = K.Input((2,))
     outputs = [L.Dense(neurons, "relu")(x) for _ in range(layers)]
     net = K.Model(x, L.Dense(1)(L.Concatenate()(outputs) if layers > 1 else outputs[0]))
@@ -124,10 +133,10 @@ def wide(layers: int, neurons: int) -> Any:
 
 
 def epoch_end(layers: int, neurons: int, repeats: int = 5) -> float:
-    """Seconds of an epoch's end: counters read, report made, event files written."""
+    """Returns the seconds that the end of an epoch takes: reading counters, making the report, writing event files."""
     net, times = wide(layers, neurons), []
     with tempfile.TemporaryDirectory() as directory:
-        probe = ReluProbe(directory, images=False)  # pictures are written in epochs 1, 2, 4, 8, ...
+        probe = ReluProbe(directory, images=False)  # images are written only at reports 1, 2, 4, 8, ...
         step = training_step(net, tf.data.Dataset.from_tensors((np.ones((8, 2)), np.ones((8, 1)))).repeat(), probe)
         for epoch in range(repeats):
             probe.on_epoch_begin(epoch)
@@ -139,6 +148,7 @@ def epoch_end(layers: int, neurons: int, repeats: int = 5) -> float:
 
 
 def scaling() -> list[Row]:
+    """The end of an epoch, for more layers and for more neurons."""
     rows = [("an epoch's end, 50 layers x 1,000 neurons", f"{epoch_end(50, 1000):.3f} s", "<= 0.3 s")]
     rows += [
         (f"an epoch's end, {n} layers x 100 neurons", f"{epoch_end(n, 100):.3f} s", "linear") for n in (1, 10, 100, 200)
@@ -151,6 +161,7 @@ def scaling() -> list[Row]:
 
 
 def memory() -> list[Row]:
+    """The counters' bytes, and the peak memory of a fit."""
     net = wide(1, 1000)
     net.fit(np.ones((8, 2)), np.ones((8, 1)), verbose=0, callbacks=[ReluProbe()])
     per_neuron = sum(v.dtype.size * v.shape.num_elements() for v in training_counters(net).variables()) / 1000
@@ -161,7 +172,7 @@ def memory() -> list[Row]:
 
 
 def peak(probed: bool) -> float:
-    """MB at the peak of a fit in a process of its own."""
+    """Returns the peak memory of a fit in a child process, in MB."""
     code = f"""
 import numpy as np, resource, tensorflow as tf
 from relu_probe import ReluProbe
@@ -175,6 +186,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def importing() -> list[Row]:
+    """The import of the package."""
     code = "import time; start = time.perf_counter(); import relu_probe; print(time.perf_counter() - start)"
     runs = [
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
@@ -184,14 +196,17 @@ def importing() -> list[Row]:
 
 
 def main() -> None:
+    """Prints each row as soon as it is measured, and the table at the end."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20, help="of timing for each row (default 20)")
-    parser.add_argument("--repeats", type=int, default=3, help="of the training steps, at least 2 (default 3)")
+    parser.add_argument("--seconds", type=float, default=20, help="seconds of timing for each row (default 20)")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="repetitions for the training steps, at least 2 (default 3)"
+    )
     seconds, repeats = parser.parse_args().seconds, parser.parse_args().repeats
     table = Table(
         title=f"TensorFlow {tf.__version__}, {len(tf.config.list_physical_devices('GPU'))} GPUs", show_lines=False
     )
-    for header in ("what", "found", "goal"):
+    for header in ("what", "result", "goal"):
         table.add_column(header)
     for part in (
         importing,

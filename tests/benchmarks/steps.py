@@ -1,4 +1,4 @@
-"""The models whose training step is timed, and the timing: step by step, side by side in one process."""
+"""Models whose training step the benchmarks time, and the timing: alternating steps in one process."""
 
 import time
 from collections.abc import Callable
@@ -30,6 +30,7 @@ SIZES = {  # name -> (input shape, hidden layers, batch)
 
 
 def model(name: str, jit: bool) -> Any:
+    """Returns a new model of this size."""
     shape, hidden, _ = SIZES[name]
     K.utils.set_random_seed(0)
     net = K.Sequential([K.Input(shape), *hidden(), L.Dense(10)])
@@ -39,7 +40,7 @@ def model(name: str, jit: bool) -> Any:
 
 
 def batches(name: str) -> Any:
-    """Endless; the size of a batch is unknown when the step is traced, as it is where `fit` is given arrays."""
+    """Returns an endless dataset whose batch size is unknown when the step is traced, as if `fit` were given arrays."""
     shape, _, batch = SIZES[name]
     rng = np.random.default_rng(0)
     data = rng.random((batch, *shape), np.float32), rng.integers(0, 10, batch)
@@ -50,7 +51,7 @@ def batches(name: str) -> Any:
 
 
 def training_step(net: Any, data: Any, probe: ReluProbe | None = None) -> Callable[[], None]:
-    """One step as `fit` takes it: the callback's hooks around the train function."""
+    """Returns a function that runs one step as `fit` does, with the callback's hooks around the train function."""
     iterator = iter(data)
     if probe is not None:
         probe.set_params({"steps": None})
@@ -71,8 +72,11 @@ def training_step(net: Any, data: Any, probe: ReluProbe | None = None) -> Callab
 
 
 def interleaved(works: dict[str, Callable[[], None]], seconds: float, warm_up: int = 5) -> dict[str, np.ndarray]:
-    """Seconds of each work, side by side: what disturbs one disturbs its neighbour too. In each round in another order,
-    for a step leaves the next one a cache that is warm or cold (seen: 1 to 2 % of a small model's step)."""
+    """Returns the seconds of each call of each work.
+
+    The works alternate, so that a disturbance hits all of them. Each round has another order, because a step leaves the next
+    one a warm or a cold cache (1 to 2 % of a small model's step).
+    """
     for work in works.values():
         for _ in range(warm_up):
             work()
@@ -88,7 +92,7 @@ def interleaved(works: dict[str, Callable[[], None]], seconds: float, warm_up: i
 
 
 def ratio(times: dict[str, np.ndarray], name: str, base: str) -> tuple[float, float]:
-    """The ratio of medians, and the half width of its 95 % interval (bootstrap over pairs)."""
+    """Returns the ratio of the medians, and the half width of its 95 % interval (bootstrap over pairs)."""
     pairs = np.stack([times[name], times[base]])
     rng = np.random.default_rng(0)
     picks = rng.integers(0, pairs.shape[1], (400, pairs.shape[1]))

@@ -1,4 +1,4 @@
-"""`ReluProbe(keep=N)`: the newest N reports, and nothing said about the others is forgotten."""
+"""`ReluProbe(keep=N)` keeps the newest N reports; dates of deaths rest on all reports."""
 
 from types import SimpleNamespace
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from event_files import events
+from models import sequential
 
 from relu_probe import ReluProbe, diagnose, history
 from relu_probe.diagnosis.remedies import SickLayer
@@ -14,23 +15,22 @@ from relu_probe.report.loss_jumps import LARGEST, LossJump, LossJumpTracker
 
 K, L = tf.keras, tf.keras.layers
 X, Y = np.full((8, 1), 0.5, "f"), np.ones((8, 1), "f")
-# Neurons: born dead; dies in 1; born dead, wakes in 1, dies in 3; dies in 6; alive; dies in 1, wakes in 5.
-AWAKE = [[0, 1, 0, 1, 1, 1], [0, 0, 1, 1, 1, 0], [0, 0, 1, 1, 1, 0], [0, 0, 0, 1, 1, 0]]
-AWAKE += [[0, 0, 0, 1, 1, 0], [0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1]]
+# Neurons: born dead; dies in epoch 1; born dead, revives in 1, dies in 3; dies in 6; alive; dies in 1, revives in 5.
+ACTIVE = [[0, 1, 0, 1, 1, 1], [0, 0, 1, 1, 1, 0], [0, 0, 1, 1, 1, 0], [0, 0, 0, 1, 1, 0]]
+ACTIVE += [[0, 0, 0, 1, 1, 0], [0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1]]
 
 
-class Lead(K.callbacks.Callback):
-    """Puts the hidden layer's neurons to sleep, and wakes them, when an epoch begins."""
+class SetActive(K.callbacks.Callback):
+    """Sets the biases at the beginning of an epoch, so that exactly the neurons in `ACTIVE` are active."""
 
     def on_epoch_begin(self, epoch, logs=None):
-        bias = np.where(AWAKE[epoch % len(AWAKE)], 0.0, -1.0).astype("f")
+        bias = np.where(ACTIVE[epoch % len(ACTIVE)], 0.0, -1.0).astype("f")
         self.model.get_layer("hidden").set_weights([np.ones((1, 6), "f"), bias])
 
 
 def fitted(*probes):
-    model = K.Sequential([K.Input((1,)), L.Dense(6, "relu", name="hidden"), L.Dense(1)])
-    model.compile(K.optimizers.SGD(0.0), "mse")
-    model.fit(X, Y, epochs=len(AWAKE), batch_size=4, verbose=0, callbacks=[*probes, Lead()])
+    model = sequential(1, L.Dense(6, "relu", name="hidden"), L.Dense(1))
+    model.fit(X, Y, epochs=len(ACTIVE), batch_size=4, verbose=0, callbacks=[*probes, SetActive()])
     return model
 
 
@@ -63,14 +63,14 @@ def test_the_plain_history_of_the_kept_reports_would_be_wrong():
     assert probe.history["hidden"].dead_since.tolist() == [0, 1, 3, 6, -1, -1]
 
 
-def test_a_second_fit_begins_anew():
+def test_a_second_fit_forgets_the_first():
     probe = ReluProbe(keep=1)
     model = fitted(probe)
-    model.fit(X, Y, epochs=2, verbose=0, callbacks=[probe, Lead()])
+    model.fit(X, Y, epochs=2, verbose=0, callbacks=[probe, SetActive()])
     assert probe.history["hidden"].dead_since.tolist() == [0, 1, -1, -1, -1, 1]
 
 
-def test_pictures_come_as_often_and_show_the_kept_reports(tmp_path):
+def test_pictures_are_as_frequent_and_show_the_kept_reports(tmp_path):
     everything, probe = ReluProbe(tmp_path), ReluProbe(tmp_path, name="kept", keep=3)
     fitted(everything, probe)
     shown, all_shown = (events(tmp_path / name)[0]["life/hidden"] for name in ("kept", "relu_probe"))
@@ -88,7 +88,7 @@ def test_limits_count_the_reports_that_were_dropped():
     assert [report.epoch for report in probe.reports] == [3]  # above the limit from epoch 1 on
 
 
-def test_jumps_are_the_newest_and_the_largest_before():
+def test_loss_jumps_are_the_newest_and_the_largest_of_the_older_ones():
     jumps, ratios = LossJumpTracker(keep=5), np.random.default_rng(0).permutation(200) + 1.0
     for ratio in ratios:
         jumps.begin_epoch()
@@ -102,7 +102,7 @@ def test_jumps_are_the_newest_and_the_largest_before():
 
 
 @pytest.mark.parametrize("keep", [0, -1, 1.5, True, "8"])
-def test_what_cannot_be_kept(keep):
+def test_invalid_values_of_keep(keep):
     with pytest.raises(ValueError, match="keep is") as error:
         ReluProbe(keep=keep)
     assert str(error.value) == (
@@ -111,7 +111,7 @@ def test_what_cannot_be_kept(keep):
 
 
 def risen():
-    """The jump to 900 at step 4 ends a rise that began at step 2."""
+    """A loss jump to 900 at step 4, which ends a rise that began at step 2."""
     jumps, losses = LossJumpTracker(), [2, 1, 3, 30, 900, 40]
     jumps.begin_epoch()
     for step, mean in enumerate(np.cumsum(losses) / np.arange(1, 7)):
@@ -125,8 +125,8 @@ def test_a_jump_knows_since_when_the_loss_has_risen():
 
 
 @pytest.mark.parametrize(("jump", "killed"), [(risen(), 6), (risen()._replace(since=None), None)])
-def test_who_dies_in_the_rise_was_killed_by_it(jump, killed):
-    """Never active was one, before the rise died another; without the rise two of seven are too few."""
+def test_neurons_that_die_in_the_rise_were_killed_by_the_jump(jump, killed):
+    """One neuron was never active and one died before the rise; without the rise, 2 of 7 deaths are too few to tell."""
     last = np.array([-1, 0, 1, 1, 2, 2, 3, 9])
     dead = SimpleNamespace(report=SimpleNamespace(dead=last > -2))
     found = SickLayer(dead, None, (8,), SimpleNamespace(last_active=last), (jump,)).deaths_at_loss_jump()

@@ -6,6 +6,7 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 import tensorflow as tf
+from models import sequential
 
 from relu_probe import measure
 from relu_probe.cli import npz
@@ -16,15 +17,8 @@ Y = np.arange(103) % 2
 
 @pytest.fixture
 def model():
-    layers = [
-        tf.keras.Input((4, 3)),
-        tf.keras.layers.Flatten(),
-        tf.keras.layers.Dense(9, "relu"),
-        tf.keras.layers.Dense(2),
-    ]
-    model = tf.keras.Sequential(layers)
-    model.compile("sgd", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    return model
+    layers = [tf.keras.layers.Flatten(), tf.keras.layers.Dense(9, "relu"), tf.keras.layers.Dense(2)]
+    return sequential((4, 3), *layers, loss=tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -58,7 +52,9 @@ def test_mapped_arrays_give_the_same_report_as_arrays_in_memory(tmp_path, model)
 
 def test_mapped_arrays_of_unequal_lengths(tmp_path, model):
     np.savez(tmp_path / "a.npz", x=X, y=Y[:-1])
-    with pytest.raises(ValueError, match=r"the arrays of data have \[102, 103\] samples; expected as many in each"):
+    with pytest.raises(
+        ValueError, match=r"the arrays of data have \[102, 103\] samples; expected equally many in each"
+    ):
         measure(model, npz.load(tmp_path / "a.npz"))
 
 

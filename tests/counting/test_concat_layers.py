@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import tensorflow as tf
+from models import sequential
 
 from relu_probe import ReluProbe, measure
 from relu_probe.counting import concat_layers, counter_block, counters, deferred_nan, kernels, step_totals
@@ -99,8 +100,7 @@ def test_where_floats_count_they_refuse_more(rows, why, monkeypatch):
         monkeypatch.setattr(module, "EXACT", 10)
     for module in (counter_block, deferred_nan, kernels):
         monkeypatch.setattr(module, "on_gpu", lambda: True)
-    model = K.Sequential([K.Input((2,)), L.Dense(129, "relu", name="a"), L.Dense(1)])
-    model.compile(K.optimizers.SGD(0.0), "mse")
+    model = sequential(2, L.Dense(129, "relu", name="a"), L.Dense(1))
     x = np.ones((2 * rows + 1, 2), np.float32)  # of one batch only Keras would know the size
     with pytest.warns(UserWarning, match=why) if why else nullcontext():
         model.fit(x, x[:, :1], batch_size=rows, verbose=0, callbacks=[probe := ReluProbe()])

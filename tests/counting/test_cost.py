@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from models import sequential
 
 from relu_probe import ReluProbe
 from relu_probe.measuring.train_step import counted_step, training_counters
@@ -12,9 +13,7 @@ K, L = tf.keras, tf.keras.layers
 
 
 def net(depth, width=16):
-    model = K.Sequential([K.Input((8,)), *(L.Dense(width, "relu") for _ in range(depth)), L.Dense(1)])
-    model.compile("sgd", "mse")
-    return model
+    return sequential(8, *(L.Dense(width, "relu") for _ in range(depth)), L.Dense(1), optimizer="sgd")
 
 
 def traced(depth, width=16):

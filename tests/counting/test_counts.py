@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from assertions import assert_report
+from models import sequential
 
 from relu_probe import ReluProbe, measure
 
@@ -21,17 +23,17 @@ def network(seed, **compile_args):
     weights = [small_integers(rng, 6, 5), small_integers(rng, 5), small_integers(rng, 5, 4), small_integers(rng, 4)]
     weights += [small_integers(rng, 4, 1), small_integers(rng, 1)]
     weights[0][:, 1], weights[1][:2], weights[2][1] = 1, (-100, 1), 0
-    model = K.Sequential([K.Input((6,)), L.Dense(5, "relu", name="a"), L.Dense(4, "relu", name="b"), L.Dense(1)])
+    hidden = [L.Dense(5, "relu", name="a"), L.Dense(4, "relu", name="b")]
+    model = sequential(6, *hidden, L.Dense(1), **compile_args)
     model.set_weights(weights)
-    model.compile(K.optimizers.SGD(0.0), "mse", **compile_args)
     return model, weights, (small_integers(rng, N, 6), small_integers(rng, N, 1))
 
 
 def by_hand(weights, data):
     """Forwards and backwards with loops, sample by sample, neuron by neuron."""
     w1, b1, w2, b2, w3, b3 = (w.astype(float) for w in weights)
-    active = {"a": np.zeros(5, int), "b": np.zeros(4, int)}
-    with_gradient = {"a": np.zeros(5, int), "b": np.zeros(4, int)}
+    units = {"a": 5, "b": 4}
+    counts = {name: {"active": np.zeros(n, int), "with_gradient": np.zeros(n, int)} for name, n in units.items()}
     for x, y in zip(*data):
         z1 = [sum(x[i] * w1[i, j] for i in range(6)) + b1[j] for j in range(5)]
         a1 = [max(z, 0) for z in z1]
@@ -42,25 +44,18 @@ def by_hand(weights, data):
         d_z2 = [d_out * w3[j, 0] * (z2[j] > 0) for j in range(4)]
         d_z1 = [sum(d_z2[k] * w2[j, k] for k in range(4)) * (z1[j] > 0) for j in range(5)]
         for name, z, d in (("a", z1, d_z1), ("b", z2, d_z2)):
-            active[name] += np.array(z) > 0
-            with_gradient[name] += np.array(d) != 0
-    return active, with_gradient
-
-
-def assert_equal(report, expected):
-    for name in ("a", "b"):
-        np.testing.assert_array_equal(report[name].active, expected[0][name])
-        np.testing.assert_array_equal(report[name].with_gradient, expected[1][name])
+            counts[name]["active"] += np.array(z) > 0
+            counts[name]["with_gradient"] += np.array(d) != 0
+    return {name: {**layer, "positions": len(data[0])} for name, layer in counts.items()}
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_measure_counts_what_the_loops_count(seed):
     model, weights, data = network(seed)
     report, expected = measure(model, data), by_hand(weights, data)
-    assert_equal(report, expected)
+    assert_report(report, expected, N)
     assert report["a"].dead[0]
     assert report["a"].blocked[1]
-    assert report.samples == report["a"].positions == N
     assert report.source == "measure"
     assert report.epoch is None
     for size in (1, 5, N, 1000):
@@ -78,8 +73,7 @@ def test_fit_counts_what_the_loops_count(options):
         model.fit(*data, batch_size=batch, epochs=2, verbose=0, callbacks=[probe], validation_data=data)
         assert [report.epoch for report in probe.reports] == [0, 1]
         for report in probe.reports:
-            assert_equal(report, expected)
-            assert report.samples == N
+            assert_report(report, expected, N)
             assert report.source == "train"
 
 
@@ -88,7 +82,7 @@ def test_a_probe_with_data_measures_at_the_epochs_end():
     probe = ReluProbe(data=data, strict=True)
     model.fit(np.zeros((8, 6)), np.zeros((8, 1)), epochs=2, verbose=0, callbacks=[probe])
     for report in probe.reports:
-        assert_equal(report, by_hand(weights, data))
+        assert_report(report, by_hand(weights, data), N)
         assert report.source == "data"
 
 
@@ -96,24 +90,25 @@ def test_a_probe_with_data_measures_at_the_epochs_end():
 def test_the_comparison_rejects(mistake):
     model, weights, data = network(0)
     report = measure(model, data)
-    active, with_gradient = by_hand(weights, data)
+    expected = by_hand(weights, data)
+    assert_report(report, expected, N)
     if mistake == "dL/da for dL/dz":
-        with_gradient["a"] = np.where(active["a"] < N, N, with_gradient["a"])
+        expected["a"]["with_gradient"] = np.where(expected["a"]["active"] < N, N, expected["a"]["with_gradient"])
     elif mistake == "counting >= 0":
-        active["a"] = np.full(5, N)
+        expected["a"]["active"] = np.full(5, N)
     else:
         part = slice(0, 32) if mistake == "a dropped last batch" else slice(32, None)
-        active, with_gradient = by_hand(weights, (data[0][part], data[1][part]))
+        expected = by_hand(weights, (data[0][part], data[1][part]))
+    for layer in expected.values():
+        layer["positions"] = N  # the counts alone must differ
     with pytest.raises(AssertionError):
-        assert_equal(report, (active, with_gradient))
+        assert_report(report, expected, N)
 
 
 def test_the_gradient_at_the_output_is_the_wrong_one():
     """A dead neuron receives a gradient at its output on all 64 samples; at its pre-activation never."""
-    model = K.Sequential(
-        [K.Input((3,)), L.Dense(2, "relu", name="a", bias_initializer=K.initializers.Constant(-100.0)), L.Dense(1)]
-    )
-    model.compile("sgd", "mse")
+    hidden = L.Dense(2, "relu", name="a", bias_initializer=K.initializers.Constant(-100.0))
+    model = sequential(3, hidden, L.Dense(1))
     x, y = np.random.default_rng(0).random((64, 3), np.float32), np.ones((64, 1), np.float32)
     with tf.GradientTape() as tape:
         output = model.layers[0](x)
@@ -131,13 +126,12 @@ def test_nan_is_seen_and_not_called_dead():
     assert report["a"].nan.all()
     assert not report["a"].dead.any()
     clean = by_hand(weights, (np.delete(x, 3, 0), np.delete(y, 3, 0)))
-    np.testing.assert_array_equal(report["a"].active, clean[0]["a"])
+    np.testing.assert_array_equal(report["a"].active, clean["a"]["active"])
 
 
 def test_a_bounded_relu_is_blocked_at_its_ceiling():
-    model = K.Sequential([K.Input((1,)), L.Dense(3, use_bias=True, name="z"), L.ReLU(6.0, name="six"), L.Dense(1)])
+    model = sequential(1, L.Dense(3, use_bias=True, name="z"), L.ReLU(6.0, name="six"), L.Dense(1))
     model.set_weights([np.ones((1, 3), "f"), np.array([100.0, 0, -100], "f"), np.ones((3, 1), "f"), np.zeros(1, "f")])
-    model.compile("sgd", "mse")
     report = measure(model, (np.array([[1.0], [2.0]], "f"), np.array([[0.5], [0.5]], "f")))
     assert report["six"].active.tolist() == [2, 2, 0]
     assert report["six"].with_gradient.tolist() == [0, 2, 0]
@@ -148,7 +142,7 @@ def test_x_alone_gives_activations_only():
     model, weights, (x, y) = network(2)
     for data in (x, (x,)):
         report = measure(model, data)
-        np.testing.assert_array_equal(report["a"].active, by_hand(weights, (x, y))[0]["a"])
+        np.testing.assert_array_equal(report["a"].active, by_hand(weights, (x, y))["a"]["active"])
         assert report["a"].with_gradient is None
         assert np.isnan(report.zero_gradient_fraction)
 
@@ -181,8 +175,7 @@ def test_a_training_that_turns_nan_is_not_called_dead():
 def test_nan_before_an_activation_layer_is_said(layer):
     """It has no weights to show one, and the ReLU of a bounded one is not its last operation."""
     x, y = np.full((8, 2), np.nan, "f"), np.zeros((8, 1))
-    model = K.Sequential([K.Input((2,)), L.Dense(3), layer(), L.Dense(1)])
-    model.compile(K.optimizers.SGD(0.1), "mse")
+    model = sequential(2, L.Dense(3), layer(), L.Dense(1), optimizer=K.optimizers.SGD(0.1))
     probe = ReluProbe(strict=True)
     (measured,) = measure(model, (x, y)).layers.values()
     model.fit(x, y, epochs=2, verbose=0, callbacks=[probe])

@@ -4,6 +4,7 @@ import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
+from models import sequential
 
 from relu_probe import ReluProbe
 from relu_probe.counting import deferred_nan, pooling
@@ -22,16 +23,12 @@ def model(size, arguments, rank=2):
     """Its weights are small integers: so are the activations, and many windows have their maximum twice."""
     K.utils.set_random_seed(0)
     conv, pool = (L.Conv2D, L.MaxPooling2D) if rank == 2 else (L.Conv3D, L.MaxPooling3D)
-    net = K.Sequential(
-        [K.Input((9,) * rank + (2,)), conv(4, 2, activation="relu", name="relu"), pool(size, **arguments)]
-    )
-    net.add(conv(3, 1, activation="relu", name="next"))
-    net.add(L.Flatten())
-    net.add(L.Dense(1))
+    layers = [conv(4, 2, activation="relu", name="relu"), pool(size, **arguments)]
+    layers += [conv(3, 1, activation="relu", name="next"), L.Flatten(), L.Dense(1)]
+    net = sequential((9,) * rank + (2,), *layers)
     for layer in net.layers:
         shapes = [w.shape for w in layer.get_weights()]
         layer.set_weights([np.round(2 * np.random.default_rng(0).standard_normal(shape)) for shape in shapes])
-    net.compile(K.optimizers.SGD(0.0), "mse")
     return net
 
 
@@ -86,9 +83,7 @@ def test_nan_are_counted_position_by_position(mistake, monkeypatch):
     def make():
         K.utils.set_random_seed(0)
         layers = [L.Conv2D(4, 2), L.Rescaling(2.0), L.ReLU(name="relu"), L.MaxPooling2D(), L.Flatten(), L.Dense(1)]
-        net = K.Sequential([K.Input((9, 9, 2)), *layers])
-        net.compile(K.optimizers.SGD(0.0), "mse")
-        return net
+        return sequential((9, 9, 2), *layers)
 
     def quick(call, axis, by_masks=deferred_nan._by_masks):
         hunted = by_masks(call, axis)

@@ -4,7 +4,10 @@ import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
-from stacks import KERAS, LEGACY, output, python
+from assertions import assert_report
+from child_process import output, python
+from keras_version import KERAS, LEGACY
+from models import integer_data, integer_network
 
 from relu_probe import ReluProbe, measure
 
@@ -13,46 +16,18 @@ N, BATCH = 32, 8
 POLICIES = ("mixed_float16", "mixed_bfloat16", "float64")
 
 
-@pytest.fixture
-def policy(request):
-    K.mixed_precision.set_global_policy(request.param)
-    yield request.param
-    K.mixed_precision.set_global_policy("float32")
-
-
-def data():
-    """Small integers: exact in float16, too."""
-    rng = np.random.default_rng(0)
-    return rng.integers(-3, 4, (N, 6)).astype("f"), rng.integers(-3, 4, (N, 1)).astype("f")
-
-
 def loss(y, p):
     """The squared error over 4,096, so that the loss scale does not overflow: an infinite gradient counts as one."""
     return tf.reduce_mean(tf.square(tf.cast(y, p.dtype) - p), -1) / 4096
 
 
 def build(optimizer=None, **compile_args):
-    """Neuron 0 of `a` is dead. All weights are small integers."""
-    layers = [L.Dense(5, "relu", name="a"), L.Dense(4, "relu6", name="b"), L.Dense(1, name="out", dtype="float32")]
-    model = K.Sequential([K.Input((6,)), *layers])
-    rng = np.random.default_rng(1)
-    weights = [rng.integers(-2, 3, w.shape) for w in model.get_weights()]
-    weights[1][0] = -100
-    model.set_weights(weights)
-    model.compile(optimizer or K.optimizers.SGD(0.0), loss, **compile_args)
-    return model
+    return integer_network(("relu", "relu6"), optimizer=optimizer, loss=loss, **compile_args)
 
 
-def expected_of(model, x, y):
-    batches = [(tf.constant(x[i : i + BATCH]), tf.constant(y[i : i + BATCH])) for i in range(0, N, BATCH)]
-    return oracle.measure(model, batches)
-
-
-def assert_report(report, expected):
-    for key, layer in report.layers.items():
-        oracle.assert_counts(layer, expected[key])
+def assert_right(report, expected):
+    assert_report(report, expected, N)
     assert report["a"].dead.tolist() == [True, False, False, False, False]
-    assert report.samples == N
 
 
 # --- precision --------------------------------------------------------------------------------------------------------
@@ -61,13 +36,13 @@ def assert_report(report, expected):
 @pytest.mark.parametrize("policy", POLICIES, indirect=True)
 @pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"run_eagerly": True}], ids=["graph", "jit", "eager"])
 def test_counts_under_a_policy(policy, options):
-    (x, y), probe = data(), ReluProbe(strict=True, activation_sum=True)
+    (x, y), probe = integer_data(N), ReluProbe(strict=True, activation_sum=True)
     model = build(**options)
     assert model.get_layer("a").compute_dtype == policy.removeprefix("mixed_")
-    expected = expected_of(model, x, y)
+    expected = oracle.measure(model, oracle.batches(x, y, BATCH))
     model.fit(x, y, batch_size=BATCH, shuffle=False, verbose=0, callbacks=[probe])
-    assert_report(probe.report, expected)
-    assert_report(measure(model, (x, y), batch_size=BATCH), expected)
+    assert_right(probe.report, expected)
+    assert_right(measure(model, (x, y), batch_size=BATCH), expected)
     sums = np.maximum(x @ model.get_weights()[0] + model.get_weights()[1], 0).sum(axis=0)
     np.testing.assert_array_equal(probe.report["a"].activation_sum, sums)
 
@@ -122,7 +97,7 @@ def test_counts_do_not_stick_where_float16_sums_do(policy):
     assert np.ones(5000, np.float16).cumsum(dtype=np.float16)[-1] == 2048  # the mistake exists
 
 
-# --- compilation ------------------------------------------------------------------------------------------------------
+# --- compile_config ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -136,11 +111,11 @@ def test_counts_do_not_stick_where_float16_sums_do(policy):
     ids=["jit", "eager", "2 steps", "4 jitted steps"],
 )
 def test_weights_are_the_same_bits_and_counts_right(options):
-    (x, y), found = data(), []
-    expected = expected_of(build(), x, y)
+    (x, y), found = integer_data(N), []
+    expected = oracle.measure(build(), oracle.batches(x, y, BATCH))
     probe = ReluProbe(strict=True)
     build(**options).fit(x, y, batch_size=BATCH, shuffle=False, verbose=0, callbacks=[probe])
-    assert_report(probe.report, expected)
+    assert_right(probe.report, expected)
     for callbacks in ([], [ReluProbe(strict=True)]):
         K.utils.set_random_seed(0)
         model = build(K.optimizers.Adam(0.01), **options)
@@ -150,18 +125,20 @@ def test_weights_are_the_same_bits_and_counts_right(options):
 
 
 DETERMINISTIC = """
-import numpy as np, tensorflow as tf, test_precision as t
+import oracle, tensorflow as tf
+from assertions import assert_report
+from models import integer_data, integer_network
 from relu_probe import ReluProbe, measure
 tf.config.experimental.enable_op_determinism()
-x, y = t.data()
+x, y = integer_data(32)
 found = []
 for _ in range(2):
     tf.keras.utils.set_random_seed(0)
-    model, probe = t.build(), ReluProbe(strict=True)
-    expected = t.expected_of(model, x, y)
-    model.fit(x, y, batch_size=t.BATCH, shuffle=False, verbose=0, callbacks=[probe])
-    t.assert_report(probe.report, expected)
-    t.assert_report(measure(model, (x, y)), expected)
+    model, probe = integer_network(("relu", "relu6")), ReluProbe(strict=True)
+    expected = oracle.measure(model, oracle.batches(x, y, 8))
+    model.fit(x, y, batch_size=8, shuffle=False, verbose=0, callbacks=[probe])
+    assert_report(probe.report, expected, 32)
+    assert_report(measure(model, (x, y)), expected, 32)
     found.append(probe.report)
 assert found[0] == found[1]
 print("deterministic")

@@ -5,6 +5,7 @@ import oracle
 import pytest
 import tensorflow as tf
 import zoo
+from assertions import assert_counts, assert_report
 
 from relu_probe import ReluProbe, measure
 
@@ -25,12 +26,11 @@ def fitted(row, model, **more):
     return probe.report
 
 
-def assert_counts(row, report, expected):
-    assert tuple(report.layers) == row.keys
+def assert_row(row, report, expected):
+    assert tuple(report) == row.keys
+    assert_report(report, expected, zoo.SAMPLES)
     for key, layer in report.layers.items():
-        assert layer.samples == zoo.SAMPLES
         assert layer.positions == zoo.SAMPLES * row.places.get(key, 1)
-        oracle.assert_counts(layer, expected[key])
 
 
 def assert_saves_and_clones(model, x, path):
@@ -56,10 +56,10 @@ def test_fit_and_measure_count_what_the_oracle_counts_and_leave_nothing_behind(n
         expected = oracle.measure(model, batches, training=True)
         report, frozen = fitted(row, model), [key for key in row.keys if key == "frozen"]
         expected.update({key: {**expected[key], "with_gradient": None} for key in frozen})
-        assert_counts(row, report, expected)
+        assert_row(row, report, expected)
         assert [key for key, layer in report.layers.items() if layer.frozen] == frozen
         expected = oracle.measure(model, batches)
-        assert_counts(row, measure(model, (row.x(), row.y()), batch_size=7), expected)
+        assert_row(row, measure(model, (row.x(), row.y()), batch_size=7), expected)
     assert attributes(model) == before
     if row.saves:
         assert_saves_and_clones(model, x, str(tmp_path / "model.keras"))
@@ -99,4 +99,4 @@ def test_the_comparison_rejects(mistake):
     if mistake == "the last axis":
         expected[key]["active"] = expected[key]["active"][::-1]
     with pytest.raises(AssertionError):
-        oracle.assert_counts(report[key], expected[key])
+        assert_counts(report[key], expected[key])

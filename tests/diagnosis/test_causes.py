@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import tensorflow as tf
+from models import sequential
 
 from relu_probe import diagnose
 
@@ -235,10 +236,7 @@ def test_nested_and_shared_layers():
 
 def test_nothing_is_left_on_the_model(digits_like):
     x, y = digits_like
-    model = tf.keras.Sequential(
-        [tf.keras.Input((8,)), L.Dense(6, "relu"), L.BatchNormalization(), L.Dropout(0.5), L.Dense(3)]
-    )
-    model.compile("adam", "mse")
+    model = sequential(8, L.Dense(6, "relu"), L.BatchNormalization(), L.Dropout(0.5), L.Dense(3), optimizer="adam")
     before, attributes = model.get_weights(), [set(layer.__dict__) for layer in model.layers]
     diagnose(model, (x, y), bounds=(0, 1))
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
@@ -297,15 +295,12 @@ def convolve(images, kernel):
 def test_a_convolution_counts_images_and_finds_causes():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 4, (6, 5, 5, 2)).astype(np.float32)
-    model = tf.keras.Sequential(
-        [tf.keras.Input((5, 5, 2)), L.Conv2D(4, 3, activation="relu", name="conv"), L.Flatten(), L.Dense(1)]
-    )
+    model = sequential((5, 5, 2), L.Conv2D(4, 3, activation="relu", name="conv"), L.Flatten(), L.Dense(1))
     kernel, bias = rng.integers(-2, 3, (3, 3, 2, 4)).astype(np.float32), np.array([0, -500, -1, -20], np.float32)
     kernel[..., 2] = -1
     outgoing = np.ones((9, 4, 1), np.float32)
     outgoing[:, 0] = 0
     model.set_weights([kernel, bias, outgoing.reshape(36, 1), np.zeros(1)])
-    model.compile("sgd", "mse")
     found = diagnose(model, (images, np.full((6, 1), 9.0))).layers["conv"]
     z = convolve(images, kernel) + bias
     assert found.margin.tolist() == z.max(axis=(0, 1, 2)).tolist()
@@ -394,9 +389,7 @@ def diagnosed(model, net):
 @pytest.fixture
 def small():
     hidden = [L.Dense(6, "relu", name="a"), L.Dropout(0.5), L.Dense(5, "relu", name="b"), L.Dense(1)]
-    model = tf.keras.Sequential([tf.keras.Input((3,)), *hidden])
-    model.compile("sgd", lambda y, p: tf.reduce_sum(p, axis=-1))
-    return model
+    return sequential(3, *hidden, loss=lambda y, p: tf.reduce_sum(p, axis=-1))
 
 
 def test_causes_equal_the_oracle_and_not_a_mistaken_one(small):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
+from models import sequential
 
 from relu_probe import ReluProbe, diagnose
 from relu_probe.report.loss_jumps import LossJump
@@ -33,9 +34,7 @@ def said(found):
 
 
 def net(*layers, inputs=2):
-    model = tf.keras.Sequential([tf.keras.Input((inputs,)), *layers])
-    model.compile(tf.keras.optimizers.SGD(0.0), "mse")
-    return model
+    return sequential(inputs, *layers)
 
 
 def put(layer, kernel, bias):

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import tensorflow as tf
+from models import sequential
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.plugins.custom_scalar import layout_pb2
@@ -16,7 +17,7 @@ from relu_probe.report.life_image import life
 from relu_probe.report.markup import report_markdown
 from relu_probe.tensorboard.summaries import Summaries
 
-K, L = tf.keras, tf.keras.layers
+L = tf.keras.layers
 
 
 def values(log_dir, run="relu_probe"):
@@ -34,8 +35,8 @@ def steps(log_dir, prefix):
 
 
 def fit(log_dir, epochs=1, **options):
-    model = K.Sequential([K.Input((8,)), L.Dense(6, "relu", name="one"), L.Dense(5, "relu", name="two"), L.Dense(3)])
-    model.compile("sgd", "mse")
+    hidden = [L.Dense(6, "relu", name="one"), L.Dense(5, "relu", name="two")]
+    model = sequential(8, *hidden, L.Dense(3), optimizer="sgd")
     rng, probe = np.random.default_rng(0), ReluProbe(log_dir, **options)
     model.fit(rng.random((20, 8)), rng.random((20, 3)), epochs=epochs, verbose=0, callbacks=[probe])
     return probe

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from event_files import events
+from models import sequential
 
 from relu_probe import LayerReport, ReluProbe, Report
 from relu_probe.tensorboard.summaries import EDGES, Summaries, histogram
@@ -16,9 +17,7 @@ K, L = tf.keras, tf.keras.layers
 def model():
     bias = K.initializers.Constant([-100.0, 0.5, 0.5, 0.5])
     hidden = L.Dense(4, "relu", bias_initializer=bias, name="hidden")
-    net = K.Sequential([K.Input((3,)), hidden, L.Dense(5, "relu", name="second"), L.Dense(1)])
-    net.compile("adam", "mse")
-    return net
+    return sequential(3, hidden, L.Dense(5, "relu", name="second"), L.Dense(1), optimizer="adam")
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""A cluster of real processes on loopback: `run(job)` starts the workers, `python -m cluster job log_dir` is one.
+"""A cluster of worker processes on this machine: `run(job)` starts them, `python -m cluster job log_dir index` is one.
 
-A job prints its reports as JSON on its last line. The weights are frozen (rate 0), so that counts can be compared.
+A job prints its reports as JSON on its last line. The learning rate is 0, so that counts can be compared.
 """
 
 import json
@@ -17,28 +17,32 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from stacks import environment
+from child_process import environment
+from models import integer_data, integer_network
 
 from relu_probe import ReluProbe, Report, measure, watch
 from relu_probe.callbacks import relu_probe
 from relu_probe.structure.layer_selection import LayerSelection
 from relu_probe.utils.distributed import found_by_any
 
-K, L = tf.keras, tf.keras.layers
+K = tf.keras
 N, BATCH, EPOCHS = 22, 8, 3  # the last batch is a partial one, and odd for two workers
 
 
 class Worker(NamedTuple):
+    """Exit code and output of a worker that has ended."""
+
     code: int
     out: str
     err: str
 
     def reports(self) -> list[Report]:
+        """Returns the reports that the worker printed."""
         return [Report.from_dict(report) for report in json.loads(self.out.splitlines()[-1])]
 
 
 def run(job: str, log_dir: Any = "", workers: int = 2, timeout: float = 150) -> list[Worker]:
-    """All processes of a job. Those that hang are killed at the timeout, and the test fails."""
+    """Runs all workers of a job. Workers that hang are killed at the timeout, and the test fails."""
     with ExitStack() as sockets:
         free = [sockets.enter_context(socket.socket()) for _ in range(workers)]
         for one in free:
@@ -64,23 +68,13 @@ def _start(job: str, log_dir: Any, addresses: list[str], index: int) -> Any:
 # --- the same model and data in every process -------------------------------------------------------------------------
 
 
-def model() -> Any:
-    """Neuron 0 of `a` is dead; small integers, so that sums are exact in any order."""
-    built = K.Sequential([K.Input((6,)), L.Dense(5, "relu", name="a"), L.Dense(4, "relu", name="b"), L.Dense(1)])
-    rng = np.random.default_rng(1)
-    weights = [rng.integers(-2, 3, w.shape).astype("f") for w in built.get_weights()]
-    weights[1][0] = -100
-    built.set_weights(weights)
-    built.compile(K.optimizers.SGD(0.0), "mse")
-    return built
-
-
 def arrays() -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    return rng.integers(-3, 4, (N, 6)).astype("f"), rng.integers(-3, 4, (N, 1)).astype("f")
+    """Returns the inputs and labels that all jobs use."""
+    return integer_data(N)
 
 
 def batches(repeat: bool = False) -> tf.data.Dataset:
+    """Returns the same data as a dataset that the workers share out by samples."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     data = tf.data.Dataset.from_tensor_slices(arrays()).batch(BATCH)
@@ -88,7 +82,7 @@ def batches(repeat: bool = False) -> tf.data.Dataset:
 
 
 def watched(strategy: Any, built: Any, each_epoch: Callable[[int], None] = lambda epoch: None) -> list[Report]:
-    """A custom loop of the user's own, a report an epoch."""
+    """Runs a custom training loop, and returns a report for each epoch."""
 
     def one(x: Any, y: Any) -> None:
         with tf.GradientTape() as tape:
@@ -111,7 +105,7 @@ def watched(strategy: Any, built: Any, each_epoch: Callable[[int], None] = lambd
 
 
 class Event(K.callbacks.Callback):
-    """Something that happens at the beginning of an epoch."""
+    """Calls `event` when an epoch begins."""
 
     def __init__(self, event: Callable[[int], None]) -> None:
         super().__init__()
@@ -125,9 +119,10 @@ class Event(K.callbacks.Callback):
 
 
 def multi_worker() -> tuple[Any, Any]:
+    """Returns the strategy of this worker, and a model that was made in its scope."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     with strategy.scope():
-        return strategy, model()
+        return strategy, integer_network()
 
 
 def fit(
@@ -157,7 +152,7 @@ def loop(log_dir: str, index: int) -> list[Report]:
 
 
 def _kill(index: int) -> Callable[[int], None]:
-    """The second worker dies when the last epoch begins."""
+    """The event that kills the second worker when the last epoch begins."""
     return lambda epoch: os.kill(os.getpid(), signal.SIGKILL) if index == 1 and epoch == EPOCHS - 1 else None
 
 
@@ -170,7 +165,7 @@ def loop_killed(log_dir: str, index: int) -> list[Report]:
 
 
 def fit_on_a_full_disk(log_dir: str, index: int) -> list[Report]:
-    """From the second epoch on the chief can write no more."""
+    """From the second epoch on the chief cannot write."""
     import resource
 
     def fill(epoch: int) -> None:
@@ -182,23 +177,23 @@ def fit_on_a_full_disk(log_dir: str, index: int) -> list[Report]:
 
 
 class LooksInVain(LayerSelection):
-    """Memory runs out in the second epoch, whose counters the other workers read all the same."""
+    """Raises MemoryError in the second epoch, while the other workers read their counters."""
 
-    def look(self, model: Any, *, counted: bool) -> None:
+    def find_late_layers(self, model: Any, *, counted: bool) -> None:
         self.looks = getattr(self, "looks", 0) + 1
         if self.looks == 2:
             raise MemoryError("on one worker")
-        super().look(model, counted=counted)
+        super().find_late_layers(model, counted=counted)
 
 
 def fit_with_a_fault(log_dir: str, index: int) -> list[Report]:
-    """On the second worker."""
+    """The second worker runs out of memory while it measures."""
     relu_probe.LayerSelection = LooksInVain if index == 1 else LayerSelection  # type: ignore[misc]
     return fit(log_dir, index, strict=False)
 
 
 def agree(log_dir: str, index: int) -> list[Report]:
-    """On what the first found, the second, both, none."""
+    """All workers learn whether any of them found something: the first, the second, both, none."""
     strategy, _ = multi_worker()
     found = [found_by_any(strategy, index in finders) for finders in ([0], [1], [0, 1], [])]
     assert found == [True, True, True, False], found
@@ -206,7 +201,7 @@ def agree(log_dir: str, index: int) -> list[Report]:
 
 
 def _fit_with_a_limit(index: int, **options: Any) -> list[Report]:
-    """Above it from the first epoch on. The second worker loses its second report, and prints what ended the fit."""
+    """The limit is exceeded from the first epoch on. The second worker loses its second report; it prints why the fit ended."""
     relu_probe.LayerSelection = LooksInVain if index == 1 else LayerSelection  # type: ignore[misc]
     _, built = multi_worker()
     probe = ReluProbe(max_dead=0.1, patience=1, **options)
@@ -226,7 +221,7 @@ def fit_that_is_failed(log_dir: str, index: int) -> list[Report]:
 
 
 def _broken(index: int) -> tf.data.Dataset:
-    """On the second worker the file is gone in the second pass."""
+    """Data whose second pass fails on the second worker."""
     passes = []
 
     def generate() -> Any:

@@ -1,4 +1,4 @@
-"""The installed command in a process of its own."""
+"""The command `relu-probe`, and pytest, in a child process."""
 
 import os
 import subprocess
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def relu_probe(*arguments, cwd, **options):
-    """Runs `relu-probe`: the script beside this Python where the package is installed, else the module."""
+    """Runs the installed script `relu-probe`, or the module if the package is not installed."""
     script = Path(sys.executable).with_name("relu-probe")
     command = [str(script)] if script.exists() else [sys.executable, "-m", "relu_probe"]
     return python_tool([*command, *map(str, arguments)], cwd, **options)
 
 
 def refused(directory, text, *arguments):
-    """`relu-probe check` with exit code 2, and one line that says why."""
+    """`relu-probe check` exits with code 2 and prints one line, which contains `text`."""
     result = relu_probe("check", *arguments, cwd=directory)
     assert (result.returncode, result.stdout) == (2, ""), result
     assert len(result.stderr.splitlines()) == 1, result.stderr
@@ -22,11 +22,12 @@ def refused(directory, text, *arguments):
 
 
 def pytest_in(directory, *arguments):
-    """Without other people's plugins that take a second to import."""
+    """Runs pytest in `directory`, without a plugin that takes a second to import."""
     return python_tool([sys.executable, "-m", "pytest", "-p", "no:nbmake", *map(str, arguments)], directory)
 
 
 def python_tool(command, cwd, **options):
+    """Runs a command whose output is 120 columns wide."""
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     environment["COLUMNS"] = "120"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options

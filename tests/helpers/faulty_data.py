@@ -1,4 +1,4 @@
-"""Fits on faulty data, with and without the probe, and what they must have in common."""
+"""Fits on faulty data with and without the probe, and assertions on what they have in common."""
 
 import re
 import warnings
@@ -8,32 +8,30 @@ import harm
 import numpy as np
 import oracle
 import tensorflow as tf
+from assertions import assert_counts
 
 from relu_probe import ReluProbe
 from relu_probe.utils.error_policy import reason
 
 K = tf.keras
-
-
 X, Y = harm.data()
-
-
-FIXED = {"batch_size": None, "shuffle": False}  # of a fit on a dataset
+FIXED = {"batch_size": None, "shuffle": False}  # arguments of a fit on a dataset
 
 
 def dataset(x=X, y=Y, **batch):
+    """Returns the data in batches of 8."""
     return tf.data.Dataset.from_tensor_slices((x, y)).batch(8, **batch)
 
 
 def planted(value, x=X):
-    """In one feature of one sample of the second batch."""
+    """Returns a copy of `x` with `value` in one feature of one sample of the second batch."""
     x = x.copy()
     x[9, 1] = value
     return x
 
 
 def attempt(model, callbacks, *args, **fit):
-    """What the fit leaves, or the error it ends in; and our warnings."""
+    """Returns the state after the fit, or the error that ended it; and the probe's warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -44,6 +42,7 @@ def attempt(model, callbacks, *args, **fit):
 
 
 def net(**compile_args):
+    """Returns the small model of `harm`, compiled with plain SGD."""
     model = harm.net()
     model.compile("sgd", "mse", **compile_args)
     return model
@@ -51,14 +50,18 @@ def net(**compile_args):
 
 @cache
 def kept(purpose):
-    return (model := net()), [np.array(weight) for weight in model.get_weights()]  # tf_keras hands out its own memory
+    """Returns one model per purpose, and its initial weights (copies: tf_keras returns its own memory)."""
+    return (model := net()), [np.array(weight) for weight in model.get_weights()]
 
 
 def again(purpose):
-    """As new. One model for all that a training survives: to trace one costs more than to fit it."""
+    """Returns the model of this purpose, reset to its initial state.
+
+    All faults that a training survives share one model, because tracing a model takes longer than fitting it.
+    """
     model, weights = kept(purpose)
     model.set_weights(weights)
-    for state in model.optimizer.variables:  # tf_keras keeps momenta, even of 0 * NaN
+    for state in model.optimizer.variables:  # tf_keras keeps momenta, even those that 0 * NaN made NaN
         if "learning_rate" not in state.name:
             state.assign(tf.zeros_like(tf.convert_to_tensor(state)))
     K.utils.set_random_seed(1)
@@ -67,19 +70,21 @@ def again(purpose):
 
 @cache
 def plain_fit():
+    """Returns the state after a fit on good data without the probe."""
     return {part: [np.array(value) for value in values] for part, values in harm.fitted(again("plain"), []).items()}
 
 
 def fit(probe, *args, others=(), **more):
-    """A fit is as it is without the probe, and nothing of ours is left. Our warnings."""
+    """Checks that a fit equals one without the probe, which leaves nothing behind. Returns the probe's warnings."""
     model = again("watched")
-    left, told = attempt(model, [probe, *others], *args, **more)
+    left, warned = attempt(model, [probe, *others], *args, **more)
     assert_same(left, attempt(again("plain"), list(others), *args, **more)[0] if args or others else plain_fit())
     assert_nothing_left(model)
-    return told
+    return warned
 
 
 def assert_same(left, plain):
+    """Two fits left the same state, or ended with the same error."""
     if isinstance(plain, Exception):
         assert type(left) is type(plain)
         left, plain = (re.sub(r"[\d_]", "", reason(error)) for error in (left, plain))  # without the numbers in names
@@ -89,13 +94,14 @@ def assert_same(left, plain):
 
 
 def assert_nothing_left(model):
+    """The model and its layers have no attribute of the probe."""
     assert "train_step" not in model.__dict__
     assert "relu_probe" not in type(model.train_function).__module__
     assert not any("call" in layer.__dict__ for layer in model.layers)
 
 
 def stepped(x, y, epochs=2, before=lambda epoch, model: None):
-    """Of each epoch the counts of the slow way: every batch as the step will see it, one step after another."""
+    """Returns the oracle's counts of each epoch: each batch is measured just before the step that trains on it."""
     model, found = again("stepped"), []
     for epoch in range(epochs):
         before(epoch, model)
@@ -108,21 +114,22 @@ def stepped(x, y, epochs=2, before=lambda epoch, model: None):
 
 
 def assert_trained(probe, expected, samples=24):
+    """The probe's reports are complete and have the expected counts, one report for each epoch."""
     assert len(probe.reports) == len(expected)
     for report, counts in zip(probe.reports, expected):
-        oracle.assert_counts(report["hidden"], counts)
+        assert_counts(report["hidden"], counts)
         assert (report.samples, report.incomplete) == (samples, "")
 
 
 def assert_stopped(why, data, make=None):
-    """One warning, an incomplete report, a training unharmed; strict raises, and nothing is left."""
+    """Faulty `data=` causes one warning and an incomplete report, and leaves the training as it is; `strict=True` raises."""
     model, probe = make() if make else again("watched"), ReluProbe(data=data)
-    left, told = attempt(model, [probe])
+    left, warned = attempt(model, [probe])
     assert_same(left, harm.fitted(make(), []) if make else plain_fit())
-    assert len(told) == 1
-    assert told[0].startswith(f"relu_probe: measuring stopped: {why}"), told
-    assert told[0].endswith("The training goes on. strict=True would raise.")
-    assert probe.report.incomplete in told[0]
+    assert len(warned) == 1
+    assert warned[0].startswith(f"relu_probe: measuring stopped: {why}"), warned
+    assert warned[0].endswith("The training goes on. strict=True would raise.")
+    assert probe.report.incomplete in warned[0]
     assert probe.report.incomplete
     assert isinstance(attempt(model, [ReluProbe(data=data, strict=True)])[0], Exception)
     assert_nothing_left(model)

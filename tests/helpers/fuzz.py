@@ -1,4 +1,8 @@
-"""Random small models, of the zoo's parts, and data. Weights and data are small integers: sums are exact in any order."""
+"""Hypothesis strategies for random small models and data.
+
+The models are made of the building blocks of `parts`. Weights and data are small integers, so that sums are exact in any
+order.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,23 +19,24 @@ SHAPES = [(3,), (4, 2), (3, 3, 2), (2, 2, 2, 1)]
 
 @dataclass(frozen=True)
 class Case:
-    """A model, the samples, the batch size, and what is planted into the data: (place, index of `EXTREMES`)."""
+    """A model, its data and the batch size. `planted` has pairs (place in the data, index in `EXTREMES`)."""
 
     shape: tuple[int, ...]
-    parts: list[tuple[str, str, int]]  # (part, ReLU, units)
+    parts: list[tuple[str, str, int]]  # (part, kind of ReLU, units)
     outputs: int
     samples: int
     batch: int
     planted: list[tuple[int, int]]
-    empty: list[int]  # batches of zeros
+    empty: list[int]  # the batches that are all zeros
     seed: int
 
     @property
     def random(self) -> bool:
-        """Whether a training step is."""
+        """Whether a training step draws random numbers."""
         return any(part == "dropout" for part, _, _ in self.parts)
 
     def model(self, rate: float = 0.0) -> Any:
+        """Returns the model, compiled with SGD at this rate."""
         K.utils.set_random_seed(self.seed)
         x = h = K.Input(self.shape)
         for place, (part, relu, units) in enumerate(self.parts):
@@ -44,6 +49,7 @@ class Case:
         return model
 
     def data(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Returns the inputs, and the labels of each output."""
         rng = np.random.default_rng(self.seed + 1)
         both = rng.integers(-3, 4, (self.samples, int(np.prod(self.shape)) + 1)).astype("float32")
         for batch in self.empty:
@@ -54,11 +60,14 @@ class Case:
 
 
 def _weight(rng: Any, weight: Any) -> np.ndarray:
-    """A third of the biases makes the neuron dead. Statistics of BatchNormalization are such that nothing is rounded, and an
-    RNN adds its steps up, so that it does not outgrow what float32 counts."""
+    """Returns random values for a weight.
+
+    A third of the biases make their neuron dead. With the statistics of a BatchNormalization nothing is rounded. An RNN adds
+    its steps, so that its values stay within the integers that float32 represents.
+    """
     name = getattr(weight, "path", weight.name).rpartition("/")[2].partition(":")[0]
     shape = tuple(weight.shape)
-    if weight.dtype not in ("float32", tf.float32):  # the state of a Dropout's seed
+    if weight.dtype not in ("float32", tf.float32):  # the seed state of a Dropout
         return np.asarray(weight)
     if name == "moving_variance":
         return np.full(shape, 1.0 - 1e-3, "f")
@@ -74,10 +83,10 @@ def _whole(x: Any) -> Any:
 
 
 class Grid(L.Layer):
-    """To whole numbers, and so its gradient: around a layer that rounds (a mean, a softmax) it makes exact what others see.
+    """Rounds its input and its gradient to integers; put before and after layers that round (a mean, a softmax).
 
-    Else what is zero in exact numbers is so in one order of the sums, and in another one not quite. TotalsLayout change sides
-    at an odd place, where no mean of small integers is.
+    Without it a value that is zero in exact arithmetic is zero with one order of the sums and almost zero with another. The
+    rounding changes at an odd fraction, which is no mean of small integers.
     """
 
     def call(self, x: Any) -> Any:
@@ -85,7 +94,7 @@ class Grid(L.Layer):
 
 
 class Drawn(Make):
-    """The layers of the model's `place`-th part."""
+    """Makes the layers of the model's `place`-th part, with a drawn kind of ReLU."""
 
     def __init__(self, place: int, relu: str, units: int) -> None:
         self.place, self.relu, self.units = place, relu, units
@@ -98,14 +107,14 @@ class Drawn(Make):
         return f"{name}_{self.place}"
 
     def __call__(self, layer: Any, *args: Any, name: str, **more: Any) -> list[Any]:
-        relu, self.relu = self.relu, self.relu.replace("squared", "relu")  # the square of a square is too large
+        relu, self.relu = self.relu, self.relu.replace("squared", "relu")  # a squared square is too large
         weighted, ends = RELUS[relu](lambda **end: layer(*args, name=self.name(name), **end, **more))
-        vars([weighted, *ends][-1])["of"] = [weighted, *ends]  # past Keras, which tracks attributes
+        vars([weighted, *ends][-1])["of"] = [weighted, *ends]  # set in vars, because Keras tracks attributes
         return [weighted, *ends]
 
 
 def lost(layer: Any, neurons: int) -> Any:
-    """`(neurons,)` bool: a NaN in the weights that make the neuron's pre-activation; None where they are not known."""
+    """Returns `(neurons,)` bool: NaN in the weights of the neuron's pre-activation; None if these are not known."""
     weighted = [each for each in vars(layer).get("of", [layer]) if getattr(each, "weights", ())]
     if not weighted:
         return None
@@ -120,10 +129,12 @@ def lost(layer: Any, neurons: int) -> Any:
 
 
 def squared(z: Any) -> Any:
+    """A squared ReLU."""
     return tf.square(tf.nn.relu(z))
 
 
-RELUS = {  # of a layer of weights, as a function of its activation: it, and what follows it
+# Kinds of ReLU. Each function takes one that makes a layer with weights; it returns that layer, and the layers after it.
+RELUS = {
     "relu": lambda layer: (layer(activation="relu"), []),
     "relu6": lambda layer: (layer(activation=tf.nn.relu6), []),
     "squared": lambda layer: (layer(activation=squared), []),
@@ -133,7 +144,7 @@ RELUS = {  # of a layer of weights, as a function of its activation: it, and wha
     "layer": lambda layer: (layer(), [L.ReLU()]),
     "activation": lambda layer: (layer(), [L.Activation("relu")]),
     "batchnorm": lambda layer: (layer(), [Grid(), L.BatchNormalization(), Grid(), L.ReLU()]),
-    "leaky": lambda layer: (layer(), [L.LeakyReLU(0.5)]),  # no ReLU: not counted
+    "leaky": lambda layer: (layer(), [L.LeakyReLU(0.5)]),  # not a ReLU: not counted
 }
 
 cases = st.builds(

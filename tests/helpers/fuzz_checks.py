@@ -1,4 +1,4 @@
-"""The checks of the fuzz test: a random model is measured and trained, and compared with the oracle."""
+"""Checks of the fuzz test: the counts of a random model, measured and trained, equal those of the oracle."""
 
 import dataclasses
 
@@ -7,8 +7,9 @@ import harm
 import numpy as np
 import oracle
 import tensorflow as tf
+from assertions import assert_counts
 from hypothesis import HealthCheck, Phase, given, settings
-from stacks import LEGACY
+from keras_version import LEGACY
 
 from relu_probe import ReluProbe, Report, measure
 from relu_probe.structure.relu_layers import find_relus
@@ -17,12 +18,12 @@ LONG = settings.get_profile("long")
 
 
 def run(check, cases, record_property, phases=(Phase.generate, Phase.shrink)):
-    """`check` on so many cases; the summary says how many were run, and how many failed (the smallest is shown)."""
+    """Runs `check` on random cases. pytest's summary says how many were run and how many failed."""
     done = {"run": 0, "failed": 0}
 
     @settings(
         max_examples=cases,
-        derandomize=cases < LONG.max_examples // 4,  # in CI the same cases each time
+        derandomize=cases < LONG.max_examples // 4,  # the same cases in each run of CI
         database=None,
         suppress_health_check=list(HealthCheck),
         phases=phases,
@@ -45,6 +46,7 @@ def run(check, cases, record_property, phases=(Phase.generate, Phase.shrink)):
 
 
 def assert_laws(report):
+    """0 <= with_gradient <= active <= positions, and a dead neuron has zero gradient."""
     for layer in report.layers.values():
         assert (layer.active >= 0).all()
         assert (layer.active <= layer.positions).all()
@@ -55,20 +57,22 @@ def assert_laws(report):
 
 
 def assert_found(report, expected, samples):
+    """The report has the expected counts and obeys the laws."""
     assert list(report) == list(expected)
     assert report.samples == samples
     for key, layer in report.layers.items():
-        oracle.assert_counts(layer, expected[key])
+        assert_counts(layer, expected[key])
     assert_laws(report)
 
 
 def measured(case, count=oracle.measure):
+    """`measure` counts what `count` does; reports of shards add up to the whole."""
     model, (x, y) = case.model(), case.data()
     report, expected = measure(model, (x, y), batch_size=case.batch), count(model, oracle.batches(x, y, case.batch))
     assert_found(report, expected, case.samples)
     for key, layer in report.layers.items():
         np.testing.assert_array_equal(layer.nan, expected[key]["nan"])
-    cut = case.samples // 2 // case.batch * case.batch  # at a batch's end: sums of extremes depend on their order
+    cut = case.samples // 2 // case.batch * case.batch  # at the end of a batch: sums of extremes depend on their order
     shards = [tf.nest.map_structure(lambda a, part=part: a[part], (x, y)) for part in (slice(cut), slice(cut, None))]
     total = sum((measure(model, shard, batch_size=case.batch) for shard in shards[not cut :]), Report.empty())
     for key, layer in report.layers.items():
@@ -78,25 +82,28 @@ def measured(case, count=oracle.measure):
 
 
 def trained(case, count=oracle.train, lost=fuzz.lost):
-    """At a rate of zero, so that sums stay exact; but 0 times an infinite gradient is NaN, and so is the weight then."""
+    """A fit counts what `count` does. The rate is 0, so that sums stay exact; 0 times an infinite gradient makes weights NaN."""
     (x, y), model, probe = case.data(), case.model(), ReluProbe(strict=True)
     expected = count(model, x, y, case.batch)
     left, model = harm.state(model), case.model()
     model.fit(x, y, batch_size=case.batch, shuffle=False, verbose=0, callbacks=[probe])
-    if case.random and LEGACY:  # its Dropout draws anew in each graph
+    if case.random and LEGACY:  # tf_keras' Dropout draws other numbers in each graph
         return assert_laws(probe.report)
     assert harm.same(left, harm.state(model))
-    expected = dict(zip(probe.report.layers, expected.values(), strict=True))  # names of its own
+    expected = dict(zip(probe.report.layers, expected.values(), strict=True))  # the two models' names differ
     assert_found(probe.report, expected, case.samples)
     for relu, (key, layer) in zip(find_relus(model), probe.report.layers.items()):
         assert layer.frozen == (layer.with_gradient is None)
         in_weights = lost(relu.layer, layer.neurons)
-        if in_weights is None:  # an operation, or a ReLU of a part's own: some weight there is NaN, if any is
+        if (
+            in_weights is None
+        ):  # an operation or a custom layer: its weights are unknown, so any NaN weight may explain it
             in_weights = layer.nan & any(np.isnan(weight).any() for weight in left["weights"])
         np.testing.assert_array_equal(layer.nan, expected[key]["nan"] | in_weights)
 
 
 def unharmed(case):
+    """A training with the probe equals one without."""
     x, y = case.data()
     harm.assert_no_harm(
         lambda callbacks: harm.fitted(case.model(1e-4), callbacks, x, y, epochs=1, batch_size=case.batch),
@@ -105,10 +112,10 @@ def unharmed(case):
 
 
 def exact(case):
-    """What the comparisons rest on: without extremes all numbers, and so their sums in any order, are ones of 24 bits."""
+    """The comparisons' assumption: without extremes, all numbers and their sums in any order have at most 24 bits."""
     model, (x, y) = case.model(), dataclasses.replace(case, planted=[]).data()
     for training in (False, True):
         found = oracle.measure(model, oracle.batches(x, y, case.batch), training, count=lambda _, a, g: [*a, *g])
         values = np.concatenate([np.ravel(a) for arrays in found.values() for a in arrays if a is not None])
-        unit = max(u for u in 2.0 ** -np.arange(10) if (values % u == 0).all())  # a leaky ReLU halves
+        unit = max(u for u in 2.0 ** -np.arange(10) if (values % u == 0).all())  # a leaky ReLU halves values
         assert np.abs(values).max() < 2**24 * unit

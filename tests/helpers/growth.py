@@ -1,6 +1,7 @@
-"""What grows in a process while models are trained? Run as a program, with PYTHONMALLOC=malloc: prints JSON.
+"""Script that measures memory, files and threads over many epochs and fits; run with PYTHONMALLOC=malloc, it prints JSON.
 
-Bytes in use, as malloc tells them: exact to a few hundred bytes, where the size of a process is known to a page only.
+Bytes in use come from malloc's own statistics, which are exact to a few hundred bytes; the size of a process is known only
+to the page.
 """
 
 import ctypes
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from models import sequential
 
 from relu_probe import ReluProbe
 
@@ -27,10 +29,12 @@ class _Info(ctypes.Structure):
 
 
 def known() -> bool:
+    """Whether malloc's statistics can be read here."""
     return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallinfo2")  # glibc 2.33
 
 
 def used() -> int:
+    """Returns the bytes in use after a garbage collection."""
     gc.collect()
     ask = ctypes.CDLL(None).mallinfo2
     ask.restype = _Info
@@ -39,7 +43,7 @@ def used() -> int:
 
 
 def look() -> dict[str, Any]:
-    """Bytes, open event files, all open files, threads of Python."""
+    """Returns the numbers of bytes in use, open event files, open files, and Python threads."""
     files = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
     targets = [os.readlink(path) for path in files if os.path.islink(path)]
     events = sum("tfevents" in target for target in targets)
@@ -47,7 +51,7 @@ def look() -> dict[str, Any]:
 
 
 class Looks(K.callbacks.Callback):
-    """Looks at the end of these epochs."""
+    """Calls `look` at the end of these epochs."""
 
     def __init__(self, epochs: list[int]) -> None:
         super().__init__()
@@ -59,7 +63,7 @@ class Looks(K.callbacks.Callback):
 
 
 class Hoarder(K.callbacks.Callback):
-    """A planted mistake: it keeps an array an epoch."""
+    """A planted mistake: it keeps an array from each epoch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +74,7 @@ class Hoarder(K.callbacks.Callback):
 
 
 class Passes(K.callbacks.Callback):
-    """What measuring data cannot do without: one pass over a dataset, at the end of an epoch."""
+    """The least that `data=` needs: one pass over a dataset at the end of each epoch."""
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         for _ in DATASET.prefetch(1):
@@ -81,20 +85,19 @@ DATASET = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
 
 
 def net() -> Any:
-    model = K.Sequential([K.Input((4,)), L.Dense(6, "relu"), L.Dense(3, "relu"), L.Dense(1)])
-    model.compile("sgd", "mse")
-    return model
+    """Returns a small model."""
+    return sequential(4, L.Dense(6, "relu"), L.Dense(3, "relu"), L.Dense(1), optimizer="sgd")
 
 
 def epochs(probes: list[Any], at: list[int]) -> list[dict[str, Any]]:
-    """One fit of one step an epoch, whose data has no end: Keras then makes one iterator."""
+    """One fit with one step per epoch on endless data, for which Keras makes a single iterator."""
     data, looks = tf.data.Dataset.from_tensors((X, Y)).repeat(), Looks(at)
     net().fit(data, steps_per_epoch=1, epochs=at[-1] + 1, verbose=0, callbacks=[*probes, looks])
     return looks.seen
 
 
 def fits(probes: list[Any], at: list[int], before: Any = lambda: None) -> list[dict[str, Any]]:
-    """Fits of one model, of two steps each, the last one partial."""
+    """Many fits of one model, of two steps each; the last batch is a partial one."""
     model, seen = net(), []
     for i in range(at[-1] + 1):
         before()
@@ -105,7 +108,7 @@ def fits(probes: list[Any], at: list[int], before: Any = lambda: None) -> list[d
 
 
 def summaries(logs: str) -> list[dict[str, Any]]:
-    """Of TensorFlow's own `tf.summary.scalar`, called 100 times between the looks."""
+    """100 calls of TensorFlow's own `tf.summary.scalar` before each look, without the probe."""
     seen = []
     with tf.summary.create_file_writer(logs).as_default(step=tf.constant(0, tf.int64)):
         for _ in range(2):
@@ -117,12 +120,13 @@ def summaries(logs: str) -> list[dict[str, Any]]:
 
 def forget() -> None:
     """A planted mistake: counters, and so the training step, made anew for each fit."""
-    from relu_probe.measuring import train_step
+    from relu_probe.measuring import model_state
 
-    train_step._kept._values.clear()
+    model_state._states._values.clear()
 
 
 def main() -> dict[str, Any]:
+    """Returns the looks of each case, from a start to an end."""
     logs = tempfile.mkdtemp()
     probe, measuring = ReluProbe(logs, keep=4), ReluProbe(logs, (X, Y), name="data", keep=4)
     start = look()

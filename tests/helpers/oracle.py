@@ -1,16 +1,16 @@
-"""The slow, obvious second implementation: every output and gradient as an array, counted by NumPy."""
+"""A slow and obvious second implementation: NumPy counts every output and gradient, as arrays."""
 
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from stacks import LEGACY
+from keras_version import LEGACY
 
 from relu_probe.structure.relu_layers import find_relus
 
 
 class Recorder:
-    """Eager, batch by batch: keeps each counted layer's outputs, and dL/da from plain tapes."""
+    """Context manager that keeps the outputs of all calls of each counted layer."""
 
     def __init__(self, model: Any) -> None:
         self.relus = find_relus(model)
@@ -27,7 +27,7 @@ class Recorder:
 
         def recorded(*args: Any, **kwargs: Any) -> Any:
             output = call(*args, **kwargs)
-            if isinstance(output, tf.Tensor):  # Keras also calls layers on symbols, to learn their shapes
+            if isinstance(output, tf.Tensor):  # Keras also calls layers on symbolic tensors, to infer shapes
                 output = tf.identity(output)
                 self.outputs[relu.key].append(output)
             return output
@@ -43,7 +43,13 @@ class Recorder:
 
 
 def counts(relu: Any, outputs: list[Any], gradients: list[Any]) -> dict[str, Any]:
-    """Of one layer, from the arrays of all calls; a gradient is None where no backward pass came."""
+    """Returns the counts of one layer from the outputs and gradients of all its calls.
+
+    Args:
+        relu: the layer, as `find_relus` returns it.
+        outputs: an array for each call.
+        gradients: dL/da for each call; None if no gradient reached the call.
+    """
     active = sum(_per_neuron(np.asarray(a) > 0, relu.axis) for a in outputs)
     reached = any(g is not None for g in gradients)
     passes = [
@@ -68,7 +74,7 @@ def _per_neuron(mask: np.ndarray, axis: int) -> np.ndarray:
 def measure(
     model: Any, batches: list[tuple[Any, Any]], training: bool = False, count: Any = None
 ) -> dict[str, dict[str, Any]]:
-    """What must be found in these batches: dL/da of the compiled loss at the output of every call of every layer."""
+    """Returns the expected counts of all layers in these batches, from dL/da of the compiled loss, eagerly."""
     count = count or counts
     relus = find_relus(model)
     outputs: dict[str, list[Any]] = {relu.key: [] for relu in relus}
@@ -85,10 +91,10 @@ def measure(
 
 
 def train(model: Any, x: Any, y: Any, batch_size: int) -> dict[str, dict[str, Any]]:
-    """What a fit must find: a fit with a `train_step` by hand, from which every array is taken out.
+    """Returns the expected counts of a fit, by a fit whose own `train_step` copies every array out of the graph.
 
-    By Keras's own loop, so that the graph is as in any other: a fused ReLU turns NaN into 0, and what comes after it goes
-    on to fire; and whether NaN times 0 is 0, a kernel for batches of a known size decides otherwise than another.
+    It uses Keras's own loop, so that TensorFlow builds the same graph: a fused ReLU turns NaN into 0, so that the layers after
+    it stay active; and kernels for a known batch size may differ from others in whether NaN times 0 is 0.
     """
     steps: list[Any] = []
     model.train_step = lambda data: _step(model, steps, *data)
@@ -100,7 +106,7 @@ def train(model: Any, x: Any, y: Any, batch_size: int) -> dict[str, dict[str, An
 
 
 def _step(model: Any, steps: list[Any], x: Any, y: Any) -> dict[str, Any]:
-    """Keeps each layer's outputs, and their gradients where a weight that is trained comes before them."""
+    """Keeps the outputs of each layer, and their gradients if a trained weight comes before the layer."""
     weights = model.trainable_variables
     with Recorder(model) as recorder, tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch([weight if LEGACY else weight.value for weight in weights])
@@ -118,16 +124,7 @@ def _step(model: Any, steps: list[Any], x: Any, y: Any) -> dict[str, Any]:
 
 
 def batches(x: Any, y: Any, size: int) -> list[tuple[Any, Any]]:
-    """Arrays cut into eager batches, the last one partial."""
+    """Returns the arrays cut into eager batches; the last one may be a partial one."""
     total = len(tf.nest.flatten(x)[0])
     parts = [slice(i, i + size) for i in range(0, total, size)]
     return [tf.nest.map_structure(lambda a, part=part: tf.constant(a[part]), (x, y)) for part in parts]
-
-
-def assert_counts(layer: Any, expected: dict[str, Any]) -> None:
-    """Exactly: `==` on integers."""
-    np.testing.assert_array_equal(layer.active, expected["active"])
-    assert layer.positions == expected["positions"]
-    assert (layer.with_gradient is None) == (expected["with_gradient"] is None)
-    if layer.with_gradient is not None:
-        np.testing.assert_array_equal(layer.with_gradient, expected["with_gradient"])

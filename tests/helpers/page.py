@@ -1,4 +1,4 @@
-"""The real TensorBoard server, and its real page in headless Chromium."""
+"""TensorBoard's server, and its page in headless Chromium."""
 
 import json
 import re
@@ -20,7 +20,7 @@ FLAGS = (
 
 @contextmanager
 def tensorboard(log_dir):
-    """Yields the address of a server on `log_dir`, as `tensorboard --logdir` starts it."""
+    """Starts a server as `tensorboard --logdir` does, and yields its address."""
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(log_dir), "--port", "0", "--host", "localhost"]
     with subprocess.Popen([*command, "--reload_interval", "1"], stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -30,23 +30,24 @@ def tensorboard(log_dir):
 
 
 def _address(lines):
-    said = []
+    """Returns the address that the server prints to `lines`."""
+    read = []
     for line in lines:
-        said.append(line)
+        read.append(line)
         if found := re.search(r"http://localhost:\d+/", line):
             return found[0]
-    raise RuntimeError(f"TensorBoard's server did not start:\n{''.join(said)}")
+    raise RuntimeError(f"TensorBoard's server did not start:\n{''.join(read)}")
 
 
 def fetch(address, path, **query):
-    """What a JSON end point of the server answers."""
+    """Returns the parsed answer of one of the server's JSON end points."""
     with urlopen(f"{address}data/{path}?{urlencode(query)}", timeout=60) as answer:
         return json.load(answer)
 
 
 @contextmanager
 def chromium(width=1200, height=900):
-    """Yields selenium's driver of a browser that has seen nothing yet."""
+    """Starts a browser with an empty profile, and yields its selenium driver."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -63,22 +64,23 @@ def chromium(width=1200, height=900):
 
 
 def wait_for(found, seconds=60):
-    """What `found()` gives, as soon as it is truthy: the page draws when its data arrives."""
+    """Calls `found` until it returns something truthy, and returns that: the page draws when its data arrives."""
     end = time.monotonic() + seconds
     while not (value := found()):
         if time.monotonic() > end:
-            raise TimeoutError(f"nothing after {seconds} s, at {found}")
+            raise TimeoutError(f"still nothing after {seconds} s: {found}")
         time.sleep(0.2)
     return value
 
 
 def show(driver, address, place):
-    driver.get("about:blank")  # a change of the fragment alone would not load the page anew
+    """Loads the page; `place` is its query and fragment."""
+    driver.get("about:blank")  # a new fragment alone would not reload the page
     driver.get(address + place)
 
 
 def elements(driver, selector):
-    """All that match, in shadow trees too: half of the page is made of Polymer's elements."""
+    """Returns all matching elements, those in shadow trees too: Polymer draws half of the page."""
     return driver.execute_script(_DEEP, selector)
 
 

@@ -1,6 +1,6 @@
-"""Building blocks, each a function of a tensor: a row of the zoo, and what the fuzz test makes its models of.
+"""Building blocks of models: functions that add layers to a tensor, for the zoo and for the fuzz test.
 
-Adding one is adding a function here. It makes what is counted by `make`, so that the fuzz test can draw another ReLU.
+To add a block, add a function here. Its counted layers come from `make`, so that the fuzz test can draw another kind of ReLU.
 """
 
 from collections.abc import Callable
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
-from stacks import KERAS
+from keras_version import KERAS
+from models import dense
 
 K, L = tf.keras, tf.keras.layers
 PARTS: dict[str, "Part"] = {}
@@ -16,17 +17,18 @@ PARTS: dict[str, "Part"] = {}
 
 @dataclass(frozen=True)
 class Part:
-    """What it adds to a tensor, the layers that must be counted, and the shape of an input of its own in the zoo."""
+    """A building block: the function, the keys of the layers that must be counted, and its input shape in the zoo."""
 
     add: Callable[[Any, "Make"], Any]
     keys: str
     shape: tuple[int, ...]
-    more: dict[str, Any]  # of the zoo's row
+    more: dict[str, Any]  # other arguments of the zoo's row
 
     def __call__(self, h: Any, make: "Make") -> Any:
-        """What is not for vectors is given as many axes as it is for: too many are joined, those that lack have length 2.
+        """Adds the block to `h`, after reshaping `h` to the number of axes that the block takes.
 
-        (On images of one row TensorFlow 2.16's convolutions crash.)
+        Surplus axes are merged; missing ones are added with length 2, because TensorFlow 2.16's convolutions crash on images
+        of one row.
         """
         *places, last = h.shape[1:]
         wanted = len(self.shape) - 1
@@ -39,32 +41,30 @@ class Part:
 
 
 class Make:
-    """How the parts make their layers: in the zoo with a plain ReLU."""
+    """Makes the layers of a block. This class makes plain ReLUs, for the zoo."""
 
     units = 4
-    grid: tuple[Any, ...] = ()  # layers around what rounds
+    grid: tuple[Any, ...] = ()  # layers to put before and after an operation that rounds
 
     def __call__(self, layer: Any, *args: Any, **more: Any) -> list[Any]:
-        """Layers that end in a ReLU, to be called one after the other."""
+        """Returns layers to be called in sequence, the last of which ends in a ReLU."""
         return [dense(*args, **more) if layer is L.Dense else layer(*args, activation="relu", **more)]
 
     def name(self, name: str) -> str:
+        """Returns the name that a layer gets."""
         return name
 
 
-def dense(units: int = 5, name: str | None = None, activation: Any = "relu", **more: Any) -> Any:
-    """A Dense layer whose neuron 0 is dead by its bias."""
-    bias = K.initializers.Constant([-50.0] + [0.1] * (units - 1))
-    return L.Dense(units, activation, name=name, bias_initializer=bias, **more)
-
-
 def run(h: Any, layers: Any) -> Any:
+    """Calls the layers in sequence."""
     for layer in layers:
         h = layer(h)
     return h
 
 
 def part(keys: str = "", shape: tuple[int, ...] = (6,), **more: Any) -> Any:
+    """Decorator that adds a building block to `PARTS`. The first docstring line is its title; without `keys` it is no row of the zoo."""
+
     def keep(add: Any) -> Any:
         PARTS[add.__name__] = Part(add, keys, shape, more)
         return add
@@ -178,10 +178,8 @@ def time_distributed_model(h: Any, make: Make) -> Any:
     return distributed(h.shape[2:], make)(h)
 
 
-if KERAS > (
-    3,
-    3,
-):  # where it cannot tell the shape of its output; tf_keras calls such a model twice: test_keras_names.py
+# Keras 3.3 cannot infer the output shape; tf_keras calls such a model twice (tests/upstream/test_keras_names.py).
+if KERAS > (3, 3):
     part(shape=(4, 6))(time_distributed_model)
 
 
@@ -272,7 +270,7 @@ def transposed(h: Any, make: Make) -> Any:
 def channels_first(h: Any, make: Make) -> Any:
     """`channels_first` (counts channels)"""
     first, width = {"data_format": "channels_first", "padding": "same"}, h.shape[-1]
-    filters = width + 1  # as many as columns, and Keras 3.15 adds the bias to the columns when it runs eagerly
+    filters = width + 1  # if it equals the number of columns, Keras 3.15 adds the bias to the columns in eager mode
     h = run(
         h, [L.Conv2D(filters, 3, activation="relu", name=make.name("conv"), **first), L.Conv2D(filters, 1, **first)]
     )

@@ -1,4 +1,4 @@
-"""Random reports, for property tests with hypothesis."""
+"""Hypothesis strategies for random reports."""
 
 from hypothesis import strategies as st
 
@@ -9,6 +9,7 @@ NEURONS = 4
 
 @st.composite
 def layers(draw):
+    """A `LayerReport` of `NEURONS` neurons that obeys the laws of counts."""
     positions = draw(st.integers(0, 50))
     active = [draw(st.integers(0, positions)) for _ in range(NEURONS)]
     gradients = draw(st.booleans())

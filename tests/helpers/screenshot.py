@@ -1,6 +1,6 @@
-"""Makes the README's picture anew, the real page of the demo's run: `python tests/helpers/screenshot.py [FILE]`.
+"""Script that makes the README's picture of TensorBoard's page: `python tests/helpers/screenshot.py [FILE]`.
 
-Needs what `tests/integration/test_page.py` needs: Debian's chromium and chromium-driver, and selenium.
+It runs the demo and needs what `tests/integration/test_page.py` needs: Debian's chromium and chromium-driver, and selenium.
 """
 
 import subprocess
@@ -13,11 +13,12 @@ from urllib.parse import urlencode
 import page
 
 FILE = Path(__file__).parents[1] / "tensorboard.png"
-WIDTH, HEIGHT = 1400, 1200  # of the window; the page's is less
+WIDTH, HEIGHT = 1400, 1200  # of the window; the page is smaller
 TAGS, RUNS = "^(activation_rate|dead_fraction|life|zero_gradient_fraction)/", "zeros|sick_control"
 
 
 def main(file=FILE):
+    """Runs the demo, shows its run in the browser, and saves the picture."""
     with tempfile.TemporaryDirectory() as log_dir:
         subprocess.run([sys.executable, "-m", "relu_probe", "demo", "--log-dir", log_dir], check=True)
         with page.tensorboard(log_dir) as address, page.chromium(WIDTH, HEIGHT) as driver:
@@ -29,17 +30,18 @@ def main(file=FILE):
 
 
 def settle(driver):
-    """All of the lines in sight, and room for the cards."""
+    """Shows outliers too, closes the settings to make room for the cards, and waits until all of them are drawn."""
     (outliers,) = page.wait_for(lambda: texts(driver, "mat-checkbox", "Ignore outliers in chart scaling"))
     outliers.find_element("css selector", "input").click()
     texts(driver, "button", "Settings")[0].click()
     page.wait_for(lambda: len(texts(driver, "scalar-card", "Relative")) == 2)
     page.wait_for(lambda: len(page.elements(driver, "image-card img")) == 2)
     page.wait_for(lambda: len(page.elements(driver, "histogram-card g.histogram path")) == 2 * 6)
-    time.sleep(3)  # what moves comes to rest
+    time.sleep(3)  # animations end
 
 
 def texts(driver, selector, text):
+    """Returns the elements that contain `text`."""
     return [element for element in page.elements(driver, selector) if text in element.text]
 
 

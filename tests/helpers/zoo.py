@@ -1,5 +1,7 @@
-"""Small models of every structure: adding a row to the table of what works is adding a function, in `parts.py` where the
-structure is one that can stand in any functional model, else here."""
+"""The zoo: a small model of every structure that the README says works.
+
+To add a structure, add a function: to `parts.py` if it can be a part of any functional model, otherwise here.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,8 +10,9 @@ from typing import Any
 import harm
 import numpy as np
 import tensorflow as tf
-from parts import PARTS, Make, Part, dense, distributed
-from stacks import KERAS, LEGACY
+from keras_version import KERAS, LEGACY
+from models import dense
+from parts import PARTS, Make, Part, distributed
 
 K = tf.keras
 L = tf.keras.layers
@@ -20,7 +23,7 @@ _ROWS: dict[str, "Row"] = {}
 
 @dataclass(frozen=True)
 class Row:
-    """One model, compiled with SGD at rate 0 (the weights stay), its data, and the keys that must be counted."""
+    """One model, compiled with SGD at rate 0 (the weights do not change), its data, and the keys that must be counted."""
 
     title: str
     build: Callable[[], Any]
@@ -28,20 +31,24 @@ class Row:
     x: Callable[[], Any]
     y: Callable[[], Any]
     saves: bool = True  # whether Keras itself can save and load it
-    places: dict[str, int] = field(default_factory=dict)  # positions a sample, where not 1
+    places: dict[str, int] = field(default_factory=dict)  # positions per sample, if not 1
 
 
 def rows() -> dict[str, Row]:
+    """Returns all rows by the name of their function."""
     return _ROWS
 
 
 def inputs(*shape: int, seed: int = 0) -> np.ndarray:
+    """Returns normal random values `(SAMPLES, *shape)`."""
     return np.random.default_rng(seed).standard_normal((SAMPLES, *shape)).astype("float32")
 
 
 def row(
     keys: str, shape: tuple[int, ...] = (6,), x: Any = None, y: Any = None, saves: bool = True, **places: int
 ) -> Any:
+    """Decorator that adds a model to the zoo. The docstring of the function is the row's title."""
+
     def add(build: Callable[[], Any]) -> Callable[[], Any]:
         _ROWS[build.__name__] = Row(
             title=(build.__doc__ or "").strip().rstrip("."),
@@ -58,6 +65,7 @@ def row(
 
 
 def compiled(model: Any, loss: Any = "mse", rate: float = 0.0, **more: Any) -> Any:
+    """Compiles a model with SGD, and returns it."""
     model.compile(K.optimizers.SGD(rate), loss, **more)
     return model
 
@@ -93,7 +101,7 @@ def list_inputs_outputs() -> Any:
     """Several inputs and outputs, as lists"""
     one, two = K.Input((3,)), K.Input((4,))
     a, b = dense(name="a")(one), dense(4, "b")(two)
-    p, q = L.Dense(1, name="p")(L.Concatenate()([a, b])), L.Dense(2, name="q")(b)  # names are keys of the History
+    p, q = L.Dense(1, name="p")(L.Concatenate()([a, b])), L.Dense(2, name="q")(b)  # the names are keys of the History
     model = K.Model([one, two], [p, q])
     return compiled(model, ["mse", "mae"])
 
@@ -117,7 +125,7 @@ def subclassed() -> Any:
 
 
 def tokens() -> np.ndarray:
-    """`(samples, 4)` integers; 0 is padding, which the mask hides."""
+    """Returns `(SAMPLES, 4)` integers; 0 is padding, which the mask hides."""
     return np.random.default_rng(0).integers(0, 7, (SAMPLES, 4))
 
 
@@ -133,12 +141,12 @@ def time_distributed_model() -> Any:
     return compiled(K.Sequential([K.Input((4, 6)), distributed((6,), Make()), L.Flatten(), L.Dense(1)]))
 
 
-if not LEGACY:  # tf_keras calls such a model twice, once for its mask: see test_keras_names.py
+if not LEGACY:  # tf_keras calls such a model twice, once for its mask: see tests/upstream/test_keras_names.py
     row("hidden", (4, 6), hidden=4, saves=KERAS > (3, 3))(time_distributed_model)  # Keras 3.3 cannot clone it
 
 
 class Student(K.Model):
-    """A teacher and a student: the `train_step` is the user's own, and the outer model has no `call` of use."""
+    """A teacher and a student, trained by a custom `train_step` that does not call the outer model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -159,12 +167,12 @@ class Student(K.Model):
 
 @row("taught learned", saves=False)
 def teacher_and_student() -> Any:
-    """A wrapper with a `train_step` of its own (teacher and student)"""
+    """A wrapper with its own `train_step` (teacher and student)"""
     return compiled(Student())
 
 
 class GAN(K.Model):
-    """Two optimizers, two tapes over one generator call."""
+    """A GAN: two optimizers, and one persistent tape over one call of the generator."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -198,7 +206,7 @@ def gan() -> Any:
 
 
 def _row_of(name: str, part: Part) -> None:
-    """The part between an input and an output."""
+    """Adds a row whose model is the part between an input and an output layer."""
 
     def build() -> Any:
         x = K.Input(part.shape)
@@ -214,6 +222,7 @@ for _name, _part in PARTS.items():
 
 
 def train_zoo(name, callbacks, samples=SAMPLES, **compile_args):
+    """Trains the model of a row with Adam from one seed, and returns what `harm.fitted` returns."""
     row = rows()[name]
     K.utils.set_random_seed(1)
     model = row.build()
@@ -222,7 +231,7 @@ def train_zoo(name, callbacks, samples=SAMPLES, **compile_args):
         model.second.learning_rate = 0.01
     x, y = tf.nest.map_structure(lambda a: a[:samples], (row.x(), row.y()))
     if model.built:
-        # Keras 3.3 calls a `Sequential` built that gave up at a layer which could not tell its output's shape.
+        # Keras 3.3 says `built` of a `Sequential` whose build stopped at a layer of unknown output shape.
         model(tf.nest.map_structure(lambda a: tf.constant(a[:1]), x))
-        model.optimizer.build(model.trainable_variables)  # else the step is traced twice; harm.net's is
+        model.optimizer.build(model.trainable_variables)  # without it the step is traced twice
     return harm.fitted(model, callbacks, x, y, batch_size=BATCH)

@@ -1,4 +1,4 @@
-"""Many devices, many machines: every worker reports the same global counts, those of one device on the same data."""
+"""Distributed training: every worker reports the same global counts, those of one device on the same data."""
 
 import json
 
@@ -7,8 +7,11 @@ import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
-from stacks import LEGACY, output, python
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from assertions import assert_report
+from child_process import output, python
+from event_files import epochs_written
+from keras_version import LEGACY
+from models import integer_network
 
 from relu_probe import Report, measure
 
@@ -20,19 +23,12 @@ tf_keras_only = pytest.mark.skipif(not LEGACY, reason="Keras 3's own fit fails u
 
 @pytest.fixture(scope="module")
 def one_device():
-    """What one device counts, and the slow implementation too."""
-    built = cluster.model()
+    """The oracle's counts, which one device counts too."""
+    built = integer_network()
     expected = oracle.measure(built, oracle.batches(*cluster.arrays(), cluster.BATCH))
     report = measure(built, cluster.arrays(), batch_size=cluster.BATCH)
-    assert_counts(report, expected)
+    assert_report(report, expected, cluster.N)
     return expected
-
-
-def assert_counts(report, expected):
-    assert report.samples == cluster.N
-    for key, layer in report.layers.items():
-        assert layer.samples == cluster.N
-        oracle.assert_counts(layer, expected[key])
 
 
 # --- many devices -----------------------------------------------------------------------------------------------------
@@ -43,11 +39,12 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import cluster, harm
+from models import integer_network, sequential
 from relu_probe import ReluProbe, measure
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 assert strategy.num_replicas_in_sync == 2
 with strategy.scope():
-    model = cluster.model()
+    model = integer_network()
 probe, with_data = ReluProbe(strict=True), ReluProbe(data=cluster.arrays(), strict=True)
 for _ in range(2):
     model.fit(*cluster.arrays(), batch_size=cluster.BATCH, epochs=2, verbose=0, callbacks=[probe])
@@ -56,25 +53,23 @@ found = {"fit": [*probe.reports, with_data.report]}
 found["measure"] = [measure(model, cluster.arrays(), batch_size=size) for size in (1, 8, 64)]
 found["measure"].append(measure(model, cluster.batches()))
 with strategy.scope():
-    model = cluster.model()
+    model = integer_network()
 found["watch"] = cluster.watched(strategy, model)
 found = {job: [report.to_dict() for report in reports] for job, reports in found.items()}
 
-with strategy.scope():  # wide enough to be counted as if there were no NaN
-    model = harm.K.Sequential([harm.K.Input((300,)), harm.L.ReLU(name="relu"), harm.L.Dense(1)])
-    model.compile(harm.K.optimizers.SGD(0.0), "mse")
+with strategy.scope():  # so wide that NaN are looked for only after a sum is NaN
+    model = sequential(300, harm.L.ReLU(name="relu"), harm.L.Dense(1))
 x = harm.np.ones((8, 300), "float32")
-x[7, 17] = harm.np.nan  # of the second replica's half
+x[7, 17] = harm.np.nan  # in the second replica's half of the batch
 model.fit(x, harm.np.ones((8, 1)), batch_size=8, shuffle=False, verbose=0, callbacks=[probe])
 found["nan"] = probe.report.to_dict()
 
 def train(callbacks):
     harm.K.utils.set_random_seed(1)
     with strategy.scope():
-        L, rate = harm.L, 0.3 if harm.KERAS3 else 0  # tf_keras' draws anew in each trace
+        L, rate = harm.L, 0.3 if harm.KERAS3 else 0  # tf_keras' Dropout draws other numbers in each trace
         hidden = [L.Dense(16, "relu"), L.BatchNormalization(), L.Dropout(rate), L.Dense(6, "relu")]
-        model = harm.K.Sequential([harm.K.Input((4,)), *hidden, L.Dense(1)])
-        model.compile(harm.K.optimizers.Adam(0.01), "mse", metrics=["mae"])
+        model = sequential(4, *hidden, L.Dense(1), optimizer=harm.K.optimizers.Adam(0.01), metrics=["mae"])
     return harm.fitted(model, callbacks, *harm.data(22))
 
 class Nudges(harm.K.callbacks.Callback):
@@ -93,7 +88,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def mirrored():
-    """Two devices must be asked for before TensorFlow starts: one process, for all jobs."""
+    """The results of all jobs, from one process: the number of devices must be set before TensorFlow starts."""
     return json.loads(output(MIRRORED).splitlines()[-1])
 
 
@@ -102,7 +97,7 @@ def test_two_devices_count_what_one_counts(job, mirrored, one_device):
     reports = [Report.from_dict(report) for report in mirrored[job]]
     assert len(reports) == {"fit": 3, "measure": 4, "watch": cluster.EPOCHS}[job]
     for report in reports:
-        assert_counts(report, one_device)
+        assert_report(report, one_device, cluster.N)
         dated = report["a"].last_active
         assert dated is None or dated[0] == -1 < dated[1:].min()
 
@@ -121,11 +116,11 @@ def test_two_devices_train_bit_by_bit_as_without_the_probe(mirrored):
 
 @pytest.mark.parametrize("mistake", ["one replica's counts", "every replica's counts twice"])
 def test_the_comparison_rejects(mistake, one_device):
-    built, (x, y) = cluster.model(), cluster.arrays()
+    built, (x, y) = integer_network(), cluster.arrays()
     half = measure(built, (x[::2], y[::2]))
     wrong = half if mistake == "one replica's counts" else measure(built, (x, y)) + measure(built, (x, y))
     with pytest.raises(AssertionError):
-        assert_counts(wrong, one_device)
+        assert_report(wrong, one_device, cluster.N)
 
 
 # --- many machines ----------------------------------------------------------------------------------------------------
@@ -140,38 +135,32 @@ def ended_well(workers):
     return chief
 
 
-def epochs_written(log_dir):
-    events = EventAccumulator(str(log_dir / "relu_probe"), size_guidance={"tensors": 0})
-    events.Reload()
-    return [event.step for event in events.Tensors("dead_fraction")]
-
-
 @tf_keras_only
 def test_fit_and_measure_on_two_workers(one_device):
     reports = ended_well(cluster.run("fit_and_measure"))
     assert [report.source for report in reports] == ["train", "data", "measure", "measure"]
     for report in reports:
-        assert_counts(report, one_device)
+        assert_report(report, one_device, cluster.N)
 
 
 @tf_keras_only
 def test_only_the_chief_writes(one_device, tmp_path):
     reports = ended_well(cluster.run("fit", tmp_path))
     for report in reports:
-        assert_counts(report, one_device)
+        assert_report(report, one_device, cluster.N)
     assert len(list((tmp_path / "relu_probe").iterdir())) == 1
     assert epochs_written(tmp_path) == [0, 1, 2]
 
 
-def test_a_loop_of_ones_own_on_two_workers(one_device):
+def test_a_custom_loop_on_two_workers(one_device):
     reports = ended_well(cluster.run("loop"))
     assert len(reports) == cluster.EPOCHS
     for report in reports:
-        assert_counts(report, one_device)
+        assert_report(report, one_device, cluster.N)
 
 
 def ended_with_tensorflows_error(workers):
-    """The killed one by the signal, the other by an error of TensorFlow's; `cluster.run` would have raised on a hang."""
+    """The killed worker ended by the signal, the other by an error of TensorFlow. `cluster.run` raises if a worker hangs."""
     assert workers[1].code == -9
     assert workers[0].code not in (0, -9)
     assert "tensorflow.python.framework.errors_impl." in workers[0].err or "heartbeat" in workers[0].err
@@ -194,7 +183,7 @@ def test_a_full_disk_on_the_chief_stops_writing_only(one_device, tmp_path):
     for worker in workers:
         assert [report.epoch for report in worker.reports()] == [0, 1, 2]
         for report in worker.reports():
-            assert_counts(report, one_device)
+            assert_report(report, one_device, cluster.N)
     assert "relu_probe: logging stopped" in workers[0].err
     assert "logging stopped" in workers[0].reports()[1].incomplete
     assert "relu_probe" not in workers[1].err
@@ -203,12 +192,12 @@ def test_a_full_disk_on_the_chief_stops_writing_only(one_device, tmp_path):
 
 @tf_keras_only
 def test_a_fault_on_one_worker_leaves_all_in_step(one_device, tmp_path):
-    """Reading the counters is a collective: who stopped reading, or counting, would leave the others waiting for ever."""
+    """Reading the counters is a collective: if one worker stopped reading or counting, the others would wait for ever."""
     workers = cluster.run("fit_with_a_fault", tmp_path)
     assert [worker.code for worker in workers] == [0, 0], workers[0].err[-3000:]
     assert [[report.epoch for report in worker.reports()] for worker in workers] == [[0, 1, 2], [0, 2]]
     for report in workers[0].reports() + workers[1].reports():
-        assert_counts(report, one_device)
+        assert_report(report, one_device, cluster.N)
     assert "relu_probe" not in workers[0].err
     assert workers[1].err.count("relu_probe: measuring stopped: MemoryError: on one worker") == 1
     assert [bool(report.incomplete) for report in workers[1].reports()] == [True, True]
@@ -227,7 +216,7 @@ def test_workers_agree():
     ],
 )
 def test_a_limit_ends_all_workers_in_the_same_epoch(job, end, measured):
-    """One of them has lost a report, and of its own would go on for longer: for ever, as the others are gone."""
+    """One worker has lost a report, so that it alone would not stop yet; it would wait for ever for the workers that did."""
     workers = cluster.run(job, timeout=60)
     assert [worker.code for worker in workers] == [0, 0], workers[1].err[-3000:]
     assert [[report.epoch for report in worker.reports()] for worker in workers] == [measured, [0]]
@@ -238,7 +227,7 @@ def test_a_limit_ends_all_workers_in_the_same_epoch(job, end, measured):
 
 @tf_keras_only
 def test_data_that_fails_on_one_worker_ends_the_run(tmp_path):
-    """The others wait in the middle of a pass: without the error they would for ever."""
+    """The others wait in the middle of a pass: without the error they would wait for ever."""
     workers = cluster.run("fit_on_broken_data", tmp_path)
     assert [worker.code for worker in workers] != [0, 0]
     assert "OSError: the file is gone" in workers[1].err
@@ -246,8 +235,8 @@ def test_data_that_fails_on_one_worker_ends_the_run(tmp_path):
 
 
 @keras_3_only
-def test_keras_3s_own_fit_fails_on_two_workers_without_us():
-    """A pin (keras#20585): the day it works, `tf_keras_only` goes, and the README's row changes."""
+def test_keras_3s_own_fit_fails_on_two_workers_without_the_probe():
+    """Pins keras#20585: when it works, remove `tf_keras_only` and change the row in the README."""
     for worker in cluster.run("fit_bare"):
         assert worker.code != 0, "Keras 3's fit works under MultiWorkerMirroredStrategy now: test it with the probe"
         assert "/keras/src/" in worker.err
@@ -280,7 +269,7 @@ for work in (lambda: measure(model, np.ones((2, 3))), lambda: watch(model).__ent
         work()
     except ValueError as error:
         print(error, flush=True)
-os._exit(0)  # the servers have no end of their own
+os._exit(0)  # the servers cannot be stopped
 """
 
 
@@ -290,7 +279,7 @@ def test_a_parameter_server_is_refused_by_name():
 
 @pytest.mark.parametrize("kind", [tf.distribute.TPUStrategy, tf.distribute.experimental.TPUStrategy])
 def test_a_tpu_is_refused_by_name(kind):
-    """A real strategy object, but not one that was connected: no TPU is here."""
+    """With a real strategy object that was never connected, since there is no TPU."""
 
     class OnTPU(K.Sequential):
         @property
@@ -318,27 +307,24 @@ for work in (lambda: model.fit(x, x, verbose=0, callbacks=[ReluProbe()]), lambda
 """
 
 
-def test_a_tf_keras_model_without_the_variable_set():
-    pytest.importorskip("tf_keras")
-    result = python(MISMATCH.format(keras="tf_keras"), TF_USE_LEGACY_KERAS="0")
-    assert (
-        result.stdout.splitlines()
-        == [
-            "Sequential is a tf_keras model, and tf.keras is Keras 3 in this process; set the environment variable "
-            "TF_USE_LEGACY_KERAS=1 before TensorFlow is imported."
-        ]
-        * 2
-    ), result.stderr[-2000:]
+MISMATCHES = [
+    (
+        "tf_keras",
+        "0",
+        "Sequential is a tf_keras model, and tf.keras is Keras 3 in this process; set the environment variable "
+        "TF_USE_LEGACY_KERAS=1 before TensorFlow is imported.",
+    ),
+    (
+        "keras",
+        "1",
+        "Sequential is a Keras 3 model, and tf.keras is tf_keras in this process; unset the environment variable "
+        "TF_USE_LEGACY_KERAS, or build the model with tf.keras.",
+    ),
+]
 
 
-def test_a_keras_3_model_with_the_variable_set():
+@pytest.mark.parametrize(("keras", "legacy", "text"), MISMATCHES)
+def test_a_model_of_the_other_keras_is_refused(keras, legacy, text):
     pytest.importorskip("tf_keras")
-    result = python(MISMATCH.format(keras="keras"), TF_USE_LEGACY_KERAS="1")
-    assert (
-        result.stdout.splitlines()
-        == [
-            "Sequential is a Keras 3 model, and tf.keras is tf_keras in this process; unset the environment variable "
-            "TF_USE_LEGACY_KERAS, or build the model with tf.keras."
-        ]
-        * 2
-    ), result.stderr[-2000:]
+    result = python(MISMATCH.format(keras=keras), TF_USE_LEGACY_KERAS=legacy)
+    assert result.stdout.splitlines() == [text] * 2, result.stderr[-2000:]

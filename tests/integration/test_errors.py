@@ -1,4 +1,4 @@
-"""Bad input gets a clear error: the value found, what was expected, the fix."""
+"""Error messages for wrong input: the value found, what was expected, the fix."""
 
 import os
 import subprocess
@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from models import sequential
 
 from relu_probe import ReluProbe, measure, watch
 
@@ -15,11 +16,8 @@ X, Y = np.ones((6, 3), "f"), np.ones((6, 1), "f")
 
 
 def net(*layers, **compile_args):
-    model = K.Sequential(
-        [K.Input((3,)), *(layers or [L.Dense(4, "relu", name="hidden"), L.Dense(1, name="out")])], name="net"
-    )
-    model.compile("sgd", "mse", **compile_args)
-    return model
+    layers = layers or (L.Dense(4, "relu", name="hidden"), L.Dense(1, name="out"))
+    return sequential(3, *layers, optimizer="sgd", name="net", **compile_args)
 
 
 def raises(kind, text, work):
@@ -62,13 +60,13 @@ def test_layers_by_name_glob_and_object():
 
 
 def test_layers_of_a_nested_model_by_path():
-    """Their keys are their bare names, where these are unique; what stands nearer to one is not meant by its own name."""
+    """The keys are the bare names if these are unique. The name of a nested model does not select its layers."""
     hidden = [L.Dense(4, "relu", name="a"), L.Dense(4, "relu", name="b"), L.Dropout(0.1, name="drop")]
     inner = K.Sequential([K.Input((3,)), *hidden], name="enc")
     model = net(inner, L.Dense(4, "relu", name="a_too"), L.Dense(1))
     for wanted, keys in (("enc/*", ["a", "b"]), ("enc/b", ["b"]), (["enc/b", "a*"], ["a", "b", "a_too"]), ("a", ["a"])):
         assert list(measure(model, X, layers=wanted)) == keys
-    for wanted in ("enc*", "e*"):  # the sub-model's name is not its layers'
+    for wanted in ("enc*", "e*"):  # the nested model's name is not a name of its layers
         raises(ValueError, "matches no layer of the model", lambda wanted=wanted: measure(model, X, layers=wanted))
     text = "layers='enc/drop' is a layer of the model but no ReLU that is counted"
     raises(ValueError, text, lambda: measure(model, X, layers="enc/drop"))
@@ -92,12 +90,15 @@ def test_an_unbuilt_model():
         (tf.data.Dataset.from_tensor_slices(X).batch(2).filter(lambda x: False), "data is empty (0 samples)"),
         (
             tf.data.Dataset.from_tensor_slices(X).batch(2).repeat(),
-            "data is infinite; expected an end. Pass max_samples=...",
+            "data is infinite; expected a finite dataset. Pass max_samples=...",
         ),
-        ((X, None), "data has no labels (y is None), so no gradients; pass (x, y), or x alone for activations only."),
-        ((X, Y[:5]), "the arrays of data have [5, 6] samples; expected as many in each. Cut them to one length."),
+        (
+            (X, None),
+            "data has no labels (y is None), so no gradients; expected y. Pass (x, y), or x alone for activations only.",
+        ),
+        ((X, Y[:5]), "the arrays of data have [5, 6] samples; expected equally many in each. Cut them to one length."),
         ((X, Y, Y, Y), "data is a tuple of 4; expected arrays (x, (x,), (x, y) or (x, y, sample_weight)), a batched"),
-        (iter([X]), "which can be read once or not at all; expected arrays"),
+        (iter([X]), "which cannot be read more than once; expected arrays"),
         ("file.npz", "data is 'file.npz' (str); expected arrays"),
         (None, "data is None (NoneType); expected arrays"),
         (
@@ -164,12 +165,10 @@ measure(model, np.ones((4, 3)))
 
 
 def test_two_probes_of_one_name_in_one_fit(tmp_path):
-    """Before the first step, and before anything is written. In two fits a name can serve twice."""
+    """The error comes before the first step, and before anything is written. Two fits may use the same name."""
     probes, model = [ReluProbe(tmp_path), ReluProbe(data=(X, Y))], net()
     before = model.get_weights()
-    text = (
-        "2 probes of this fit have the name 'relu_probe'; expected another one each, for their keys in logs and their"
-    )
+    text = "2 probes of this fit have the name 'relu_probe'; expected a different one for each, for its keys in"
     raises(ValueError, text, lambda: model.fit(X, Y, verbose=0, callbacks=probes))
     assert all(map(np.array_equal, before, model.get_weights()))
     assert list(tmp_path.iterdir()) == []
@@ -178,7 +177,7 @@ def test_two_probes_of_one_name_in_one_fit(tmp_path):
         assert probe.report.samples == 6
 
 
-def test_what_is_no_list_of_reports():
+def test_arguments_that_are_no_list_of_reports():
     from relu_probe import diagnose, history
     from relu_probe.plots import plot_history, plot_report
 

@@ -1,14 +1,14 @@
-"""Copies of the probe, and of the model while it is trained: each is whole, and knows nothing of the other."""
+"""Faults: copies of the probe, and of the model during training. A copy is complete and independent."""
 
 import copy
 import pickle
 
+import child_process
 import harm
 import numpy as np
 import pytest
-import stacks
 from harm import K
-from stacks import KERAS
+from keras_version import KERAS
 
 from relu_probe import ReluProbe
 
@@ -18,7 +18,7 @@ from relu_probe import ReluProbe
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
 def test_a_copy_of_the_probe_has_its_reports_and_works_in_any_fit(tmp_path, copied):
     probe = ReluProbe(tmp_path, data=harm.data(), name="mine", freq=2, layers="hid*", activation_sum=True, strict=True)
-    for _ in range(2):  # before its first fit, and after it
+    for _ in range(2):  # before the first fit, and after it
         other = copied(probe)
         assert other.reports == probe.reports
         harm.assert_no_harm(lambda callbacks: harm.fitted(harm.net(), callbacks), [other])
@@ -28,7 +28,7 @@ def test_a_copy_of_the_probe_has_its_reports_and_works_in_any_fit(tmp_path, copi
         assert probe.reports == other.reports
 
 
-def test_a_copy_made_in_mid_fit_is_no_part_of_it(tmp_path):
+def test_a_copy_made_during_a_fit_takes_no_part_in_it(tmp_path):
     copies = []
     probe = ReluProbe(tmp_path, strict=True)
     take = K.callbacks.LambdaCallback(
@@ -47,7 +47,7 @@ def test_a_copy_made_in_mid_fit_is_no_part_of_it(tmp_path):
 
 LOAD = """
 import sys
-sys.modules["relu_probe"] = None  # as where it is not installed
+sys.modules["relu_probe"] = None  # as if it were not installed
 import harm, numpy as np, tensorflow as tf
 from harm import K
 for path in sys.argv[1:]:
@@ -60,7 +60,7 @@ for path in sys.argv[1:]:
 
 
 class Copies(K.callbacks.Callback):
-    """Clones, copies of the whole, exports of a model, made at the begin of a batch and at the end of an epoch."""
+    """Clones, saves and exports the model at the beginning and end of each batch, and at the end of each epoch."""
 
     def __init__(self, place):
         super().__init__()
@@ -85,7 +85,7 @@ class Copies(K.callbacks.Callback):
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory):
-    """Of a fit with a probe and of one without."""
+    """The copies from a fit with a probe and from a fit without one."""
     made = {}
     for which in ("plain", "watched"):
         place = tmp_path_factory.mktemp(which)
@@ -100,12 +100,12 @@ def copies(tmp_path_factory):
 FILES = ["kept.keras", "epoch.keras", "batch1.keras", "end1.keras", "export"]
 
 
-def test_what_was_saved_or_exported_in_a_fit_loads_without_us_and_is_the_same(copies):
+def test_files_saved_or_exported_in_a_fit_load_without_relu_probe_and_are_the_same(copies):
     paths = [str(copies[which][0] / name) for name in FILES for which in ("plain", "watched")]
-    printed = stacks.output(LOAD, *paths).splitlines()[-len(paths) :]
+    printed = child_process.output(LOAD, *paths).splitlines()[-len(paths) :]
     assert len(printed) == 2 * len(FILES)
     assert printed[::2] == printed[1::2]
-    assert printed[0] != printed[4]  # after another step
+    assert printed[0] != printed[4]  # it was saved after another step
     for path in copies["watched"][0].rglob("*"):
         assert path.is_dir() or b"relu_probe" not in path.read_bytes(), path
 

@@ -1,4 +1,4 @@
-"""ErrorPolicy of the log directory and of the machine around the training: none stops it, and each is told of once."""
+"""Faults of the log directory and of the machine: none stops the training, and each is reported once."""
 
 import contextlib
 import io
@@ -26,7 +26,7 @@ def untouched(epochs):
 
 
 def fit(probe, *others, epochs=4):
-    """The trained weights, and what was warned of."""
+    """Trains and returns the warnings of the probe; the trained weights are as without a probe."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         left = harm.fitted(harm.net(), [probe, *others], epochs=epochs)
@@ -44,7 +44,7 @@ def steps(directory):
 
 @contextlib.contextmanager
 def unprivileged():
-    """For root nothing is read-only."""
+    """Drops root's rights in the block: to root, nothing is read-only."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
@@ -56,7 +56,7 @@ def unprivileged():
 
 @contextlib.contextmanager
 def file_size(limit):
-    """A disk that is full: no file may become larger than `limit` bytes."""
+    """Simulates a full disk: no file may become larger than `limit` bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
@@ -66,20 +66,20 @@ def file_size(limit):
 
 
 def assert_incomplete(probe, why, epochs=4):
-    """Everything was measured, and the last report says what is missing."""
+    """Asserts that all epochs were measured, and that the last report says what is missing."""
     assert [report.epoch for report in probe.reports] == list(range(epochs))
     assert probe.report.incomplete.startswith("logging stopped: ")
     assert why in probe.report.incomplete
     assert f"Incomplete: {probe.report.incomplete}"[:40] in str(probe.report)
 
 
-def test_a_directory_that_does_not_exist_is_made(tmp_path):
+def test_a_missing_directory_is_created(tmp_path):
     assert fit(ReluProbe(tmp_path / "a" / "b")) == []
     assert steps(tmp_path / "a" / "b") == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("path", ["file", "file/logs"])
-def test_a_file_in_the_way_is_an_error_at_once(tmp_path, path):
+def test_a_file_in_place_of_the_directory_is_an_error_at_once(tmp_path, path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="file' is a file; expected a directory, or a path that does not exist yet"):
         ReluProbe(tmp_path / path)
@@ -100,7 +100,7 @@ def test_a_directory_that_cannot_be_written(tmp_path):
 
 
 @pytest.mark.parametrize("what", ["logs", "logs/relu_probe"])
-def test_a_directory_removed_during_the_fit_is_made_anew(tmp_path, what):
+def test_a_directory_removed_during_the_fit_is_created_again(tmp_path, what):
     removed = at(1, lambda: shutil.rmtree(tmp_path / what))
     assert fit(ReluProbe(tmp_path / "logs"), removed) == []
     assert steps(tmp_path / "logs") == [2, 3]
@@ -118,7 +118,7 @@ def test_a_full_disk(tmp_path, capsys):
     assert len(told) == 1
     assert "File too large" in told[0]
     assert_incomplete(probe, "File too large", epochs=40)
-    assert capsys.readouterr().out == ""  # nothing to be opened
+    assert capsys.readouterr().out == ""  # no hint on how to open an incomplete log
     found = steps(tmp_path)
     assert 10 < len(found) < 39
     assert found == list(range(len(found)))
@@ -127,12 +127,12 @@ def test_a_full_disk(tmp_path, capsys):
 
 
 def test_keras_own_callback_does_not_survive_a_full_disk(tmp_path):
-    """The planted mistake: the limit is a real one."""
+    """The planted mistake: the limit on the file size works."""
     with file_size(4096), pytest.raises(tf.errors.OpError):
         fit(K.callbacks.TensorBoard(tmp_path, histogram_freq=1), epochs=40)
 
 
-def test_a_terminal_that_is_closed_or_knows_no_umlauts(tmp_path):
+def test_a_terminal_that_is_closed_or_cannot_print_umlauts(tmp_path):
     for terminal in (io.StringIO(), io.TextIOWrapper(io.BytesIO(), encoding="ascii")):
         if isinstance(terminal, io.StringIO):
             terminal.close()
@@ -142,7 +142,7 @@ def test_a_terminal_that_is_closed_or_knows_no_umlauts(tmp_path):
 
 @pytest.mark.parametrize("home", ["/proc/nowhere", "/proc"], ids=["missing", "not writable"])
 def test_no_home_directory(home, tmp_path):
-    with pytest.raises(OSError, match="/proc"):  # not even by root
+    with pytest.raises(OSError, match="/proc"):  # not even for root
         os.makedirs(os.path.join(home, "x"))
     code = """
 import numpy as np, tensorflow as tf
@@ -197,7 +197,7 @@ def test_names_of_layers_are_never_paths_and_never_markup(tmp_path, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_names_that_keras_allows(tmp_path, name):
-    """Eagerly, Keras forbids few: a graph's scopes take plain names only."""
+    """Eager models may have almost any name; in a graph, scopes take plain names only."""
     try:
         model = harm.net(name=name, run_eagerly=True)
         model.fit(*harm.data(), verbose=0)

@@ -1,22 +1,23 @@
-"""What ends a fit (Ctrl-C, an error of the user's) is the user's to see, leaves nothing of ours, and the next fit is right."""
+"""Faults that end a fit (Ctrl-C, an exception) reach the user and leave no probe behind, and the next fit is right."""
 
 import harm
 import pytest
 import tensorflow as tf
 from harm import K, L
+from models import sequential
 
 from relu_probe import ReluProbe
 
 
 class Fault:
-    """Raises at its place from the second time on (in a graph: when it is traced), while it is `armed`."""
+    """Raises an exception at one place in a fit while it is `active`: from the second call on, in a graph at the first trace."""
 
     def __init__(self, place, kind):
-        self.place, self.kind, self.armed, self.seen = place, kind, True, 0
+        self.place, self.kind, self.active, self.seen = place, kind, True, 0
 
     def hit(self, place):
-        self.seen += self.armed and place == self.place
-        if self.armed and place == self.place and (self.seen > 1 or place.startswith("traced")):
+        self.seen += self.active and place == self.place
+        if self.active and place == self.place and (self.seen > 1 or place.startswith("traced")):
             raise self.kind("planted")
 
     def hooks(self, side):
@@ -43,18 +44,18 @@ def faulty_net(fault, **options):
     K.utils.set_random_seed(1)
     model = Net([K.Input((4,)), L.Dense(6, "relu", name="hidden"), L.Dense(1)])
     model.compile(K.optimizers.Adam(0.01), loss, **options)
-    model.optimizer.build(model.trainable_variables)  # else Keras cannot use a function again whose first trace failed
+    model.optimizer.build(model.trainable_variables)  # else Keras cannot reuse a function whose first trace failed
     return model
 
 
 def three_fits(place, kind, probes):
-    """One that the fault ends, one with and one without a probe."""
+    """The state after a fit that the fault ends, then after a fit with and a fit without a probe."""
     fault = Fault(place, kind)
     model = faulty_net(fault, run_eagerly=place == "eager step")
     with pytest.raises(kind, match="planted"):
         harm.fitted(model, [fault.hooks("before"), *probes, fault.hooks("after")])
     assert harm.clean(model)
-    fault.armed = False
+    fault.active = False
     left = [harm.state(model), harm.fitted(model, probes), harm.fitted(model, [])]
     assert harm.clean(model)
     return left
@@ -68,7 +69,7 @@ ENDS += [("traced loss", ValueError)]
 
 @pytest.mark.parametrize(("place", "kind"), ENDS)
 @pytest.mark.filterwarnings("ignore:relu_probe. measuring stopped:UserWarning")
-def test_what_ends_a_fit_is_the_users_and_leaves_nothing(place, kind):
+def test_an_exception_that_ends_a_fit_reaches_the_user_and_leaves_nothing_behind(place, kind):
     probe = ReluProbe()
     plain, watched = three_fits(place, kind, []), three_fits(place, kind, [probe])
     assert all(map(harm.same, plain, watched))
@@ -77,17 +78,16 @@ def test_what_ends_a_fit_is_the_users_and_leaves_nothing(place, kind):
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_it_is_not_swallowed_where_the_probe_itself_is_at_work(kind):
+def test_ctrl_c_during_a_measurement_is_not_swallowed(kind):
     class Interrupted(L.Layer):
         def call(self, x, training=None):
-            if armed and not training:
+            if active and not training:
                 raise kind("planted")
             return x
 
-    armed = []
-    model = K.Sequential([K.Input((4,)), L.Dense(6, "relu"), Interrupted(), L.Dense(1)])
-    model.compile("sgd", "mse", run_eagerly=True)
-    armed.append(True)
+    active = []
+    model = sequential(4, L.Dense(6, "relu"), Interrupted(), L.Dense(1), optimizer="sgd", run_eagerly=True)
+    active.append(True)
     with pytest.raises(kind, match="planted"):
         harm.fitted(model, [ReluProbe(data=harm.data())])
     assert harm.clean(model)

@@ -1,4 +1,4 @@
-"""What a user does to a model between its fits, or in the middle of one: the training is as without a probe."""
+"""Faults: changes of the model between fits or during a fit. The training is the same as without a probe."""
 
 import warnings
 from functools import cache
@@ -6,6 +6,7 @@ from functools import cache
 import harm
 import numpy as np
 import pytest
+from assertions import assert_report, counts_of
 from harm import KERAS3, K, L
 
 from relu_probe import ReluProbe, measure
@@ -13,56 +14,46 @@ from relu_probe.measuring import train_step
 
 
 def fit(model, *callbacks, epochs=2):
-    """Full batches: the last epoch's counts are those of its weights at the begin."""
+    """Trains on one batch an epoch, so that the counts of an epoch are those of the weights at its beginning."""
     return harm.fitted(model, list(callbacks), epochs=epochs, batch_size=24, shuffle=False)
-
-
-def assert_counts(report, expected, trained=True):
-    assert list(report) == list(expected)
-    for name, layer in expected.layers.items():
-        np.testing.assert_array_equal(report[name].active, layer.active)
-        if trained:
-            np.testing.assert_array_equal(report[name].with_gradient, layer.with_gradient)
-        else:
-            assert report[name].with_gradient is None
 
 
 # --- between fits -----------------------------------------------------------------------------------------------------
 
 
-def again(model, loss="mse", **options):
+def recompile(model, loss="mse", **options):
     model.compile(K.optimizers.Adam(0.01), loss, **options)
 
 
-def trainable(value, compiles):
+def set_trainable(value, compiles):
     def change(model):
         model.layers[0].trainable = value
         if compiles:
-            again(model)
+            recompile(model)
 
     return change
 
 
-def add(compiles):
+def add_layers(compiles):
     def change(model):
         K.utils.set_random_seed(2)
         model.pop()
         model.add(L.Dense(5, "relu", name="added"))
         model.add(L.Dense(1, name="out"))
         if compiles:
-            again(model)
+            recompile(model)
 
     return change
 
 
 CHANGES = {
-    "recompiled": again,
-    "run eagerly": lambda model: again(model, loss="mae", run_eagerly=True),
-    "frozen": trainable(False, True),
-    "frozen, not compiled": trainable(False, False),
-    "thawed": trainable(True, True),
-    "thawed, not compiled": trainable(True, False),
-    "layers added": add(True),
+    "recompiled": recompile,
+    "run eagerly": lambda model: recompile(model, loss="mae", run_eagerly=True),
+    "frozen": set_trainable(False, True),
+    "frozen, not compiled": set_trainable(False, False),
+    "thawed": set_trainable(True, True),
+    "thawed, not compiled": set_trainable(True, False),
+    "layers added": add_layers(True),
 }
 TWICE, AFTER, BEFORE = (1, 1), (0, 1), (1, 0)  # which of the two fits is watched
 SILENT = [*((change, TWICE) for change in CHANGES), ("frozen", AFTER), ("frozen", BEFORE), ("layers added", AFTER)]
@@ -74,7 +65,7 @@ def unwatched(change):
 
 
 def two_fits(change, first, second):
-    """What both leave, and the counts expected of the second."""
+    """What both fits leave, the expected counts of the second, and the probe's warnings."""
     model = harm.net()
     if "thawed" in change:
         CHANGES["frozen"](model)
@@ -95,13 +86,14 @@ def test_a_model_changed_between_fits(change, watched):
     assert all(map(harm.same, unwatched(change), left))
     assert told == []
     if watched[1]:
-        assert_counts(probe.report, expected, trained=change not in ("frozen", "thawed, not compiled"))
+        untrained = {"with_gradient": None} if change in ("frozen", "thawed, not compiled") else {}
+        assert_report(probe.report, counts_of(expected, **untrained), 24)
 
 
 @pytest.mark.skipif(not KERAS3, reason="tf_keras keeps to what was trainable at compile()")
 @pytest.mark.parametrize(("change", "why"), [("frozen", " was frozen after "), ("thawed", "Unknown variable")])
-def test_a_flip_without_compile_before_the_first_watched_fit(change, why):
-    """Keras trains on what its step was traced with; a step with a probe cannot be traced so any more, and says so."""
+def test_trainable_changed_without_compile_before_the_first_fit_with_a_probe(change, why):
+    """Keras goes on with its traced step. A counted step can no longer be traced the same way, and a warning says so."""
     change, probe = f"{change}, not compiled", ReluProbe()
     left, _, told = two_fits(change, [], [probe])
     assert all(map(harm.same, unwatched(change), left))
@@ -111,13 +103,14 @@ def test_a_flip_without_compile_before_the_first_watched_fit(change, why):
 
 
 @pytest.mark.skipif(not KERAS3, reason="tf_keras keeps to what was trainable at compile()")
-def test_a_flip_without_compile_after_the_last_watched_fit():
-    """The limit of the promise: Keras 3 keeps to what was trainable when its own step was traced, and under a probe that
-    counts every step it was not. So the fit without a probe that follows does what `trainable` says."""
+def test_trainable_changed_without_compile_after_the_last_fit_with_a_probe():
+    """A known limit. Keras 3 trains the weights that were trainable when it traced its own step, and under a probe that
+    counts every step that step is not traced. So a following fit without a probe respects the new value of `trainable`.
+    """
     change = "frozen, not compiled"
     _, plain = unwatched(change)
     (before, left), _, _ = two_fits(change, [ReluProbe()], [])
-    assert np.array_equal(before["weights"][0], left["weights"][0])  # as was asked for
+    assert np.array_equal(before["weights"][0], left["weights"][0])  # the frozen kernel did not change
     assert not np.array_equal(before["weights"][0], plain["weights"][0])
     compiled = unwatched("frozen")[1]
     assert np.array_equal(compiled["weights"][0], left["weights"][0])
@@ -125,8 +118,8 @@ def test_a_flip_without_compile_after_the_last_watched_fit():
 
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("options", [{}, {"steps_per_execution": 2}], ids=str)
-def test_a_flip_in_mid_fit_without_compile(frozen, options):
-    """In an epoch that is not measured Keras's own step would be traced too late, and train other weights."""
+def test_trainable_changed_during_a_fit_without_compile(frozen, options):
+    """Keras's own step, traced only in an epoch that is not measured, would train other weights."""
 
     def train(callbacks):
         model = harm.net(**options)
@@ -152,7 +145,7 @@ def test_one_probe_in_the_fits_of_two_models():
         expected = measure(model, harm.data())
         fit(model, probe, epochs=1)
         assert [list(report) for report in probe.reports] == [[name]]
-        assert_counts(probe.report, expected)
+        assert_report(probe.report, counts_of(expected), 24)
     assert harm.clean(one)
     assert harm.clean(two)
 
@@ -169,8 +162,8 @@ def test_listed_after_early_stopping():
 
 
 @pytest.mark.parametrize(("freq", "traces"), [(1, 0), (2, 1)])
-def test_keras_own_step_is_traced_only_where_it_is_needed(freq, traces):
+def test_keras_own_step_is_traced_only_if_it_is_needed(freq, traces):
     model = harm.net()
     fit(model, ReluProbe(freq=freq), epochs=1)
-    own = train_step._tf_functions(model.train_function)
+    own = train_step.tf_functions(model.train_function)
     assert sum(function.experimental_get_tracing_count() for function in own) == traces

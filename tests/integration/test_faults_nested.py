@@ -1,4 +1,4 @@
-"""Fits inside a fit, and beside each other in threads: each trains and counts as if it were alone."""
+"""Faults: a fit inside a fit, and two fits in two threads. Each trains and counts as if it were alone."""
 
 import threading
 import warnings
@@ -33,7 +33,7 @@ class Inside(K.callbacks.Callback):
 
 
 def nested(hook, which, side, outer, inner):
-    """What a fit leaves inside which another one was called, on the same model or on another."""
+    """What an outer and an inner fit leave, of the same model or of two models."""
     model, x, y = harm.net(), *harm.data()
     second = model if which == "same" else harm.net()
     work = Inside(hook, lambda: second.fit(x[:8], y[:8], verbose=0, callbacks=list(inner)))
@@ -70,8 +70,8 @@ def test_a_fit_of_another_model_inside_with_a_probe_in_each(hook):
 
 @pytest.mark.parametrize("probes", ["two", "one"])
 @pytest.mark.parametrize("hook", ["on_epoch_end", "on_train_batch_begin"])
-def test_a_fit_of_the_same_model_inside_with_a_probe_in_each_is_said(hook, probes):
-    """Their counts are one; the outer one gives up, and says so."""
+def test_a_fit_of_the_same_model_inside_with_a_probe_in_each_is_reported(hook, probes):
+    """Both would share the counters, so the outer probe stops counting and warns."""
     outer = ReluProbe()
     inner = ReluProbe() if probes == "two" else outer
     with warnings.catch_warnings(record=True) as caught:
@@ -80,18 +80,18 @@ def test_a_fit_of_the_same_model_inside_with_a_probe_in_each_is_said(hook, probe
     assert all(map(harm.same, unwatched(hook, "same"), watched))
     told = [str(w.message) for w in caught if "relu_probe" in str(w.message)]
     assert len(told) == 1
-    assert "inside this one was counted in its place, expected a probe in one of them." in told[0]
-    assert "counted in its place" in outer.report.incomplete
+    assert "in a fit with a probe, which reset the counts of this fit, expected a probe in one of the two." in told[0]
+    assert "which reset the counts of this fit" in outer.report.incomplete
     if probes == "two":
         assert [report.samples for report in inner.reports] == [8]
         assert inner.report.incomplete == ""
 
 
-# --- fits beside each other -------------------------------------------------------------------------------------------
+# --- fits in two threads ----------------------------------------------------------------------------------------------
 
 
 def in_threads(*works):
-    """All at once; what each gave."""
+    """Calls all functions at the same time, each in a thread, and returns their results."""
     given, gate = {}, threading.Barrier(len(works))
 
     def run(number, work):
@@ -107,7 +107,7 @@ def in_threads(*works):
 
 
 def test_two_models_trained_by_two_threads_at_once(tmp_path):
-    """Full batches in their order: nothing is drawn while the threads run."""
+    """Without shuffling, no random numbers are drawn while the threads run."""
     nets = [lambda: harm.net(rate=0.1), lambda: harm.net(rate=0.3)]
     args = {"epochs": 12, "batch_size": 8, "shuffle": False}
     alone, probes = [], [ReluProbe(tmp_path, name=f"alone{i}", strict=True) for i in range(2)]

@@ -1,39 +1,33 @@
-"""ErrorPolicy of the numbers: counters beyond 2**31, sums that overflow, float16, subnormals, zeros with a sign."""
+"""Faults of the numbers: counters beyond 2**31, sums that overflow, float16, subnormals, signed zeros."""
 
 import harm
 import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
-from stacks import LEGACY
+from assertions import assert_counts
+from keras_version import LEGACY
+from models import sequential
 
 from relu_probe import LayerReport, ReluProbe, measure
-from relu_probe.measuring.train_step import kept_counters
+from relu_probe.measuring.model_state import ModelState
 
 K, L = tf.keras, tf.keras.layers
 X, Y = harm.data()
 
 
-@pytest.fixture
-def policy(request):
-    K.mixed_precision.set_global_policy(request.param)
-    yield request.param
-    K.mixed_precision.set_global_policy("float32")
-
-
 def direct(kernel, optimizer="sgd", loss="mse", dtype="float32", **compile_args):
-    """One ReLU layer with this kernel, biases of zero; every neuron goes to the output with weight 1."""
+    """A model of one ReLU layer with this kernel and biases of zero, whose neurons reach the output with weight 1."""
     kernel = np.array(kernel, "f")
     hidden = L.Dense(kernel.shape[1], "relu", name="hidden")
     last = L.Dense(1, kernel_initializer="ones", dtype=dtype)
-    model = K.Sequential([K.Input((kernel.shape[0],)), hidden, last])
+    model = sequential(len(kernel), hidden, last, optimizer=optimizer, loss=loss, **compile_args)
     hidden.set_weights([kernel, np.zeros(kernel.shape[1], "f")])
-    model.compile(optimizer, loss, **compile_args)
     return model
 
 
 def small(y, p):
-    """A loss so small that no gradient of a large activation overflows."""
+    """A loss so small that gradients do not overflow for large activations."""
     return tf.reduce_mean(tf.cast(p, tf.float32), -1) * 1e-30
 
 
@@ -41,7 +35,7 @@ def small(y, p):
 
 
 class Plant(K.callbacks.Callback):
-    """After the first batch of each epoch the counters are as after a very long one."""
+    """Adds `more` to the counters after the first batch of each epoch, as if the epoch were very long."""
 
     def __init__(self, more):
         super().__init__()
@@ -49,13 +43,13 @@ class Plant(K.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if batch == 0:
-            (block,) = kept_counters(self.model)._blocks.values()
+            (block,) = ModelState.of(self.model).training_counters._blocks.values()
             block.counts.assign_add(tf.fill(block.counts.shape, tf.constant(self.more, tf.int64)))
             block.meta.assign_add([self.more] * 2 + [0] * 3)  # positions, samples; not the clock
 
 
 def test_counts_beyond_2_to_the_31():
-    """With the first number it is the steps themselves that cross the border."""
+    """With the first number, training steps carry the counters beyond 2**31."""
     plain = ReluProbe(strict=True)
     left = harm.fitted(harm.net(), [plain], shuffle=False)
     for more in (2**31 - 12, 2**40):
@@ -64,15 +58,15 @@ def test_counts_beyond_2_to_the_31():
         for few, many in zip(plain.reports, probe.reports):
             layer = many["hidden"]
             expected = {name: getattr(few["hidden"], name) + more for name in ("active", "with_gradient", "positions")}
-            oracle.assert_counts(layer, expected)
+            assert_counts(layer, expected)
             assert many.samples == few.samples + more
             assert layer.activation_rate.max() <= 1
             assert f"{many.samples:,}" in str(many)
             assert LayerReport.from_dict(layer.to_dict()) == layer
             assert (layer + layer).positions == 2 * expected["positions"]
         narrow = {name: np.asarray(value).astype(np.int32) for name, value in expected.items()}
-        with pytest.raises(AssertionError):  # the mistake: 32 bits
-            oracle.assert_counts(layer, narrow)
+        with pytest.raises(AssertionError):  # the planted mistake: 32 bits
+            assert_counts(layer, narrow)
 
 
 # --- large numbers ----------------------------------------------------------------------------------------------------
@@ -85,7 +79,7 @@ def test_counts_beyond_2_to_the_31():
     indirect=["policy"],
 )
 def test_activations_of_1e38_whose_sum_overflows(policy, mode):
-    """Their float32 sum is infinite, and no NaN; nor are the layer's own sums of float64."""
+    """Their float32 sum is infinite and not NaN. The layer's own sums are float64, and finite."""
     x, y = np.full((8, 2), 1e38, "f"), np.zeros((8, 1), "f")
     with np.errstate(over="ignore"):
         assert np.isinf(x.sum(axis=0, dtype="f")).all()
@@ -95,15 +89,15 @@ def test_activations_of_1e38_whose_sum_overflows(policy, mode):
     model.fit(x, y, verbose=0, callbacks=[probe])
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
     for layer in (probe.report["hidden"], measure(model, (x, y))["hidden"]):
-        oracle.assert_counts(layer, expected)
+        assert_counts(layer, expected)
         assert layer.active.tolist() == layer.with_gradient.tolist() == [8, 8]
         assert not layer.nan.any()
         np.testing.assert_allclose(layer.activation_sum, 8e38, rtol=0.01)
         assert not layer.dormant(0.5).any()
 
 
-def test_1e38_of_a_convolution():
-    """Its sums have two stages: inf + inf is inf, where inf - inf would be NaN."""
+def test_convolution_outputs_of_1e38():
+    """A convolution is summed in two stages: inf + inf is inf, while inf - inf would be NaN."""
     x = np.full((8, 4, 2), 1e38, "f")
     kernel = np.eye(2, dtype="f")[None]
     conv = L.Conv1D(2, 1, activation="relu", name="hidden")
@@ -132,15 +126,15 @@ def test_infinities_signed_zeros_and_subnormals():
             model.set_weights([np.array(kernel, "f"), *others])
         expected = oracle.measure(watched, oracle.batches(x, y, 8))["hidden"]
         layer = measure(watched, (x, y))["hidden"]
-        oracle.assert_counts(layer, expected)
+        assert_counts(layer, expected)
         assert (layer.active.tolist(), layer.nan.tolist()) == (active, nan), name
         assert layer.dead.tolist() == [not a and not n for a, n in zip(active, nan)]
         left = harm.fitted(watched, [probe], x, y, epochs=1)
         assert harm.same(left, harm.fitted(plain, [], x, y, epochs=1))
-        oracle.assert_counts(probe.report["hidden"], expected)
+        assert_counts(probe.report["hidden"], expected)
 
 
-def test_where_a_sum_is_no_number_nothing_is_called_dormant():
+def test_no_neuron_is_dormant_if_an_activation_sum_is_not_finite():
     for strange in (np.inf, np.nan):
         layer = LayerReport(8, 8, [8, 8, 0], activation_sum=[strange, 8.0, 0.0])
         assert not layer.dormant(0.0).any()
@@ -164,8 +158,9 @@ def half(**more):
 @pytest.mark.parametrize("policy", ["mixed_float16"], indirect=True)
 @pytest.mark.parametrize("fault", ["gradients", "activations", "NaN"])
 def test_float16_overflows_and_the_scaler_skips_steps(policy, fault):
-    """The weights stay as they are for those steps, so it is the batches that show the NaN. Of -inf some CPUs (AVX-512 FP16) make
-    NaN in the fused ReLU of a graph, others 0."""
+    """Skipped steps leave the weights unchanged, so only the batches show the NaN. For -inf, the fused ReLU of a graph gives
+    NaN on some CPUs (AVX-512 FP16), and 0 on others.
+    """
     x, y, probe = X.copy(), Y * (1e3 if fault == "gradients" else 1), ReluProbe(strict=True)
     x[9, 1] = {"gradients": x[9, 1], "activations": 6e5, "NaN": np.nan}[fault]
     model = half()
@@ -175,13 +170,13 @@ def test_float16_overflows_and_the_scaler_skips_steps(policy, fault):
     assert scale_of(model) < 2**15
     assert expected["nan"].all() if fault == "NaN" else fault == "activations" or not expected["nan"].any()
     for report in probe.reports:
-        oracle.assert_counts(report["hidden"], expected)
+        assert_counts(report["hidden"], expected)
         np.testing.assert_array_equal(report["hidden"].nan, expected["nan"])
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16"], indirect=True)
-def test_a_measurement_has_the_scale_of_today(policy):
-    """A gradient of inf through a weight of zero is NaN, which counts as a gradient; so an old scale hides the blocked."""
+def test_a_measurement_uses_the_current_loss_scale(policy):
+    """An infinite gradient times a weight of zero is NaN, which counts as a gradient. So an old scale hides blocked neurons."""
     model = half(loss=lambda y, p: tf.reduce_mean(tf.cast(p, tf.float32), -1) * 100, dtype="mixed_float16")
     *others, kernel, bias = model.get_weights()
     kernel[0] = 0
@@ -189,12 +184,12 @@ def test_a_measurement_has_the_scale_of_today(policy):
     assert not measure(model, (X, Y))["hidden"].blocked[0]  # at first the scale is too large for this loss
     harm.fitted(model, [], X, Y)
     found = measure(model, (X, Y))["hidden"]
-    oracle.assert_counts(found, oracle.measure(model, oracle.batches(X, Y, 8))["hidden"])
+    assert_counts(found, oracle.measure(model, oracle.batches(X, Y, 8))["hidden"])
     assert found.blocked[0]
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16"], indirect=True)
 def test_subnormals_of_float16_are_active(policy):
-    """6e-8 is the smallest float16, and an ordinary float32."""
+    """6e-8 is the smallest positive float16, and a normal float32."""
     layer = measure(direct(np.eye(2)), np.full((8, 2), [6e-8, 2e-8], "f"))["hidden"]
     assert layer.active.tolist() == [8, 0]

@@ -1,17 +1,18 @@
-"""Shapes that do not fit, and a generator that raises: an error is Keras's or the user's own, and nothing of ours is left."""
+"""Faults of shapes, and a generator that raises: the user sees Keras's own error, and no probe is left behind."""
 
 import harm
 import numpy as np
 import oracle
 import pytest
+from assertions import assert_counts
 from faulty_data import FIXED, X, Y, assert_nothing_left, assert_same, assert_stopped, attempt, net
-from stacks import LEGACY
+from keras_version import LEGACY
 
 from relu_probe import ReluProbe, measure
 
 
 def assert_next_fits_are_right(model, twin):
-    """`twin` went through the same without us."""
+    """Asserts that the next fits of `model` are right. `twin` went through the same without a probe."""
     assert_nothing_left(model)
     probe = ReluProbe(strict=True)
     for callbacks in ([probe], []):
@@ -24,7 +25,7 @@ def assert_next_fits_are_right(model, twin):
     ("x", "y"), [(X[:, :3], Y), (X, np.ones((24, 7, 2), "f")), (X, Y[:5])], ids=["x", "y", "sizes"]
 )
 def test_shapes_that_the_fit_refuses(x, y):
-    """Keras's own error. (A model whose first fit fails has no optimizer, and Keras 3 may not fit it again at all.)"""
+    """Keras's own error is raised. (After a first fit that fails, there is no optimizer, and Keras 3 may be unable to fit again.)"""
     model, twin, probe = net(), net(), ReluProbe(strict=True)
     for one in (model, twin):
         harm.fitted(one, [], epochs=1)
@@ -35,7 +36,7 @@ def test_shapes_that_the_fit_refuses(x, y):
     assert_next_fits_are_right(model, twin)
 
 
-def test_a_wrong_shape_of_data_raises_before_the_first_step():
+def test_data_of_a_wrong_shape_raises_before_the_first_step():
     model, text = (
         net(),
         r"found batches of shape \(\(None, 3\), \(None, 1\)\) \(x first\), expected x of \(None, 4\)",
@@ -46,8 +47,8 @@ def test_a_wrong_shape_of_data_raises_before_the_first_step():
     assert_next_fits_are_right(model, net())
 
 
-def test_shapes_of_data_that_only_a_batch_shows():
-    """A batch of unknown size may be one of 7; eagerly nothing is traced."""
+def test_data_whose_shape_only_a_batch_shows_to_be_wrong():
+    """A batch of unknown size may have 7 samples. Eager steps are not traced."""
     why = "ValueError: the model cannot be run on the data: found batches of shape ((None, "
     assert_stopped(f"{why}4), (None, 7, 2)) (x first)", (X, np.ones((24, 7, 2), "f")), net)
     assert_stopped(f"{why}3), (None, 1)) (x first)", (X[:, :3], Y), lambda: net(run_eagerly=True))
@@ -59,7 +60,7 @@ def test_labels_of_another_rank_do_not_spoil_the_next_measurement():
         measure(model, (X, np.ones((24, 7, 2), "f")))
     expected = oracle.measure(model, oracle.batches(X, Y, 8))["hidden"]
     for y in (Y, Y[:, 0], Y):
-        oracle.assert_counts(measure(model, (X, y))["hidden"], expected)
+        assert_counts(measure(model, (X, y))["hidden"], expected)
 
 
 def test_a_generator_that_raises_half_way():

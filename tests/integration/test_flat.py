@@ -1,23 +1,23 @@
-"""Memory and file handles are flat over 1,000 epochs and 100 fits; one trace a model and signature."""
+"""Memory and file handles do not grow over 1,000 epochs and 100 fits; each model and signature is traced once."""
 
 import gc
 import json
 import sys
 import weakref
 
+import child_process
 import growth
 import numpy as np
 import pytest
-import stacks
 import tensorflow as tf
 
 from relu_probe import ReluProbe, measure, watch
-from relu_probe.measuring import train_step
 from relu_probe.measuring.measure import measurer_of
+from relu_probe.measuring.model_state import ModelState
 
 X, Y = growth.X, growth.Y
-# Bytes beyond what the same without a probe grows by. An epoch: two more floats in Keras's History, and their places in
-# its lists. With `data`: beyond a plain pass over a dataset, of which TensorFlow keeps about 1 kB.
+# The bytes by which memory may grow beyond the growth without a probe. In each epoch, Keras's History gets two more floats,
+# and places for them in its lists. With `data`, beyond a plain pass over a dataset, of which TensorFlow keeps about 1 kB.
 AN_EPOCH, A_PASS, A_FIT = 300, 700, 4000
 
 OLD = tuple(int(number) for number in tf.__version__.split(".")[:2]) < (2, 17)
@@ -29,11 +29,11 @@ def grown():
     if not growth.known():
         pytest.skip("the bytes in use are read from Linux's glibc")
     code = "import growth, json; print(json.dumps(growth.main()))"
-    return json.loads(stacks.output(code, timeout=600, PYTHONMALLOC="malloc").splitlines()[-1])
+    return json.loads(child_process.output(code, timeout=600, PYTHONMALLOC="malloc").splitlines()[-1])
 
 
 def rates(looks, steps):
-    """Bytes an epoch, or a fit, between the looks."""
+    """The growth in bytes for each epoch, or each fit, between the looks."""
     return [(b["bytes"] - a["bytes"]) / step for a, b, step in zip(looks, looks[1:], steps)]
 
 
@@ -52,7 +52,7 @@ def test_measuring_data_grows_by_little_more_than_a_pass_over_it(grown):
 
 
 def test_a_plain_summary_of_an_old_tensorflow_is_not_flat(grown):
-    """Why the tests of this file that write or make constants are skipped there."""
+    """The reason why other tests of this file are skipped on old versions of TensorFlow."""
     (each,) = rates(grown["summaries"], [100])
     assert each > 500 if OLD else each < 300
 
@@ -66,7 +66,7 @@ def test_a_hundred_fits_are_flat(grown):
 
 
 def test_one_event_file_is_open_during_a_fit_and_none_after(grown):
-    """Twice: written to by TensorFlow, and locked by us."""
+    """It is open twice: TensorFlow writes to it, and relu_probe locks it."""
     for name in ("1,000 epochs", "data"):
         assert {look["events"] for look in grown[name]} == {2}
     for name in ("100 fits", "fits without", "end"):
@@ -84,14 +84,14 @@ def test_no_thread_is_left(grown):
 
 
 def traces(function):
-    """The most of any `tf.function` that it consists of: Keras hides some in closures."""
+    """The largest number of traces of the `tf.function`s that it consists of, some of which are in closures."""
     own = getattr(function, "experimental_get_tracing_count", None)
     inner = [function.python_function] if own else [c.cell_contents for c in getattr(function, "__closure__", 0) or ()]
     return max([own() if own else 0, *(traces(f) for f in inner if callable(f))])
 
 
 def trained(callbacks, fits, **compile_args):
-    """Batches of 4 and 2: the last one is a partial one."""
+    """The train function after some fits with batches of 4 and 2 samples."""
     model = growth.net()
     model.compile("sgd", "mse", **compile_args)
     for _ in range(fits):
@@ -104,10 +104,10 @@ def test_a_training_step_is_traced_as_often_as_keras_own(options):
     own = trained([], 1, **options)
     original = trained([ReluProbe(), ReluProbe(name="second"), ReluProbe(data=(X, Y), name="data")], 3, **options)
     assert traces(original._relu_probe.function) == traces(own) == traces(trained([], 3, **options)) > 0
-    assert traces(original) == 0  # the model's own is never traced beside it
+    assert traces(original) == 0  # Keras's own function is never traced
 
 
-def test_a_step_that_is_made_anew_is_traced_again():
+def test_a_step_that_is_made_again_is_traced_again():
     """The planted mistake: counters that are forgotten between fits."""
     model, counted = growth.net(), []
     for _ in range(2):
@@ -142,21 +142,22 @@ def test_nothing_outlives_the_model(tmp_path):
         measure(model, (X, Y))
         with watch(model):
             model.train_on_batch(X, Y)
-        kept = [train_step.kept_counters(model), measurer_of(model), measurer_of(model).counters]
+        kept = [ModelState.of(model), ModelState.of(model).training_counters, ModelState.of(model).watch_counters]
+        kept += [measurer_of(model), measurer_of(model).counters]
         alive += [weakref.ref(value) for value in [model, *kept]]
         del kept
-    probe.set_model(growth.net())  # what Keras's Callback holds, until the next fit
+    probe.set_model(growth.net())  # Keras's Callback holds a model until the next fit
     del model
     tf.keras.backend.clear_session()
-    for _ in range(2):  # what a model's end lets go of is found the next time
+    for _ in range(2):  # the end of a model frees objects that the next collection finds
         gc.collect()
     assert [ref() for ref in alive] == [None] * len(alive)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_a_fit_that_was_broken_off_keeps_no_file_open_once_the_probe_is_used_again(tmp_path, error):
-    """Keras skips `on_train_end`; the next fit closes what was open, and so does the end of the probe."""
+def test_after_an_interrupted_fit_the_next_use_of_the_probe_closes_the_file(tmp_path, error):
+    """Keras skips `on_train_end`. The next fit closes the file, and so does the deletion of the probe."""
 
     class Breaks(tf.keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

@@ -1,6 +1,6 @@
-"""Random small models on random data: `measure` and a fit count what the oracle counts, and do no harm.
+"""Random small models on random data: `measure` and a fit count what the oracle counts, and change no training.
 
-`pytest tests/integration/test_fuzz.py --hypothesis-profile=long` runs 300 cases, other ones each time.
+`pytest tests/integration/test_fuzz.py --hypothesis-profile=long` runs 300 cases, which differ from run to run.
 """
 
 import pytest

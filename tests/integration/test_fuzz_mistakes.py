@@ -1,4 +1,4 @@
-"""A fuzz test that cannot fail would be worth nothing: against an oracle with a planted mistake it fails, in a few cases."""
+"""Planted mistakes: the fuzz test fails within a few cases against an oracle that is wrong."""
 
 import numpy as np
 import oracle
@@ -8,11 +8,14 @@ from hypothesis import Phase
 
 
 def assert_refused(check):
+    """`check` fails on one of 16 random cases."""
     with pytest.raises(AssertionError):
         run(check, 16, lambda *_: None, phases=[Phase.generate])
 
 
 def _counting(fires, passes=None, nan=np.isnan):
+    """Returns a wrong `oracle.counts`: what counts as active, as with gradient, and as NaN."""
+
     def counts(relu, outputs, gradients):
         def each(mask, arrays):
             return sum(oracle._per_neuron(mask(np.asarray(a)), relu.axis) for a in arrays if a is not None)

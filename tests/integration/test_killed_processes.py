@@ -1,4 +1,4 @@
-"""A fit that runs in another process is left whole by one in the same run directory; a killed one is taken up again."""
+"""Event files of fits in several processes: those of a running fit are left alone, those of a killed one are continued."""
 
 import os
 import signal
@@ -6,16 +6,16 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
+import child_process
 import harm
 import pytest
-import stacks
-from event_files import seen
+from event_files import epochs_written
 from harm import Interrupt
 
 from relu_probe import ReluProbe
 from relu_probe.tensorboard import file_lock
 
-# A fit of five epochs. After the third it says so, and waits.
+# A fit of five epochs. After the third it prints "waits", and waits for a line on its standard input.
 FIT = """
 import os, sys
 from pathlib import Path
@@ -28,8 +28,8 @@ def pause(epoch, logs):
     if epoch == 0 and does == "removes":
         files[0].unlink()
     if epoch == 2:
-        assert [file.read_bytes() for file in files]  # and closes them
-        if does == "forks" and not os.fork():  # as a worker that loads data
+        assert [file.read_bytes() for file in files]  # which also closes them
+        if does == "forks" and not os.fork():  # like a worker that loads data
             sys.stdin.read()
             os._exit(0)
         print("waits", flush=True)
@@ -43,10 +43,10 @@ posix_only = pytest.mark.skipif(file_lock.fcntl is None, reason="no locks")
 
 @contextmanager
 def fit_in_another_process(place, does="fits"):
-    """It waits after its third epoch, and goes on at the end of the block."""
+    """Runs a fit that waits after its third epoch, and continues at the end of the block."""
     command = [sys.executable, "-c", FIT, str(place), does]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, env=stacks.environment(), stdin=pipe, stdout=pipe, text=True) as process:
+    with subprocess.Popen(command, env=child_process.environment(), stdin=pipe, stdout=pipe, text=True) as process:
         try:
             assert process.stdout.readline() == "waits\n"
             yield process
@@ -64,7 +64,7 @@ def test_a_fit_that_runs_in_another_process_is_never_cut(tmp_path, does, epochs)
     with fit_in_another_process(tmp_path, does) as process:
         resume(tmp_path)
     assert process.returncode == 0
-    assert sorted(seen(tmp_path)) == sorted([*epochs, 0, 1])
+    assert sorted(epochs_written(tmp_path)) == sorted([*epochs, 0, 1])
     assert not list(tmp_path.rglob("*superseded*"))
 
 
@@ -76,7 +76,7 @@ def test_a_killed_one_is_cut_even_if_its_children_live_on(tmp_path, does):
         process.wait()
         resume(tmp_path, 1, 5)
     epochs = [1, 2, 3, 4] if does == "removes" else [0, 1, 2, 3, 4]
-    assert sorted(seen(tmp_path)) == epochs  # files of one second are in no order
+    assert sorted(epochs_written(tmp_path)) == epochs  # the order of files from one second is undefined
     assert len(list(tmp_path.rglob("*superseded*"))) == 1
 
 
@@ -92,7 +92,7 @@ def test_where_there_are_no_locks_all_stays(tmp_path, monkeypatch, system):
     with pytest.raises(KeyboardInterrupt):
         harm.fitted(harm.net(), [Interrupt(2), ReluProbe(tmp_path)], epochs=5)
     resume(tmp_path)
-    assert sorted(seen(tmp_path)) == [0, 0, 1, 1]
+    assert sorted(epochs_written(tmp_path)) == [0, 0, 1, 1]
 
 
 @posix_only

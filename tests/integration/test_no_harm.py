@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 import zoo
 from harm import KERAS3, K, L
-from stacks import KERAS
+from keras_version import KERAS
 from zoo import train_zoo
 
 from relu_probe import ReluProbe
@@ -19,7 +19,7 @@ def test_zoo(name):
 
 
 def large(rates=(0.3, 0.5), **compile_args):
-    """Large enough for fused, blocked and parallel kernels; Dropout, BatchNormalization, a partial last batch."""
+    """A model large enough for fused, blocked and parallel kernels, with Dropout and BatchNormalization."""
     K.utils.set_random_seed(1)
     block = [L.Conv2D(16, 3), L.BatchNormalization(), L.ReLU(), L.Dropout(rates[0]), L.Conv2D(24, 3, activation="relu")]
     head = [L.GlobalAveragePooling2D(), L.Dense(64, "relu"), L.Dropout(rates[1]), L.Dense(3, dtype="float32")]
@@ -61,12 +61,12 @@ def held_out():
     ],
 )
 def test_dropout_batch_normalization_and_mixed_precision(policy, jit):
-    rates = (0.3, 0.5) if KERAS3 or not jit else (0, 0)  # XLA's random numbers have no seed: no two trainings are alike
+    rates = (0.3, 0.5) if KERAS3 or not jit else (0, 0)  # XLA's random numbers have no seed: all trainings differ
     args = {"policy": policy, "compile_args": lambda: {"jit_compile": jit}, "rates": rates}
     harm.assert_no_harm(lambda c: train_large(c, **args), [ReluProbe(strict=True)])
 
 
-IN_TWO_TRACES = {} if KERAS3 else {"rates": (0, 0)}  # see the pin below: counted epochs and others take turns
+IN_TWO_TRACES = {} if KERAS3 else {"rates": (0, 0)}  # see the test below: Dropout draws other numbers in each trace
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,12 @@ IN_TWO_TRACES = {} if KERAS3 else {"rates": (0, 0)}  # see the pin below: counte
     ids=["data", "two probes", "sums, every other epoch", "validation and class weights"],
 )
 def test_ways_to_measure(probes, fit_args):
-    """A measurement inside the fit leaves seed states, metrics and moving averages as they are."""
+    """A measurement during the fit restores seed states, metrics and moving averages."""
     harm.assert_no_harm(lambda c: train_large(c, **fit_args), probes())
 
 
 class Retraces(K.callbacks.Callback):
-    """No probe of ours: the second epoch runs a train function that is traced anew."""
+    """Has the train function traced again for the second epoch; this is no probe."""
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 1:
@@ -93,8 +93,8 @@ class Retraces(K.callbacks.Callback):
 
 
 @pytest.mark.skipif(KERAS3, reason="Keras 3 keeps the state of Dropout in a variable, which all traces share")
-def test_dropout_of_tf_keras_draws_anew_in_each_trace_without_us():
-    """A pin: its random state lives in the traced function. So freq > 1 gives Dropout other masks there."""
+def test_dropout_of_tf_keras_draws_other_numbers_in_each_trace_even_without_a_probe():
+    """Known behaviour: its random state is part of the traced function. So freq > 1 changes the masks of Dropout there."""
     with pytest.raises(AssertionError, match="the callback changed the training"):
         harm.assert_no_harm(train_large, [Retraces()])
     harm.assert_no_harm(lambda c: train_large(c, rates=(0, 0)), [Retraces()])
@@ -102,7 +102,7 @@ def test_dropout_of_tf_keras_draws_anew_in_each_trace_without_us():
 
 @pytest.mark.parametrize("options", [{"run_eagerly": True}, {"steps_per_execution": 2}])
 def test_ways_to_run(options):
-    x, y = harm.data(24 if KERAS > (3, 3) else 32)  # Keras 3.3 warns of an execution with one step for two
+    x, y = harm.data(24 if KERAS > (3, 3) else 32)  # Keras 3.3 warns if the last execution has one step only
     harm.assert_no_harm(lambda c: harm.fitted(harm.net(**options), c, x, y), [ReluProbe(strict=True)])
 
 
@@ -115,7 +115,7 @@ def test_an_optimizer_that_accumulates_averages_and_clips():
 
 
 class Moves(K.callbacks.Callback):
-    """A mistake that probes have made: a forward pass in training mode moves the seed of Dropout."""
+    """The planted mistake: a forward pass in training mode changes the seed state of Dropout."""
 
     def on_epoch_begin(self, epoch, logs=None):
         self.model(held_out()[0], training=True)
@@ -127,7 +127,7 @@ def test_the_comparison_rejects_a_harmful_callback():
 
 
 def test_the_comparison_rejects_what_it_cannot_compare():
-    """Two trainings that differ without any callback say nothing about it."""
+    """If two trainings without any callback differ, the comparison says nothing about the callback."""
     seeds = iter(range(100))
 
     def train(callbacks):

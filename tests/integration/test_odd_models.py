@@ -1,10 +1,11 @@
-"""Models that do more than compute, or change between two looks at them: counted rightly, and never changed by us."""
+"""Models with side effects, and models that change between two measurements: counted correctly, and left unchanged."""
 
 import harm
 import numpy as np
 import pytest
 import tensorflow as tf
-from stacks import KERAS, LEGACY
+from keras_version import KERAS, LEGACY
+from models import sequential
 
 from relu_probe import ReluProbe, measure, watch
 from relu_probe.structure import relu_function
@@ -14,9 +15,7 @@ X, Y = harm.data()
 
 
 def net(*layers):
-    model = K.Sequential([K.Input((4,)), *layers, L.Dense(6, "relu", name="hidden"), L.Dense(1)])
-    model.compile(K.optimizers.Adam(0.01), "mse")
-    return model
+    return sequential(4, *layers, L.Dense(6, "relu", name="hidden"), L.Dense(1), optimizer=K.optimizers.Adam(0.01))
 
 
 def counting_lambda():
@@ -44,7 +43,7 @@ def test_a_function_with_effects_is_never_called_to_find_out_whether_it_is_a_rel
 
 
 @pytest.mark.skipif(LEGACY, reason="tf_keras has no SeedGenerator")
-def test_a_noisy_relu_draws_what_it_draws_without_us():
+def test_a_noisy_relu_draws_the_same_numbers_as_without_the_probe():
     def trained(callbacks):
         K.utils.set_random_seed(1)
         seeds = K.random.SeedGenerator(3)
@@ -87,15 +86,15 @@ def truth(model):
     return (np.asarray(model.get_layer("hidden")(X)) > 0).sum(0)
 
 
-@pytest.mark.skipif(KERAS == (3, 3), reason="it takes a loss weight of zero for none")
-def test_a_model_compiled_anew_is_measured_anew():
+@pytest.mark.skipif(KERAS == (3, 3), reason="Keras 3.3 treats a loss weight of zero as no weight")
+def test_a_recompiled_model_is_measured_with_its_new_loss():
     model = net()
     assert measure(model, (X, Y))["hidden"].with_gradient.any()
     model.compile(model.optimizer, "mse", loss_weights=0.0)
     assert not measure(model, (X, Y))["hidden"].with_gradient.any()
 
 
-@pytest.mark.skipif(KERAS < (3, 5), reason="neither enable_lora nor quantize")
+@pytest.mark.skipif(KERAS < (3, 5), reason="this Keras has neither enable_lora nor quantize")
 @pytest.mark.parametrize("before", [False, True])
 def test_adapted_and_quantized_layers_are_counted_as_they_are(before):
     model = net()
@@ -110,7 +109,7 @@ def test_adapted_and_quantized_layers_are_counted_as_they_are(before):
 
 
 class OneReluForTwo(K.Model):
-    """A style that is common in other frameworks: one ReLU for layers of different widths."""
+    """One ReLU layer for layers of different widths, as is common in other frameworks."""
 
     def __init__(self):
         super().__init__()
@@ -121,7 +120,7 @@ class OneReluForTwo(K.Model):
         return self.out(self.last(self.relu(self.b(self.relu(self.a(t))))))
 
 
-def test_a_layer_that_cannot_be_counted_is_left_out_alone_and_said():
+def test_a_layer_that_cannot_be_counted_is_left_out_alone_and_named():
     model = OneReluForTwo()
     model.compile("sgd", "mse")
     probe = ReluProbe()
@@ -142,7 +141,7 @@ def test_a_layer_that_cannot_be_counted_is_left_out_alone_and_said():
     [(False, r"use `with watch\(model\) as w`"), (True, "no ReLU layer was called in 1 training steps")],
 )
 def test_hooks_that_are_called_by_hand_leave_nothing_and_say_what_to_do(trained, text):
-    """Once trained, the model has a step that the hook prepares for, and that is not taken."""
+    """After a training the model has a train function, for which the hook attaches a probe; but no step is run."""
     model, probe = net(), ReluProbe()
     if trained:
         model.fit(X, Y, verbose=0)
@@ -163,7 +162,7 @@ def test_a_second_watch_of_one_model_is_refused():
     model = net()
     with watch(model) as w:
         model(X)
-        with pytest.raises(RuntimeError, match="is watched already"), watch(model):
+        with pytest.raises(RuntimeError, match="is already watched"), watch(model):
             pass
     assert w.report().samples == len(X)
 
@@ -185,7 +184,7 @@ def test_a_jacobian_is_no_backward_pass_of_a_loss(run_eagerly):
 
 def test_channels_first_ends_where_the_axes_are_moved():
     if LEGACY:
-        pytest.skip("its operations show no axes")
+        pytest.skip("the operations of tf_keras do not show their axes")
     x = K.Input((2, 6, 6))
     hidden = L.Conv2D(5, 3, data_format="channels_first")(x)
     model = K.Model(x, L.ReLU(name="act")(K.ops.transpose(hidden, (0, 2, 3, 1))))

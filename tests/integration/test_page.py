@@ -1,4 +1,4 @@
-"""End to end: a real fit with planted deaths, the real server, and its real page in headless Chromium."""
+"""End-to-end tests: a fit with planted deaths, TensorBoard's server, and its page in headless Chromium."""
 
 import re
 from importlib.util import find_spec
@@ -9,6 +9,7 @@ import page
 import pytest
 import screenshot
 import tensorflow as tf
+from models import sequential
 
 from relu_probe import ReluProbe
 from relu_probe.report.life_image import DEAD, life
@@ -26,7 +27,7 @@ needs_chromium = pytest.mark.skipif(
 
 
 class Kill(K.callbacks.Callback):
-    """Neurons of "third" die in epoch 3 and more in epoch 5."""
+    """Kills neurons of "third" in epoch 3, and more of them in epoch 5."""
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch in (3, 5):
@@ -41,15 +42,15 @@ def born_dead(neurons, dead):
 
 @pytest.fixture(scope="module")
 def fit(tmp_path_factory):
-    """The log directory, and the reports of which it should tell."""
+    """The log directory, and the reports whose values it must contain."""
     K.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(256, 16)).astype(np.float32)
     y = np.eye(4, dtype=np.float32)[x[:, :4].argmax(axis=1)]
     first = L.Dense(48, "relu", bias_initializer=born_dead(48, 30), name="first")
     second = L.Dense(64, "relu", bias_initializer=born_dead(64, 6), name="second")
-    model = K.Sequential([K.Input((16,)), first, second, L.Dense(32, "relu", name="third"), L.Dense(4, "softmax")])
-    model.compile("adam", "categorical_crossentropy")
+    layers = [first, second, L.Dense(32, "relu", name="third"), L.Dense(4, "softmax")]
+    model = sequential(16, *layers, optimizer="adam", loss="categorical_crossentropy")
     probe = ReluProbe(tmp_path_factory.mktemp("logs"))
     model.fit(x, y, epochs=EPOCHS, verbose=0, callbacks=[probe, Kill()])
     assert [report["third"].dead_fraction > 0.6 for report in probe.reports] == [False] * 5 + [True]
@@ -66,7 +67,7 @@ def server(fit):
 
 @pytest.fixture(scope="module")
 def browser():
-    with page.chromium(height=2000) as driver:  # cards out of sight are not drawn
+    with page.chromium(height=2000) as driver:  # the page draws only visible cards
         yield driver
 
 
@@ -83,7 +84,7 @@ def errors(driver):
 
 @pytest.fixture
 def ask(server):
-    """A plugin's answer on a tag of the run."""
+    """Returns a plugin's answer about a tag of the run."""
     return lambda path, tag, **more: page.fetch(server, f"plugin/{path}", run="relu_probe", tag=tag, **more)
 
 
@@ -158,15 +159,15 @@ def test_the_page_draws_a_card_for_the_model_and_each_layer(driver, server, fit)
 
 
 def heights(card):
-    """`(steps, buckets)` of a histogram's card: how high its path stands in each bucket, in pixels."""
+    """Returns `(steps, buckets)`: the height of a histogram card's path in each bucket, in pixels."""
     paths = [path.get_attribute("d") for path in card.find_elements("css selector", "g.histogram path")]
     assert "NaN" not in "".join(paths)
     down = np.array([[float(y) for y in re.findall(r"[ML][^,]+,([^L]+)", path)] for path in paths])
-    return down[:, :1] - down[:, 1:-1]  # the first point and the last stand on the ground
+    return down[:, :1] - down[:, 1:-1]  # the first and the last point lie on the axis
 
 
 def in_proportion(drawn, counts):
-    """Whether one scale, pixels a neuron, fits all buckets of all steps."""
+    """Whether one scale, in pixels per neuron, fits all buckets of all steps."""
     if drawn.shape != counts.shape:
         return False
     scale = drawn.sum() / counts.sum()
@@ -241,13 +242,13 @@ def test_the_readmes_picture_is_small():
     assert screenshot.FILE.stat().st_size < 150_000
 
 
-@pytest.mark.once  # the slowest test of all; what the page draws is tested above on all versions
+@pytest.mark.once  # the slowest test of all; the tests above check on all versions what the page draws
 @needs_chromium
 def test_the_readmes_picture_can_be_made_again(tmp_path, capfd):
-    """On the run of the demo. The page is not compared pixel by pixel: times are in it."""
+    """From a run of the demo. The pictures are not compared pixel by pixel, because the page shows times."""
     screenshot.main(tmp_path / "again.png")
     stored, again = (tf.io.decode_png(file.read_bytes()) for file in (screenshot.FILE, tmp_path / "again.png"))
     assert stored.shape == again.shape
     magenta = [(picture.numpy()[..., :3] == DEAD).all(axis=-1).mean() for picture in (stored, again)]
     assert magenta[1] == pytest.approx(magenta[0], rel=0.1)
-    assert magenta[0] > 0.02  # the dead of the two runs: that the pictures are in it
+    assert magenta[0] > 0.02  # the dead neurons of both runs: the life images are in it

@@ -1,4 +1,4 @@
-"""Every kind of data that `fit` takes is counted as trained, and what `measure` takes is counted whole."""
+"""The kinds of data: `fit` counts every batch that is trained, `measure` counts all samples."""
 
 import math
 
@@ -6,9 +6,11 @@ import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
+from assertions import assert_report
+from models import sequential, two_hidden_layers
 
 from relu_probe import ReluProbe, measure
-from relu_probe.measuring.data import read
+from relu_probe.measuring.data import read_batches
 
 K, L = tf.keras, tf.keras.layers
 N, BATCH = 23, 8  # the last batch is a partial one
@@ -22,22 +24,11 @@ def arrays():
 
 @pytest.fixture
 def model():
-    bias = K.initializers.Constant([-50.0, 0.1, 0.1])
-    layers = [K.Input((4,)), L.Dense(3, "relu", bias_initializer=bias, name="a"), L.Dense(2, "relu", name="b")]
-    built = K.Sequential([*layers, L.Dense(1)])
-    built.compile(K.optimizers.SGD(0.0), "mse")
-    return built
+    return two_hidden_layers()
 
 
 def expected_of(model, x, y):
     return oracle.measure(model, oracle.batches(x, y, BATCH))
-
-
-def assert_report(report, expected, samples=N):
-    assert report.samples == samples
-    for key, layer in report.layers.items():
-        assert layer.samples == samples
-        oracle.assert_counts(layer, expected[key])
 
 
 class Batched(K.utils.Sequence):
@@ -92,40 +83,40 @@ def test_fit_counts_every_batch_of_every_kind(kind, model):
     model.fit(*args, **more, epochs=2, shuffle=False, verbose=0, callbacks=[probe])
     assert len(probe.reports) == 2
     for report in probe.reports:
-        assert_report(report, expected_of(model, x, y))
+        assert_report(report, expected_of(model, x, y), N)
 
 
 def test_a_generator_that_ends(model):
     (x, y), probe = arrays(), ReluProbe(strict=True)
     model.fit(generator(x, y, forever=False), steps_per_epoch=STEPS, shuffle=False, verbose=0, callbacks=[probe])
-    assert_report(probe.report, expected_of(model, x, y))
+    assert_report(probe.report, expected_of(model, x, y), N)
 
 
 def test_shuffled_data_counts_the_same(model):
     (x, y), probe = arrays(), ReluProbe(strict=True)
     model.fit(x, y, batch_size=5, epochs=2, verbose=0, callbacks=[probe])
     for report in probe.reports:
-        assert_report(report, expected_of(model, x, y))
+        assert_report(report, expected_of(model, x, y), N)
 
 
 def test_only_the_steps_of_the_epoch_count(model):
-    """Two steps of an endless set: 16 samples, other ones in the second epoch."""
+    """The dataset repeats without end; each epoch takes one step, on other samples than the epoch before."""
     (x, y), probe = arrays(), ReluProbe(strict=True)
     x, y = x[:16], y[:16]
     model.fit(dataset(x, y).repeat(), steps_per_epoch=1, epochs=2, shuffle=False, verbose=0, callbacks=[probe])
     for report, part in zip(probe.reports, (slice(0, 8), slice(8, 16))):
-        assert_report(report, expected_of(model, x[part], y[part]), samples=8)
+        assert_report(report, expected_of(model, x[part], y[part]), 8)
 
 
 def test_validation_batches_do_not_count(model):
     (x, y), probe = arrays(), ReluProbe(strict=True)
     model.fit(x, y, batch_size=BATCH, validation_split=0.3, verbose=0, callbacks=[probe])
     kept = int(N * (1 - 0.3))
-    assert_report(probe.report, expected_of(model, x[:kept], y[:kept]), samples=kept)
+    assert_report(probe.report, expected_of(model, x[:kept], y[:kept]), kept)
 
 
 def weighed(model, x, y, weights):
-    """Active on every sample; a gradient only from those whose weight is not zero."""
+    """The expected counts: activity on every sample, gradients only from samples whose weight is not zero."""
     everything, some = expected_of(model, x, y), expected_of(model, x[weights != 0], y[weights != 0])
     return {key: {**everything[key], "with_gradient": some[key]["with_gradient"]} for key in everything}
 
@@ -143,19 +134,19 @@ def test_sample_weights_of_zero_pass_no_gradient(kind, model):
     else:
         data = dataset(x, y, w) if kind == "tf.data" else Batched(x, y, w)
         model.fit(data, shuffle=False, verbose=0, callbacks=[probe])
-    assert_report(probe.report, expected)
-    assert (expected["a"]["with_gradient"] < expected["a"]["active"]).any()  # the weights do matter
+    assert_report(probe.report, expected, N)
+    assert (expected["a"]["with_gradient"] < expected["a"]["active"]).any()  # the weights make a difference
     for data in ((x, y, w), dataset(x, y, w), Batched(x, y, w)):
-        assert_report(measure(model, data), expected)
+        assert_report(measure(model, data), expected, N)
     with pytest.raises(AssertionError):
-        assert_report(measure(model, (x, y)), expected)
+        assert_report(measure(model, (x, y)), expected, N)
 
 
 def test_a_class_of_weight_zero_passes_no_gradient(model):
     (x, y), probe = arrays(), ReluProbe(strict=True)
     expected = weighed(model, x, y, y[:, 0])
     model.fit(x, y, class_weight={0: 0.0, 1: 2.0}, batch_size=BATCH, verbose=0, callbacks=[probe])
-    assert_report(probe.report, expected)
+    assert_report(probe.report, expected, N)
 
 
 # --- measure ----------------------------------------------------------------------------------------------------------
@@ -183,17 +174,17 @@ UNLABELLED = {
 
 
 @pytest.mark.parametrize("kind", list(LABELLED))
-def test_measure_counts_all_of_every_kind(kind, model):
+def test_measure_counts_all_samples_of_every_kind(kind, model):
     x, y = arrays()
     report = measure(model, LABELLED[kind](x, y), batch_size=7)
-    assert_report(report, expected_of(model, x, y))
+    assert_report(report, expected_of(model, x, y), N)
 
 
 @pytest.mark.parametrize("kind", list(UNLABELLED))
 def test_measure_without_labels_counts_activations_only(kind, model):
     x, y = arrays()
     expected = {key: {**counts, "with_gradient": None} for key, counts in expected_of(model, x, y).items()}
-    assert_report(measure(model, UNLABELLED[kind](x), batch_size=7), expected)
+    assert_report(measure(model, UNLABELLED[kind](x), batch_size=7), expected, N)
 
 
 @pytest.mark.parametrize("kind", ["NumPy", "tensors", "pandas", "tf.data", "PyDataset"])
@@ -202,13 +193,13 @@ def test_max_samples_is_exact(kind, limit, model):
     x, y = arrays()
     kept = min(limit, N)
     report = measure(model, LABELLED[kind](x, y), batch_size=BATCH, max_samples=limit)
-    assert_report(report, expected_of(model, x[:kept], y[:kept]), samples=kept)
+    assert_report(report, expected_of(model, x[:kept], y[:kept]), kept)
 
 
-def test_max_samples_ends_an_endless_set(model):
+def test_max_samples_ends_an_infinite_dataset(model):
     x, y = arrays()
     report = measure(model, dataset(x, y).repeat(), max_samples=N)
-    assert_report(report, expected_of(model, x, y))
+    assert_report(report, expected_of(model, x, y), N)
 
 
 def test_dicts_and_lists_are_inputs():
@@ -236,16 +227,16 @@ def test_the_comparison_rejects(mistake, model):
     }
     wrong = measure(model, (x[list(rows[mistake])], y[list(rows[mistake])]))
     with pytest.raises(AssertionError):
-        assert_report(wrong, expected_of(model, x, y))
+        assert_report(wrong, expected_of(model, x, y), N)
 
 
-def test_the_probe_measures_these_too(model):
+def test_the_probe_measures_every_kind_too(model):
     x, y = arrays()
     for kind in ("NumPy", "tf.data", "PyDataset", "pandas"):
         probe = ReluProbe(data=LABELLED[kind](x, y), strict=True)
         model.fit(x[:8], y[:8], epochs=2, verbose=0, callbacks=[probe])
         for report in probe.reports:
-            assert_report(report, expected_of(model, x, y))
+            assert_report(report, expected_of(model, x, y), N)
 
 
 class Failing(Batched):
@@ -255,7 +246,7 @@ class Failing(Batched):
         return super().__getitem__(index)
 
 
-def test_an_error_of_the_data_is_the_users_to_see(model):
+def test_an_error_in_the_data_reaches_the_user(model):
     x, y = arrays()
     with pytest.raises(Exception, match="the disk is gone"):
         measure(model, Failing(x, y))
@@ -264,7 +255,7 @@ def test_an_error_of_the_data_is_the_users_to_see(model):
 
 
 class Lengths(K.utils.Sequence):
-    """Sequences, in each batch of another length."""
+    """Sequences `(4, length, 3)` with another length in each batch."""
 
     def __init__(self, lengths):
         super().__init__()
@@ -279,10 +270,9 @@ class Lengths(K.utils.Sequence):
 
 
 @pytest.mark.parametrize("lengths", [(5, 6, 5), (5, 5, 6), (5,)])
-def test_sequences_of_another_length_in_each_batch(lengths):
-    layers = [K.Input((None, 3)), L.Dense(6, "relu", name="hidden"), L.GlobalAveragePooling1D(), L.Dense(1)]
-    model, data = K.Sequential(layers), Lengths(lengths)
-    model.compile("sgd", "mse")
+def test_sequences_whose_length_differs_between_batches(lengths):
+    layers = [L.Dense(6, "relu", name="hidden"), L.GlobalAveragePooling1D(), L.Dense(1)]
+    model, data = sequential((None, 3), *layers), Lengths(lengths)
     report, active = measure(model, data), 0
     for index in range(len(data)):
         active = active + np.sum(model.layers[0](data[index][0]).numpy() > 0, axis=(0, 1))
@@ -290,10 +280,8 @@ def test_sequences_of_another_length_in_each_batch(lengths):
     assert report["hidden"].positions == 4 * sum(lengths)
 
 
-def test_lengths_that_do_not_vary_stay_known():
-    """A Dense behind a Flatten needs them."""
-    layers = [K.Input((5, 3)), L.Flatten(), L.Dense(6, "relu", name="hidden"), L.Dense(1)]
-    model = K.Sequential(layers)
-    model.compile("sgd", "mse")
+def test_equal_lengths_stay_known():
+    """A Dense layer behind a Flatten needs the length."""
+    model = sequential((5, 3), L.Flatten(), L.Dense(6, "relu", name="hidden"), L.Dense(1))
     assert measure(model, Lengths((5, 5, 5))).samples == 12
-    assert read(Lengths((5, 5))).dataset.element_spec[0].shape.as_list() == [None, 5, 3]
+    assert read_batches(Lengths((5, 5))).dataset.element_spec[0].shape.as_list() == [None, 5, 3]

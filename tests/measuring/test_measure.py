@@ -1,4 +1,4 @@
-"""A measurement leaves everything as it found it, and costs one trace."""
+"""`measure` restores all state of the model, and traces one step for each model."""
 
 import gc
 import weakref
@@ -6,6 +6,7 @@ import weakref
 import numpy as np
 import pytest
 import tensorflow as tf
+from models import sequential
 
 from relu_probe import ReluProbe, measure, watch
 
@@ -15,9 +16,7 @@ X, Y = np.random.default_rng(0).random((50, 4), np.float32), np.ones((50, 1), np
 
 def net(**more):
     layers = [L.Dense(8, "relu", name="hidden"), L.Dropout(0.5), L.BatchNormalization(), L.Dense(1)]
-    model = K.Sequential([K.Input((4,)), *layers])
-    model.compile("adam", "mse", metrics=["mae"], **more)
-    return model
+    return sequential(4, *layers, optimizer="adam", metrics=["mae"], **more)
 
 
 def state(model):
@@ -26,7 +25,7 @@ def state(model):
 
 
 @pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"run_eagerly": True}])
-def test_weights_metrics_and_seeds_are_left_as_found(options):
+def test_weights_metrics_and_seeds_are_restored(options):
     model = net(**options)
     model.fit(X, Y, verbose=0)
     before = state(model)
@@ -36,7 +35,7 @@ def test_weights_metrics_and_seeds_are_left_as_found(options):
     assert all(np.array_equal(a, b) for a, b in zip(before, after))
 
 
-def test_metrics_of_several_outputs_are_left_as_found():
+def test_metrics_of_several_outputs_are_restored():
     x = K.Input((4,))
     hidden = L.Dense(3, "relu")(x)
     model = K.Model(x, {"p": L.Dense(1, name="p")(hidden), "q": L.Dense(1, name="q")(hidden)})
@@ -46,7 +45,7 @@ def test_metrics_of_several_outputs_are_left_as_found():
     measure(model, (X, {"p": Y, "q": Y}))
     assert all(np.array_equal(a, b) for a, b in zip(before, state(model)))
     model.compile("sgd", {"p": "mse", "q": "mse"})
-    measure(model, (X, {"p": Y, "q": Y}))  # before any fit: the trackers are made while measuring
+    measure(model, (X, {"p": Y, "q": Y}))  # before any fit: the measurement makes the metric trackers
     for metric in model.metrics:
         assert not any(np.any(tf.convert_to_tensor(v)) for v in metric.variables)
 
@@ -74,14 +73,13 @@ def traces_of(work):
 
 
 def counting():
-    model = Counting([K.Input((4,)), L.Dense(8, "relu"), L.Dense(1)])
-    model.compile("sgd", "mse")
+    model = sequential(4, L.Dense(8, "relu"), L.Dense(1), optimizer="sgd", kind=Counting)
     model(X[:2])
     return model
 
 
 def test_one_trace_for_the_whole_fit():
-    """50 samples by 16: the last batch is a partial one."""
+    """50 samples in batches of 16: the last batch is smaller."""
     model = counting()
     plain = traces_of(lambda: model.fit(X, Y, epochs=1, batch_size=16, verbose=0))
     with_data = traces_of(
@@ -89,13 +87,13 @@ def test_one_trace_for_the_whole_fit():
     )
     assert with_data == 1
     counted = traces_of(lambda: model.fit(X, Y, epochs=4, batch_size=16, verbose=0, callbacks=[ReluProbe()]))
-    assert counted == 1 <= plain  # tf_keras traces twice where the optimizer makes its variables
+    assert counted == 1 <= plain  # tf_keras traces twice if the optimizer makes its variables
     again = traces_of(lambda: model.fit(X, Y, epochs=4, batch_size=16, verbose=0, callbacks=[ReluProbe()]))
     assert again == 0
     assert traces_of(lambda: [measure(model, (X, Y)) for _ in range(3)]) == 0
 
 
-def test_another_loss_is_traced_anew():
+def test_another_loss_needs_another_trace():
     model = counting()
     assert traces_of(lambda: measure(model, (X, Y))) == 1
     model.compile("sgd", "mae")

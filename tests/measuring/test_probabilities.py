@@ -1,4 +1,4 @@
-"""Known truths of probability, on what is measured: several seeds, with their standard errors."""
+"""Results of probability theory on dead neurons, measured over several seeds with their standard errors."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ SIGMAS = 4
 
 
 def agrees(shares, truth):
-    """The mean of independent shares lies within four standard errors of the truth."""
+    """Whether the mean of independent fractions lies within four standard errors of the truth."""
     error = np.std(shares, ddof=1) / np.sqrt(len(shares))
     return abs(np.mean(shares) - truth) < SIGMAS * error
 
@@ -28,7 +28,7 @@ def nets_side_by_side(width, depth):
 
 
 def initialise(model, width, rng):
-    """Zero biases, symmetric weights; no weight leads from one net to another."""
+    """Sets zero biases and symmetric weights, with no weight between two networks."""
     blocks = np.kron(np.eye(NETS), np.ones((width, width)))
     kernels = [rng.normal(size=w.shape) for w in model.get_weights()[::2]]
     kernels = [k if i == 0 else k * blocks for i, k in enumerate(kernels)]
@@ -36,8 +36,8 @@ def initialise(model, width, rng):
 
 
 @pytest.mark.parametrize(("width", "depth"), [(1, 2), (2, 4), (3, 3)])
-def test_the_last_layer_is_born_dead_as_often_as_it_should(width, depth):
-    """Inputs on a ray: all dead with probability 1 - (1 - 2**-width) ** depth (Lu et al. 2019, arXiv:1903.06733)."""
+def test_the_last_layer_is_born_dead_as_often_as_predicted(width, depth):
+    """On inputs along a ray, all neurons are dead with probability 1 - (1 - 2**-width) ** depth (Lu et al. 2019, arXiv:1903.06733)."""
     model, shares = nets_side_by_side(width, depth), []
     ray = np.linspace(0.5, 2, 5)[:, None] * [0.6, 0.8]
     for seed in range(8):
@@ -45,11 +45,11 @@ def test_the_last_layer_is_born_dead_as_often_as_it_should(width, depth):
         dead = measure(model, ray)[f"hidden{depth - 1}"].dead
         shares.append(dead.reshape(NETS, width).all(axis=1).mean())
     assert agrees(shares, 1 - (1 - 2.0**-width) ** depth)
-    assert not agrees(shares, 1 - (1 - 2.0**-width) ** (depth - 1))  # a layer short
+    assert not agrees(shares, 1 - (1 - 2.0**-width) ** (depth - 1))  # one layer too few
     assert not agrees(shares, 2.0 ** -(width * depth))
 
 
-def test_a_net_born_dead_has_inputs_as_its_cause_behind_its_first_dead_layer():
+def test_behind_the_first_dead_layer_of_a_network_born_dead_the_cause_is_the_input():
     model = nets_side_by_side(1, 3)
     initialise(model, 1, np.random.default_rng(0))
     layers = diagnose(model, np.linspace(0.5, 2, 5)[:, None] * [0.6, 0.8]).layers
@@ -63,8 +63,8 @@ def test_a_net_born_dead_has_inputs_as_its_cause_behind_its_first_dead_layer():
 
 
 @pytest.mark.parametrize("variance", [0.5, 1.0])
-def test_behind_batch_normalization_a_neuron_is_off_as_often_as_beta_and_gamma_say(variance):
-    """Off with probability Phi(-beta / |gamma|), where gamma is scaled by sqrt(variance / (variance + epsilon))."""
+def test_behind_batch_normalization_beta_and_gamma_give_the_inactive_fraction(variance):
+    """A neuron is inactive with probability Phi(-beta / |gamma|), where gamma is scaled by sqrt(variance / (variance + epsilon))."""
     beta, gamma, epsilon = np.array([-2.0, -0.5, 0.0, 1.0]), np.array([1.0, -2.0, 0.5, -1.0]), 0.5
     layer = L.BatchNormalization(epsilon=epsilon)
     model = tf.keras.Sequential([tf.keras.Input((4,)), layer, L.ReLU(name="relu")])
@@ -77,7 +77,7 @@ def test_behind_batch_normalization_a_neuron_is_off_as_often_as_beta_and_gamma_s
     for neuron in range(4):
         assert agrees(np.array(shares)[:, neuron], norm.cdf(-beta[neuron] / scale[neuron]))
     assert not agrees(np.array(shares)[:, 1], norm.cdf(-beta[1] / np.abs(gamma[1])))  # epsilon forgotten
-    assert not agrees(np.array(shares)[:, 0], norm.cdf(beta[0] / scale[0]))  # the other side
+    assert not agrees(np.array(shares)[:, 0], norm.cdf(beta[0] / scale[0]))  # the wrong sign
 
 
 # --- random biases ----------------------------------------------------------------------------------------------------
@@ -96,5 +96,5 @@ def test_random_biases_as_large_as_the_weights_kill_one_in_n_plus_1(samples):
         model.set_weights([2 * w / np.linalg.norm(w, axis=0), 2 * rng.normal(size=300)])
         shares.append(measure(model, rng.normal(size=(samples, 20)))["hidden"].dead_fraction)
     assert agrees(shares, 1 / (samples + 1))
-    assert not agrees(shares, 0.5**samples if samples > 1 else 0.25)  # as if the bias were zero
+    assert not agrees(shares, 0.5**samples if samples > 1 else 0.25)  # a bias of zero
     assert not agrees(shares, 1 / (samples + 2))

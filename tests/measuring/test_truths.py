@@ -1,4 +1,4 @@
-"""Known truths: what probability theory says of random layers, with the right standard errors over several seeds."""
+"""Results of probability theory on random layers, with the right standard errors over several seeds."""
 
 from functools import cache
 
@@ -15,12 +15,12 @@ WIDTH, SEEDS = 4000, 8
 
 @cache
 def wide(inputs):
-    """Traced once, for all seeds."""
+    """One model, traced once, for all seeds."""
     return K.Sequential([K.Input((inputs,)), L.Dense(WIDTH, "relu", name="wide")])
 
 
 def layer_report(x, seed, bias=0.0, unit=False, distribution="normal"):
-    """One wide ReLU layer of i.i.d. symmetric weights; `unit`: incoming weights of norm 1."""
+    """The report of a wide ReLU layer with i.i.d. symmetric weights; `unit` scales each neuron's weights to norm 1."""
     rng = np.random.default_rng(seed)
     weights = (
         rng.standard_normal((x.shape[1], WIDTH))
@@ -35,19 +35,19 @@ def layer_report(x, seed, bias=0.0, unit=False, distribution="normal"):
 
 
 def dead_of(samples, **more):
-    """Mean over weight seeds, and the standard error of it. `samples` is fixed, so neurons are independent."""
+    """The mean dead fraction over weight seeds, and its standard error. Given `samples`, neurons are independent."""
     found = [layer_report(samples, seed, **more).dead_fraction for seed in range(SEEDS)]
     return np.mean(found), np.std(found, ddof=1) / np.sqrt(SEEDS)
 
 
 @pytest.mark.parametrize("distribution", ["normal", "uniform"])
-def test_mirrored_data_kills_nobody(distribution):
+def test_on_mirrored_data_no_neuron_is_dead(distribution):
     x = np.random.default_rng(0).standard_normal((3, 5))
     assert dead_of(np.concatenate([x, -x]), distribution=distribution)[0] == 0
 
 
 @pytest.mark.parametrize("distribution", ["normal", "uniform"])
-def test_one_sample_leaves_half(distribution):
+def test_on_one_sample_half_of_the_neurons_are_dead(distribution):
     x = np.random.default_rng(1).standard_normal((1, 5))
     mean, error = dead_of(x, distribution=distribution)
     binomial = np.sqrt(0.25 / (WIDTH * SEEDS))
@@ -58,17 +58,17 @@ def test_one_sample_leaves_half(distribution):
 
 @pytest.mark.parametrize("n", [1, 3, 9])
 @pytest.mark.parametrize("distribution", ["normal", "uniform"])
-def test_a_common_direction_kills_one_in_n_plus_one(n, distribution):
-    """Samples e0 + e_i: dead where -w0 is the largest of N + 1 i.i.d. values (symmetric, continuous)."""
+def test_with_a_common_direction_one_neuron_in_n_plus_one_is_dead(n, distribution):
+    """For samples e0 + e_i, a neuron is dead if -w0 is the largest of N + 1 i.i.d. values (symmetric, continuous)."""
     x = np.concatenate([np.ones((n, 1)), np.eye(n)], axis=1)
     mean, _ = dead_of(x, distribution=distribution)
     binomial = np.sqrt((1 / (n + 1)) * (n / (n + 1)) / (WIDTH * SEEDS))
     assert abs(mean - 1 / (n + 1)) < 4 * binomial
-    assert abs(mean - 1 / (n + 2)) > 4 * binomial  # N counted wrongly by one
+    assert abs(mean - 1 / (n + 2)) > 4 * binomial  # the mistake: N is off by one
 
 
 @pytest.mark.parametrize("c", [0.5, 1.0])
-def test_a_negative_bias_silences_with_phi_of_c(c):
+def test_a_negative_bias_makes_inactive_with_probability_phi_of_c(c):
     """x ~ N(0, I), |w| = 1, bias -c: inactive on a sample with Phi(c), dead on N of them with Phi(c)^N.
 
     The neurons share the samples and so correlate: standard errors over data seeds.

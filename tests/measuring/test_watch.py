@@ -1,4 +1,4 @@
-"""Training loops of the user's own: `train_on_batch`, a custom `train_step`, a GradientTape, through `watch`."""
+"""`watch` in custom training loops: `train_on_batch`, a custom `train_step`, a GradientTape."""
 
 import contextlib
 import gc
@@ -9,11 +9,14 @@ import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
+from assertions import assert_report
+from models import sequential, two_hidden_layers
 
 from relu_probe import ReluProbe, measure, watch
 
 K, L = tf.keras, tf.keras.layers
 BATCHES, SIZE = 3, 5
+SAMPLES = BATCHES * SIZE
 
 
 def data(seed=0):
@@ -23,25 +26,15 @@ def data(seed=0):
 
 
 def build(kind=K.Sequential):
-    bias = K.initializers.Constant([-50.0, 0.1, 0.1])
-    layers = [K.Input((4,)), L.Dense(3, "relu", bias_initializer=bias, name="a"), L.Dense(2, "relu", name="b")]
-    model = kind([*layers, L.Dense(1, name="out")], name="net")
-    model.compile(K.optimizers.SGD(0.0), "mse")
-    return model
+    return two_hidden_layers(kind=kind, name="net")
 
 
 def expected_of(model, x, y):
     return oracle.measure(model, [(tf.constant(a), tf.constant(b)) for a, b in zip(x, y)], training=True)
 
 
-def assert_report(report, expected):
-    for key, layer in report.layers.items():
-        assert layer.samples == BATCHES * SIZE
-        oracle.assert_counts(layer, expected[key])
-
-
 def step_of(model, **options):
-    """A step of the user's own, as a tf.function of the user's own."""
+    """A custom training step as a tf.function."""
 
     @tf.function(**options)
     def step(x, y):
@@ -68,7 +61,7 @@ def test_a_gradient_tape_loop(make):
         for batch in zip(x, y):
             step(*batch)
         report = w.report()
-    assert_report(report, expected)
+    assert_report(report, expected, SAMPLES)
     assert report.source == "watch"
     assert report.epoch is None
     assert report["a"].dead.tolist() == [True, False, False]
@@ -77,23 +70,23 @@ def test_a_gradient_tape_loop(make):
 def test_train_on_batch():
     model, (x, y) = build(), data()
     expected = expected_of(model, x, y)
-    for _ in range(2):  # the second uses what the first traced
+    for _ in range(2):  # the second block uses the trace of the first
         with watch(model) as w:
             for batch in zip(x, y):
                 model.train_on_batch(*batch)
-            assert_report(w.report(), expected)
-    model.train_on_batch(x[0], y[0])  # outside: not counted, and still works
+            assert_report(w.report(), expected, SAMPLES)
+    model.train_on_batch(x[0], y[0])  # outside of a block it is not counted, and still works
 
 
-def test_train_on_batch_that_was_traced_before_counts_all_the_same():
-    """Keras's own functions are traced anew inside."""
+def test_train_on_batch_is_counted_even_if_it_was_traced_before():
+    """Keras's own functions are traced again inside the block."""
     model, (x, y) = build(), data()
     model.train_on_batch(x[0], y[0])
     expected = expected_of(model, x, y)
     with watch(model) as w:
         for batch in zip(x, y):
             model.train_on_batch(*batch)
-        assert_report(w.report(), expected)
+        assert_report(w.report(), expected, SAMPLES)
 
 
 class Traced(K.Sequential):
@@ -106,7 +99,7 @@ class Traced(K.Sequential):
 
 @pytest.mark.parametrize("trained", [False, True])
 def test_train_on_batch_is_traced_once_however_often_it_is_watched(trained):
-    """And the functions that are kept for it do not keep the model alive."""
+    """The kept functions do not keep the model alive."""
     model, (x, y) = build(Traced), data()
     if trained:
         model.train_on_batch(x[0], y[0])
@@ -125,7 +118,7 @@ def test_train_on_batch_is_traced_once_however_often_it_is_watched(trained):
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_a_model_that_is_compiled_anew_trains_with_its_new_optimizer(inside):
+def test_a_recompiled_model_trains_with_its_new_optimizer(inside):
     model, (x, y) = build(), data()
     if inside:
         model.train_on_batch(x[0], y[0])
@@ -157,11 +150,11 @@ def test_a_custom_train_step_in_fit_and_in_train_on_batch():
     model, (x, y) = build(OwnStep), data()
     expected, probe = expected_of(model, x, y), ReluProbe(strict=True)
     model.fit(x.reshape(-1, 4), y.reshape(-1, 1), batch_size=SIZE, shuffle=False, verbose=0, callbacks=[probe])
-    assert_report(probe.report, expected)
+    assert_report(probe.report, expected, SAMPLES)
     with watch(model) as w:
         for batch in zip(x, y):
             model.train_on_batch(*batch)
-        assert_report(w.report(), expected)
+        assert_report(w.report(), expected, SAMPLES)
 
 
 @pytest.mark.parametrize("mistake", ["a batch too few", "a batch twice", "no backward pass"])
@@ -174,7 +167,7 @@ def test_the_comparison_rejects(mistake):
         if mistake == "a batch twice":
             step(x[0], y[0])
         with pytest.raises(AssertionError):
-            assert_report(w.report(), expected)
+            assert_report(w.report(), expected, SAMPLES)
 
 
 # --- traced when? -----------------------------------------------------------------------------------------------------
@@ -185,7 +178,7 @@ TRACED_BEFORE = (
 )
 
 
-def test_a_step_that_was_traced_before_counts_nothing_and_report_says_why():
+def test_a_step_traced_before_the_block_is_not_counted_and_report_says_why():
     model, (x, y) = build(), data()
     step = step_of(model)
     step(x[0], y[0])
@@ -196,7 +189,7 @@ def test_a_step_that_was_traced_before_counts_nothing_and_report_says_why():
     assert str(error.value) == TRACED_BEFORE
 
 
-def test_no_call_in_the_block_is_said():
+def test_a_block_without_a_call_is_an_error():
     with watch(build()) as w, pytest.raises(RuntimeError, match="watch counted no call of model 'net'"):
         w.report()
 
@@ -209,13 +202,13 @@ def test_watch_inside_the_loop_over_epochs():
         with watch(model) as w:
             for batch in zip(x, y):
                 step(*batch)
-        assert_report(w.report(), expected)  # after the block, too
+        assert_report(w.report(), expected, SAMPLES)  # after the block as well
         traces.add(step.experimental_get_tracing_count())
     assert len(traces) == 1
 
 
 def test_calls_outside_the_block_by_a_step_traced_inside():
-    """They count until the next watch resets: its trace has the probes in it."""
+    """They count until the next watch resets the counters, because the trace contains the probes."""
     model, (x, y) = build(), data()
     step = step_of(model)
     with watch(model) as w:
@@ -227,14 +220,14 @@ def test_calls_outside_the_block_by_a_step_traced_inside():
         assert w.report().samples == SIZE
 
 
-def test_only_the_layers_that_were_asked_for():
+def test_the_report_has_only_the_selected_layers():
     model, (x, y) = build(), data()
     with watch(model, layers="b") as w:
         step_of(model)(x[0], y[0])
         assert list(w.report().layers) == ["b"]
 
 
-def test_measure_inside_a_watch_counts_for_itself():
+def test_measure_inside_a_watch_has_its_own_counts():
     model, (x, y) = build(), data()
     with watch(model) as w:
         step_of(model)(x[0], y[0])
@@ -274,13 +267,11 @@ class InALoop(L.Layer):
 
 def looping(kind):
     K.utils.set_random_seed(1)
-    model = K.Sequential([K.Input((4,)), InALoop(kind), L.Dense(1)], name="net")
-    model.compile(K.optimizers.SGD(0.1), "mse")
-    return model
+    return sequential(4, InALoop(kind), L.Dense(1), optimizer=K.optimizers.SGD(0.1), name="net")
 
 
 @pytest.mark.parametrize("kind", ["while_loop", "map_fn", "cond"])
-def test_a_layer_inside_a_loop_of_tensorflows_is_named_and_trained_as_without_us(kind):
+def test_a_layer_inside_a_tensorflow_loop_is_named_and_trained_as_without_a_probe(kind):
     x, y = (array.reshape(-1, array.shape[-1]) for array in data())
     plain, watched = looping(kind), looping(kind)
     plain.train_on_batch(x, y)
@@ -303,12 +294,11 @@ class Recomputed(InALoop):
         return tf.recompute_grad(self.inner)(x)
 
 
-def test_what_is_recomputed_for_its_gradient_is_counted_twice():
-    """A pin, told of in the README: the layer is called twice. What is dead, and who gets a gradient, stays right."""
+def test_a_layer_inside_recompute_grad_is_counted_twice():
+    """Known behaviour, described in the README: the layer is called twice. Dead neurons and gradients stay right."""
     x, y = (array.reshape(-1, array.shape[-1]) for array in data())
     K.utils.set_random_seed(1)
-    model = K.Sequential([K.Input((4,)), Recomputed("recompute"), L.Dense(1)])
-    model.compile(K.optimizers.SGD(0.0), "mse")
+    model = sequential(4, Recomputed("recompute"), L.Dense(1))
     model.layers[0].inner.bias.assign([-50.0, 0.1, 0.1, 0.1])
     model.fit(x, y, verbose=0, callbacks=[probe := ReluProbe(strict=True)])
     layer = probe.report["a"]
@@ -319,8 +309,8 @@ def test_what_is_recomputed_for_its_gradient_is_counted_twice():
     assert layer.dead.tolist() == [True, False, False, False]
 
 
-def test_a_step_inside_a_loop_of_tensorflows_is_counted():
-    """The tape is inside, too."""
+def test_a_step_inside_a_tensorflow_loop_is_counted():
+    """The GradientTape is inside the loop as well."""
     model, (x, y) = build(), data()
     expected, step = expected_of(model, x, y), eager_step_of(model)
 
@@ -332,7 +322,7 @@ def test_a_step_inside_a_loop_of_tensorflows_is_counted():
     model.optimizer.build(model.trainable_variables)
     with watch(model) as w:
         epoch()
-        assert_report(w.report(), expected)
+        assert_report(w.report(), expected, SAMPLES)
 
 
 # --- nothing left -----------------------------------------------------------------------------------------------------
@@ -375,7 +365,7 @@ def test_blocks_of_models_that_share_a_layer_end_in_any_order(order, own):
     assert ("call" in vars(shared)) is own
 
 
-def test_the_trained_weights_are_the_same_bits_with_and_without():
+def test_the_trained_weights_are_bit_identical_with_and_without_a_watch():
     (x, y), found = data(), []
     for watched in (False, True):
         K.utils.set_random_seed(1)

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
+from models import sequential
 from report_strategies import reports
 
 from relu_probe import LayerReport, Report, measure
@@ -40,10 +41,8 @@ def test_shards_add_up_after_loading(a, b):
 
 def test_shards_of_real_data_add_up_to_the_whole(digits_like):
     x, y = digits_like
-    model = tf.keras.Sequential(
-        [tf.keras.Input((8,)), tf.keras.layers.Dense(6, "relu"), tf.keras.layers.Dense(3, "softmax")]
-    )
-    model.compile("sgd", "categorical_crossentropy")
+    layers = [tf.keras.layers.Dense(6, "relu"), tf.keras.layers.Dense(3, "softmax")]
+    model = sequential(8, *layers, loss="categorical_crossentropy")
     shards = [json.dumps(measure(model, (x[part], y[part])).to_dict()) for part in (slice(0, 40), slice(40, None))]
     first, second = (Report.from_dict(json.loads(shard)) for shard in shards)
     assert first + second == measure(model, (x, y))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from models import sequential
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from relu_probe import LayerReport, ReluProbe, Report, history
@@ -122,14 +123,7 @@ class Kill(tf.keras.callbacks.Callback):
 
 def model_of(neurons, inputs, **options):
     """Weights stand still: a rate of zero."""
-    layers = [
-        tf.keras.Input((inputs,)),
-        tf.keras.layers.Dense(neurons, "relu", name="hidden"),
-        tf.keras.layers.Dense(1),
-    ]
-    model = tf.keras.Sequential(layers)
-    model.compile(tf.keras.optimizers.SGD(0.0), "mse", **options)
-    return model
+    return sequential(inputs, L.Dense(neurons, "relu", name="hidden"), L.Dense(1), **options)
 
 
 def test_died_and_revived_reach_the_scalars_and_the_table(tmp_path):
@@ -259,8 +253,7 @@ def test_tables_are_text_in_a_notebook_too(monkeypatch):
 
 
 def test_two_probes_that_skip_epochs_number_the_steps_once():
-    model = K.Sequential([K.Input((2,)), L.Dense(3, "relu", kernel_initializer="ones", name="hidden"), L.Dense(1)])
-    model.compile(K.optimizers.SGD(0.0), "mse")
+    model = sequential(2, L.Dense(3, "relu", kernel_initializer="ones", name="hidden"), L.Dense(1))
     probes = [ReluProbe(strict=True, freq=2, name="a"), ReluProbe(strict=True, freq=3, name="b")]
     model.fit(np.ones((6, 2)), np.ones((6, 1)), batch_size=2, epochs=7, verbose=0, callbacks=probes)
     for probe in probes:  # both measured the last of 7 epochs of 3 steps

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
+from models import sequential
 
 from relu_probe import LayerReport, ReluProbe, Report
 from relu_probe.report.limit_monitor import LimitMonitor
@@ -17,17 +18,10 @@ X, Y = np.ones((8, 3), "f"), np.zeros((8, 1), "f")
 
 def model_with(bias, name="hidden"):
     """`bias` of 0.1 keeps the four neurons of the layer alive, one of -100 makes them dead on `X`."""
-    model = K.Sequential(
-        [
-            K.Input((3,)),
-            K.layers.Dense(
-                4, "relu", kernel_initializer="ones", bias_initializer=K.initializers.Constant(bias), name=name
-            ),
-            K.layers.Dense(1, kernel_initializer=K.initializers.Constant(0.1)),
-        ]
-    )
-    model.compile(K.optimizers.SGD(1e-4), "mse")
-    return model
+    bias = K.initializers.Constant(bias)
+    hidden = K.layers.Dense(4, "relu", kernel_initializer="ones", bias_initializer=bias, name=name)
+    out = K.layers.Dense(1, kernel_initializer=K.initializers.Constant(0.1))
+    return sequential(3, hidden, out, optimizer=K.optimizers.SGD(1e-4))
 
 
 def fit(model, *callbacks, epochs=6):
@@ -66,7 +60,7 @@ def test_raise_fails_the_run_and_leaves_the_event_files_whole(tmp_path):
         RuntimeError, match=r"relu_probe: training failed in epoch 0: 1 of 1 layers above a limit\. hid"
     ):
         fit(model_with(-100.0), probe)
-    assert probe._summaries is None
+    assert probe._log_writer is None
     assert list(tmp_path.rglob("*.tfevents.*"))
     assert probe.report.dead_fraction == 1.0
 

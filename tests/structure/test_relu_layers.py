@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from stacks import KERAS, LEGACY
+from keras_version import KERAS, LEGACY
+from models import sequential
 
 from relu_probe import ReluProbe, measure, watch
 from relu_probe.structure.relu_function import is_relu
@@ -339,9 +340,7 @@ def sequences(lengths):
 
 def over_time(**compile_args):
     wrapped = L.TimeDistributed(L.Dense(5, "relu", name="hidden"))
-    model = K.Sequential([K.Input((None, 6)), wrapped, L.GlobalAveragePooling1D(), L.Dense(1)])
-    model.compile("sgd", "mse", **compile_args)
-    return model
+    return sequential((None, 6), wrapped, L.GlobalAveragePooling1D(), L.Dense(1), optimizer="sgd", **compile_args)
 
 
 def test_time_distributed_over_a_known_time_each_batch_another():

@@ -1,12 +1,25 @@
-"""The private names of Keras that the package relies on: when Keras changes one, the test that is named for it fails."""
+"""The private names of Keras that the package relies on: if Keras changes one, the test named for it fails."""
+
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from stacks import LEGACY
+from keras_version import LEGACY
 
 from relu_probe import ReluProbe, measure
+from relu_probe.structure.keras_layers import (
+    compile_config,
+    has_running_loss,
+    inbound_layers,
+    keras_class,
+    variables_changed_by_inference,
+    visible_layers,
+)
 from relu_probe.structure.relu_layers import find_relus
+from relu_probe.structure.support import is_tf_keras
+from relu_probe.structure.train_function import build_train_function, tf_functions, trained_variables
+from relu_probe.utils.callback_list import fit_under_way, is_under_way
 
 pytestmark = pytest.mark.upstream
 K, L = tf.keras, tf.keras.layers
@@ -16,7 +29,7 @@ X, Y = np.ones((4, 3), "f"), np.ones((4, 1), "f")
 def functional():
     x = K.Input((3,), name="x")
     inner = K.Model(z := K.Input((4,)), L.Dense(2, name="inner")(z), name="nested")
-    hidden = tf.keras.layers.Dense(4, "relu", name="hidden")(x)
+    hidden = L.Dense(4, "relu", name="hidden")(x)
     return K.Model(x, L.Dense(1, name="out")(inner(hidden)), name="outer")
 
 
@@ -35,6 +48,12 @@ def test_flatten_layers_finds_layers_in_lists_and_dicts():
     assert own_children(functional())[-1].name == "out"
 
 
+def test_flatten_layers_finds_the_layers_of_nested_models_too():
+    names = {layer.name for layer in functional()._flatten_layers(include_self=False)}
+    assert {"hidden", "nested", "inner", "out"} <= names
+    assert "outer" not in names
+
+
 def test_operations_has_layers_and_functions_in_order():
     assert hasattr(functional(), "operations") == (not LEGACY)
     if not LEGACY:
@@ -51,10 +70,27 @@ def test_inbound_nodes_lead_back():
     assert (history.layer if LEGACY else history.operation).name == "nested"
     assert history.tensor_index == 0
     assert [node.is_input for node in model.get_layer("x")._inbound_nodes] == [True]
+    assert [layer.name for layer in inbound_layers(model.get_layer("out"))] == ["inner"]
 
 
 def test_nested_outputs_tell_a_functional_model_of_tf_keras():
     assert hasattr(functional(), "_nested_outputs") == LEGACY
+
+
+def test_modules_tell_a_functional_model_and_what_keras_defines():
+    class Own(K.Model):
+        def call(self, x):
+            return x
+
+        def train_step(self, data):
+            return super().train_step(data)
+
+    assert all(visible for _, visible in visible_layers(functional()))
+    assert all(visible for _, visible in visible_layers(K.Sequential([K.Input((3,)), L.Dense(2)])))
+    assert "nested" not in [layer.name for layer, _ in visible_layers(functional())]
+    assert (has_running_loss(functional()), has_running_loss(Own())) == (True, False)
+    assert (keras_class(L.Dense(2)), keras_class(Own())) == ("Dense", "")
+    assert is_tf_keras(functional()) == is_tf_keras(Own()) == LEGACY
 
 
 def test_modules_tell_which_layers_end_in_their_activation():
@@ -83,6 +119,34 @@ def test_state_size_tells_an_rnn_cell():
         assert isinstance(L.RNN(cell), L.RNN)
 
 
+def test_states_of_a_stateful_rnn_are_changed_by_inference():
+    model = K.Sequential([K.Input((5, 3), batch_size=4), L.GRU(2, stateful=True), L.Dense(1)])
+    (changed,) = [v for v in variables_changed_by_inference(model) if tuple(v.shape) == (4, 2)]
+    model(np.ones((4, 5, 3), "f"))
+    assert np.any(np.asarray(changed) != 0)
+
+
+def test_compile_config_is_another_object_after_each_compile():
+    model = functional()
+    assert compile_config(model) is None
+    configs = []
+    for _ in range(2):
+        model.compile("sgd", "mse")
+        configs.append(compile_config(model))
+    assert None not in configs
+    assert configs[0] is not configs[1]
+
+
+def test_trainable_variables_of_an_optimizer_are_fixed_when_it_is_first_applied():
+    model = functional()
+    model.compile("sgd", "mse")
+    model.fit(X, Y, verbose=0)
+    model.get_layer("hidden").trainable = False
+    trained = trained_variables(model.optimizer)
+    assert len(trained) == (0 if LEGACY else 6)
+    assert [v.trainable for v in trained] == ([] if LEGACY else [False, False, True, True, True, True])
+
+
 def test_make_train_function_makes_a_new_one_when_forced():
     model = functional()
     model.compile("sgd", "mse")
@@ -94,6 +158,47 @@ def test_make_train_function_makes_a_new_one_when_forced():
     assert model.train_function is not first
     assert {"train_function", "test_function", "predict_function"} <= set(vars(model))
     assert ("train_tf_function" in vars(model)) == LEGACY
+
+
+def test_the_train_function_is_a_tf_function_or_its_closure_holds_one():
+    model = functional()
+    model.compile("sgd", "mse")
+    model.fit(X, Y, verbose=0)
+    assert [function.experimental_get_tracing_count() for function in tf_functions(model.train_function)] == [1]
+
+
+def test_make_train_function_uses_the_train_step_of_the_instance():
+    model, steps = functional(), []
+    model.compile("sgd", "mse")
+    model.make_train_function()
+    before = {name: vars(model).get(name) for name in ("train_function", "train_tf_function")}
+    function = build_train_function(model, lambda data: steps.append(data) or {"loss": 0.0})
+    assert {name: vars(model).get(name) for name in before} == before
+    assert function is not before["train_function"]
+    function(iter(tf.data.Dataset.from_tensors((X, Y))))
+    assert len(steps) == 1
+
+
+def test_fit_has_its_list_of_callbacks_in_a_variable_named_callbacks():
+    """So it is seen from another thread that a fit is running, and from a hook which one calls it."""
+
+    class Noting(K.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            self.fit = fit_under_way()
+            self.running = is_under_way(self.fit)
+            frame = sys._getframe()
+            while frame is not None and frame.f_code.co_name != "fit":
+                frame = frame.f_back
+            self.variable = frame.f_locals["callbacks"]
+
+    model, noting = functional(), Noting()
+    model.compile("sgd", "mse")
+    model.fit(X, Y, verbose=0, callbacks=[noting])
+    assert isinstance(noting.fit, K.callbacks.CallbackList)
+    assert noting.variable is noting.fit
+    assert noting in noting.fit.callbacks
+    assert noting.running
+    assert not is_under_way(noting.fit)
 
 
 def test_an_instance_attribute_call_is_what_runs():

@@ -1,6 +1,6 @@
-"""HistoryTracker of a training that is killed again and again, and each time taken up again by `BackupAndRestore`.
+"""A training that is killed again and again, and each time resumed by `BackupAndRestore`.
 
-TensorFlow is imported once, and each life is a fork of that: a process of its own, killed by a real SIGKILL.
+TensorFlow is imported once. Each run of the training is a forked process, which SIGKILL ends at a chosen moment.
 """
 
 import os
@@ -18,11 +18,12 @@ from harm import K
 from relu_probe import ReluProbe
 
 EPOCHS = 7
-# Where each life ends, and in which epoch. The callbacks stand in this order: before, probes, after, backup, saved.
+# The moment at which each run is killed, and in which epoch. The order of the callbacks is: before, probes, after, backup,
+# saved.
 KILLS = [
-    ("after", 0),  # nothing is saved yet: the next life begins at the beginning
+    ("after", 0),  # no backup yet: the next run starts from the beginning
     ("batch", 1),
-    ("after", 2),  # written and not saved: the epoch is trained again
+    ("after", 2),  # written, but not backed up: the epoch is trained again
     ("writing", 3),
     ("saved", 4),
     ("before", 5),
@@ -30,17 +31,18 @@ KILLS = [
 
 
 def die() -> None:
+    """Kills this process."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def die_soon() -> None:
-    """From another thread, while the probes write."""
+    """Kills this process from another thread within 50 ms, while the probes write."""
     pause = int.from_bytes(os.urandom(2), "big") / 2**16 / 20
     threading.Thread(target=lambda: (time.sleep(pause), die()), daemon=True).start()
 
 
 class Moment(K.callbacks.Callback):
-    """Does its `work` where this life ends, at the end of the epoch or after its second batch."""
+    """Calls `work` at the moment `end`, if it is named after that: at an epoch's end, or after its second batch."""
 
     def __init__(self, name: str, end: tuple[str, int], work: Any = die) -> None:
         super().__init__()
@@ -58,8 +60,8 @@ class Moment(K.callbacks.Callback):
             self.work()
 
 
-def live(place: Path, end: tuple[str, int]) -> None:
-    """One life: a fit with two probes. `ended` gets a line for each epoch that ended for the probes."""
+def train(place: Path, end: tuple[str, int]) -> None:
+    """Trains with two probes until `end`. The file `ended` gets a line for each epoch whose end the probes have seen."""
     ended = os.open(place / "ended", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     x, y = harm.data()
     probes = [ReluProbe(place / "logs", strict=True)]
@@ -73,12 +75,12 @@ def live(place: Path, end: tuple[str, int]) -> None:
 
 
 def run(place: Path, ends: list[tuple[str, int]]) -> None:
-    """Life after life. What each leaves is kept as `{place}/0`, `{place}/1`, ..."""
+    """Runs the training once for each end. The files that each run leaves are copied to `{place}/0`, `{place}/1`, ..."""
     work = place / "work"
     work.mkdir(parents=True)
     for number, end in enumerate(ends):
         if not (process := os.fork()):
-            live(work, end)
+            train(work, end)
             os._exit(0)
         status = os.waitpid(process, 0)[1]
         assert os.WIFEXITED(status) == (end == ("never", 0)), (end, status)

@@ -1,0 +1,44 @@
+"""The reports of one fit, of which only the newest may be kept."""
+
+from dataclasses import replace
+
+from relu_probe.report.history import History, HistoryTracker, history
+from relu_probe.report.report import Report
+
+
+class FitReports:
+    """A list of reports that remembers what the dropped ones told about deaths.
+
+    Args:
+        keep: the number of newest reports that are kept, None for all.
+    """
+
+    def __init__(self, keep: int | None = None) -> None:
+        self.reports: list[Report] = []
+        self._keep = keep
+        self._all, self._dropped = HistoryTracker(), HistoryTracker()
+
+    @property
+    def history(self) -> History:
+        """The history of the kept reports, after that of the dropped ones."""
+        return history(self.reports, after=self._dropped)
+
+    @property
+    def newest(self) -> Report | None:
+        """The newest report, None before the first."""
+        return self.reports[-1] if self.reports else None
+
+    def of(self, epoch: int) -> Report | None:
+        """The newest report if it is of this epoch, else None."""
+        return self.newest if self.newest is not None and self.newest.epoch == epoch else None
+
+    def add(self, report: Report) -> None:
+        """Appends a report, and drops the oldest ones beyond `keep`."""
+        self.reports.append(self._all.follow(report))
+        while self._keep is not None and len(self.reports) > self._keep:
+            self._dropped.follow(self.reports.pop(0))
+
+    def mark_incomplete(self, why: str) -> None:
+        """Sets why the newest report is incomplete, if there is a report."""
+        if self.reports and self.reports[-1].incomplete != why:
+            self.reports[-1] = replace(self.reports[-1], incomplete=why)

@@ -1,0 +1,88 @@
+"""Where the reports of a fit are shown: TensorBoard's event files, Keras's `logs`, the console."""
+
+import os
+from contextlib import suppress
+from typing import Any
+
+from relu_probe.diagnosis.nan_messages import nan_line
+from relu_probe.report.report import Report
+from relu_probe.tensorboard.summaries import Summaries
+from relu_probe.utils.distributed import is_chief
+
+
+class LogWriter:
+    """Writes the reports of one fit to event files, and a line on the first NaN to the console; on the chief worker only.
+
+    Args:
+        strategy: the model's distribution strategy.
+        log_dir: TensorBoard's directory; None for no event files.
+        name: the name of the run directory.
+        options: `images`, `text` and `keep`, as `Summaries` takes them.
+    """
+
+    def __init__(self, strategy: Any, log_dir: str | os.PathLike[str] | None, name: str, **options: Any) -> None:
+        self._chief = is_chief(strategy)
+        self._nan_printed = False
+        self._summaries: Summaries | None = None
+        if log_dir is not None and self._chief:
+            self._summaries = Summaries(os.fspath(log_dir), name, **options)
+
+    def open(self) -> None:
+        """Opens the event file.
+
+        Raises:
+            OSError, tf.errors.OpError: the directory cannot be written to.
+        """
+        if self._summaries is not None:
+            self._summaries.open()
+
+    def write(self, report: Report, epoch: int) -> None:
+        """Writes a report to the event file, at step `epoch`."""
+        if self._summaries is not None:
+            self._summaries.write(report, epoch)
+
+    def print_nan(self, report: Report) -> None:
+        """Prints a line on the first report with NaN, which `dead_fraction` does not show."""
+        if not self._nan_printed and (line := nan_line(report)):
+            self._nan_printed = True
+            if self._chief:
+                print_line(f"\n{line}")
+
+    def finish(self) -> None:
+        """Writes what is written once, at the end of a fit."""
+        if self._summaries is not None:
+            self._summaries.finish()
+
+    def print_how_to_open(self) -> None:
+        """Prints the command that shows the event files."""
+        if self._summaries is not None:
+            print_line(self._summaries.how_to_open())
+
+    def close(self) -> None:
+        """Closes the event file."""
+        if self._summaries is not None:
+            self._summaries.close()
+
+
+def epoch_logs(report: Report | None, name: str, *, expects_gradients: bool) -> dict[str, float]:
+    """The entries of Keras's `logs` for an epoch: plain floats, keys without a slash.
+
+    The keys must be the same in every epoch, measured or not, or CSVLogger and History get out of step.
+
+    Args:
+        report: the newest report, None before the first.
+        name: the probe's name, the keys' prefix unless it is the default.
+        expects_gradients: whether reports have gradients; for epochs in which nothing was measured yet.
+    """
+    prefix = "" if name == "relu_probe" else f"{name}_"
+    report = report or Report.empty()
+    logs = {f"{prefix}dead_fraction": float(report.dead_fraction)}
+    if report.has_gradients if report.samples else expects_gradients:
+        logs[f"{prefix}zero_gradient_fraction"] = float(report.zero_gradient_fraction)
+    return logs
+
+
+def print_line(text: str) -> None:
+    """Prints, unless the terminal is closed or cannot show the text: that must not cost a trained model."""
+    with suppress(OSError, ValueError):
+        print(text)

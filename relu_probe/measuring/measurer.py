@@ -1,0 +1,196 @@
+"""The pass over data that counts a model's ReLUs: weights frozen, inference mode."""
+
+import weakref
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, Protocol
+
+import tensorflow as tf
+
+from relu_probe.counting.counters import Counters
+from relu_probe.counting.probe import attached
+from relu_probe.measuring.data import BatchedData
+from relu_probe.measuring.inference import call_in_inference, has_loss, scaled_loss, state_restored
+from relu_probe.report.report import Report
+from relu_probe.structure.keras_layers import compile_config, layer_settings
+from relu_probe.structure.relu_layers import find_relus
+from relu_probe.utils.error_policy import reason
+
+Verbosity = int | Literal["auto"]
+
+
+class StepObserver(Protocol):
+    """Sees more of a pass than is counted. An observed pass runs eagerly and in one replica."""
+
+    def observe(self, batch: Any, *, gradients: bool) -> AbstractContextManager[None]:
+        """A context manager around one step.
+
+        Args:
+            batch: `(x,)`, `(x, y)` or `(x, y, sample_weight)` of the step.
+            gradients: whether the step has a backward pass.
+        """
+
+
+class Measurer:
+    """A counted inference step of one model. It does not keep the model alive.
+
+    Args:
+        model: a built Keras model.
+        observer: sees every step of a pass.
+
+    Raises:
+        ValueError: the model has no ReLU.
+    """
+
+    def __init__(self, model: Any, observer: StepObserver | None = None) -> None:
+        self._model: Any = weakref.ref(model)
+        self._observer = observer
+        self._traced_on, self._layer_settings = _trace_dependencies(model), layer_settings(model)
+        strategy = None if observer is None else tf.distribute.get_strategy()
+        self.counters = Counters(model, find_relus(model), activation_sum=True, measuring=True, strategy=strategy)
+        self._steps: dict[tuple[bool, tuple[int | None, ...]], Any] = {}
+
+    def is_current(self, model: Any) -> bool:
+        """Whether a step traced for `model` earlier still measures it: same layers, settings, loss and optimizer."""
+        now = _trace_dependencies(model)
+        same = len(self._traced_on) == len(now) and all(a is b for a, b in zip(self._traced_on, now))
+        return same and self._layer_settings == layer_settings(model) and self.counters.traces(find_relus(model))
+
+    def run(self, data: BatchedData, verbose: Verbosity = 0) -> Report:
+        """Measures all layers in one pass over the data.
+
+        Raises:
+            ValueError: the data is empty or does not fit the model, or no layer could be counted.
+        """
+        model, counters = self._model(), self.counters
+        counters.reset()
+        with state_restored(model):
+            self._pass_over(data, _progress_bar(data.steps, verbose))
+        if counters.failure is not None:
+            raise counters.failure
+        missing = counters.missing(list(counters.relus))
+        report = Report(counters.read(list(counters.relus)), source="measure", incomplete=missing)
+        if not report.samples and missing:
+            raise ValueError(f"nothing could be measured: {missing}.")
+        if not report.samples:
+            raise ValueError("data is empty (0 samples); expected at least 1. Check the split or filter that made it.")
+        return report
+
+    def check(self, data: BatchedData) -> None:
+        """Traces the step without reading any data, so that data that cannot fit fails before a training begins.
+
+        A step that runs eagerly or on several devices is not traced; its first measurement fails instead.
+
+        Raises:
+            ValueError: the data does not fit the model.
+        """
+        model, step = self._model(), self._step(data)
+        if self._distributed or not hasattr(step, "get_concrete_function"):
+            return
+        try:
+            with state_restored(model):
+                step.get_concrete_function(tf.data.IteratorSpec(data.dataset.element_spec))
+        except Exception as error:
+            raise ValueError(_mismatch(model, data.dataset, error)) from error
+
+    @property
+    def _distributed(self) -> bool:
+        return bool(tf.distribute.has_strategy() or self.counters.strategy.num_replicas_in_sync > 1)
+
+    def _pass_over(self, data: BatchedData, progress: Any) -> None:
+        dataset = data.dataset.prefetch(tf.data.AUTOTUNE)
+        distribute = self.counters.strategy.experimental_distribute_dataset
+        iterator = iter(distribute(dataset) if self._distributed else dataset)
+        step, done = self._step(data), 0
+        while True:
+            try:
+                step(iterator)
+            except (StopIteration, tf.errors.OutOfRangeError):
+                break
+            except Exception as error:
+                if done:
+                    raise
+                raise ValueError(_mismatch(self._model(), data.dataset, error)) from error
+            done += 1
+            progress.update(done)
+        if done and progress.target is None:
+            progress.update(done, finalize=True)
+
+    def _step(self, data: BatchedData) -> Any:
+        """The step as a function of an iterator, traced once for each kind of data.
+
+        Ranks are part of the key: given labels `(n, 1)` after `(n,)`, TensorFlow would relax the trace to labels of any
+        rank, and fail.
+        """
+        gradients = data.labelled and has_loss(self._model())
+        key = (gradients, tuple(spec.shape.rank for spec in tf.nest.flatten(data.dataset.element_spec)))
+        if key not in self._steps:
+            self._steps[key] = self._make_step(gradients)
+        return self._steps[key]
+
+    def _make_step(self, gradients: bool) -> Any:
+        model, strategy, count = self._model(), self.counters.strategy, self._counted(gradients)
+        eager = self._observer is not None or bool(model.run_eagerly)
+        if not eager and _uses_xla(model):
+            count = tf.function(count, jit_compile=True, reduce_retracing=True)
+
+        def step(iterator: Any) -> None:
+            strategy.run(count, args=(next(iterator),))
+
+        return step if eager else tf.function(step, reduce_retracing=True)
+
+    def _counted(self, gradients: bool) -> Any:
+        reference, counters, observer = self._model, self.counters, self._observer
+
+        @tf.autograph.experimental.do_not_convert
+        def count(batch: tuple[Any, ...]) -> None:
+            model = reference()
+            observed = nullcontext() if observer is None else observer.observe(batch, gradients=gradients)
+            with attached(counters), counters.step(batch), observed:
+                if gradients:
+                    _backward_pass(model, batch, counters)
+                else:
+                    call_in_inference(model, batch[0])
+
+        return count
+
+
+def _backward_pass(model: Any, batch: tuple[Any, ...], counters: Counters) -> None:
+    with tf.GradientTape() as tape, counters.sources(tape) as sources:
+        loss = scaled_loss(model, *batch)
+    in_loop = any(source is None for source in sources)  # no tensor inside a loop can be a source: weights are instead
+    tape.gradient(loss, [s for s in sources if s is not None] + (model.trainable_variables if in_loop else []))
+
+
+def check_built(model: Any) -> None:
+    """Raises ValueError if the model has no weights yet."""
+    if not model.built:
+        raise ValueError(
+            f"model {model.name!r} is unbuilt: it has no weights yet, so nothing can be measured. Call it on a batch, or "
+            "model.build(input_shape), or begin it with keras.Input."
+        )
+
+
+def _trace_dependencies(model: Any) -> tuple[Any, ...]:
+    """The objects that a traced step depends on, apart from the layers; to be compared by identity."""
+    optimizer = getattr(model, "optimizer", None)
+    # Keras 3 makes the variable at the first training step. Until then the scale is traced as a constant.
+    scale = getattr(optimizer, "dynamic_scale", None)
+    eager = bool(model.run_eagerly)
+    return (getattr(model, "loss", None), optimizer, compile_config(model), scale, _uses_xla(model), eager)
+
+
+def _uses_xla(model: Any) -> bool:
+    return getattr(model, "jit_compile", None) is True
+
+
+def _progress_bar(steps: int | None, verbose: Verbosity) -> Any:
+    return tf.keras.utils.Progbar(steps, verbose=1 if verbose == "auto" else verbose, unit_name="step")
+
+
+def _mismatch(model: Any, dataset: Any, error: Exception) -> str:
+    shapes = tf.nest.map_structure(lambda s: tuple(s.shape), dataset.element_spec)
+    expected = getattr(model, "input_shape", None) or "the shape it was built for"
+    return (
+        f"the model cannot be run on the data: found batches of shape {shapes} (x first), expected x of {expected}, "
+        f"batched, with labels that fit the loss. Reshape or batch the data. Keras says: {reason(error)[:500]}"
+    )

@@ -1,0 +1,117 @@
+"""The private names of TensorFlow that the package relies on: if TensorFlow changes one, the test named for it fails."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from relu_probe.utils.tensorflow_private import (
+    forget_gradient_with,
+    is_inside_vectorized_map,
+    is_loop_or_branch,
+    lend_trace,
+)
+
+pytestmark = pytest.mark.upstream
+
+
+def loop(x):
+    return tf.while_loop(lambda i, a: i < 2, lambda i, a: (i + 1, note(a * 2)), (0, x))[1]
+
+
+def branch(x):
+    return tf.cond(tf.reduce_sum(x) > 0, lambda: note(x * 2), lambda: x)
+
+
+def vectorized(x):
+    return tf.vectorized_map(note, x)
+
+
+def plain(x):
+    return note(x * 2)
+
+
+def note(value):
+    """Notes what is known where the body is traced."""
+    graph = tf.compat.v1.get_default_graph()
+    seen.append((is_loop_or_branch(graph), is_inside_vectorized_map()))
+    return value
+
+
+seen: list[tuple[bool, bool]] = []
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [(loop, (True, False)), (branch, (True, False)), (vectorized, (False, True)), (plain, (False, False))],
+)
+def test_control_flow_func_graph_and_the_scope_loop_body(function, expected):
+    """`ControlFlowFuncGraph` is the class of the graph of a loop or branch, `loop_body` the scope of a vectorized map."""
+    seen.clear()
+    tf.function(function).get_concrete_function(tf.ones((3, 2)))
+    assert set(seen) == {expected}
+
+
+def test_control_flow_func_graph_has_the_gradient_of_a_loop_too():
+    graphs = []
+
+    @tf.custom_gradient
+    def identity(a):
+        def backward(gradient):
+            graphs.append(tf.compat.v1.get_default_graph())
+            return gradient
+
+        return tf.identity(a), backward
+
+    @tf.function
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.while_loop(lambda i, a: i < 2, lambda i, a: (i + 1, identity(a) * 2), (0, x))[1]
+        return tape.gradient(y, x)
+
+    np.testing.assert_array_equal(gradient(tf.ones(2)), [4, 4])
+    assert graphs
+    assert all(is_loop_or_branch(graph) for graph in graphs)
+
+
+def test_concrete_variable_creation_fn_is_the_trace_of_a_tf_function():
+    traced, other = tf.function(plain), tf.function(plain)
+    name = "_concrete_variable_creation_fn"
+    assert not hasattr(traced, name)
+    traced(tf.ones(2))
+    lend_trace(traced, other)
+    assert getattr(other, name) is getattr(traced, name)
+    assert getattr(other, name).graph.get_operations()  # what Keras's TensorBoard callback shows
+    own = getattr(traced, name)
+    other(tf.ones(2))
+    assert getattr(other, name) is not own  # TensorFlow overwrites it
+    lend_trace(traced, other)
+    assert getattr(other, name) is not own  # and a trace of its own stays
+
+
+def test_gradient_registry_keeps_custom_gradients_until_they_are_taken_off():
+    from tensorflow.python.framework import ops
+
+    class Model:
+        """Anything that can be deleted."""
+
+    registered, names = ops.gradient_registry._registry, []
+
+    @tf.function
+    def call(x):
+        result = tf.custom_gradient(lambda a: (tf.identity(a), lambda gradient: gradient))(x)
+        names.append(result.op.get_attr("_gradient_op_type").decode())
+        forget_gradient_with(reference(), result)
+        return result
+
+    model = Model()
+    reference = weakref.ref(model)
+    call.get_concrete_function(tf.ones(2))
+    assert names
+    assert set(names) <= set(registered)
+    del model
+    gc.collect()
+    assert not set(names) & set(registered)
