@@ -1,15 +1,17 @@
-"""Are the ReLUs of a saved model alive? `relu-probe check` answers with an exit code, for CI."""
+"""`relu-probe check`: measures the ReLUs of a saved model and ends with an exit code for CI."""
 
 import argparse
+import logging
 import os
 import sys
 import traceback
-from contextlib import nullcontext, redirect_stdout
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from textwrap import shorten
 from typing import Any
 
 from relu_probe.cli import check_inputs
-from relu_probe.cli.quiet import quiet
 from relu_probe.report.export import write_csv, write_json
 from relu_probe.report.limits import Limits, explain, unmeasured
 from relu_probe.report.report import Report
@@ -21,51 +23,61 @@ exit code: 0 alive, 1 a limit is exceeded, 2 could not measure
 
 examples:
   relu-probe check model.keras --data validation.npz
-  relu-probe check model.keras --data validation.npz --max-dead 0.05 --max-zero-gradient 0.1
-  relu-probe check model.keras --data my_package.data:validation --layers "conv*" --json report.json
+  relu-probe check model.keras --data validation.npz \\
+    --max-dead 0.05 --max-zero-gradient 0.1
+  relu-probe check model.keras --data my_package.data:validation \\
+    --layers "conv*" --json report.json
 
-validation.npz comes from np.savez("validation.npz", x=x, y=y): it is read batch by batch, and may be larger than
-memory. What np.savez_compressed writes is unpacked in memory. Without y no gradients are counted.
+Write validation.npz with np.savez("validation.npz", x=x, y=y). It is read batch
+by batch, so that it may be larger than memory. A file written with
+np.savez_compressed is unpacked in memory. Without y no gradients are counted.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of the command."""
     parser.epilog = EXAMPLES
     add = parser.add_argument
     add("model", metavar="MODEL", help="a .keras file, or with --trust-model an .h5 file")
-    add("--data", metavar="FILE", required=True, help="an .npz file with x and y, or module:function giving a dataset")
+    add(
+        "--data",
+        metavar="FILE",
+        required=True,
+        help="an .npz file with x and y, or module:function that returns a dataset",
+    )
     add(
         "--max-dead",
         metavar="F",
         type=_fraction,
         default=0.0,
-        help="the largest dead fraction of a layer (default: %(default)s)",
+        help="the largest dead fraction allowed in a layer (default: %(default)s)",
     )
     add(
         "--max-zero-gradient",
+        metavar="F",
         type=_fraction,
-        help="the largest fraction of a layer without gradient (default: no limit)",
+        help="the largest fraction of neurons without gradient allowed in a layer (default: no limit)",
     )
-    add("--layers", metavar="GLOB", action="append", help="check these layers only; may be given more than once")
+    add("--layers", metavar="GLOB", action="append", help="check only these layers; may be repeated")
     add(
         "--batch-size",
         metavar="N",
         type=_positive,
         default=32,
-        help="samples a step, for an .npz file (default: %(default)s)",
+        help="samples per step, for an .npz file (default: %(default)s)",
     )
-    add("--json", metavar="FILE", help="write the report there, for Report.from_dict")
-    add("--csv", metavar="FILE", help="write one row a neuron there")
-    add("--trust-model", action="store_true", help="load a model file that carries code, and run that code")
-    add("--debug", action="store_true", help="show tracebacks, and what TensorFlow has to say")
+    add("--json", metavar="FILE", help="write the report to FILE, for Report.from_dict")
+    add("--csv", metavar="FILE", help="write one row per neuron to FILE")
+    add("--trust-model", action="store_true", help="load a model file that carries code, and run this code")
+    add("--debug", action="store_true", help="show tracebacks and the messages of TensorFlow")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the report to stdout and one line to stderr."""
+    """Runs the command: prints the report to stdout and one line to stderr. Returns the exit code."""
     try:
-        with nullcontext() if args.debug else quiet():
+        with nullcontext() if args.debug else _quiet():
             code, line = _check(args)
-    except (Exception, SystemExit) as error:  # a module's sys.exit(0) must not pass for "alive"
+    except (Exception, SystemExit) as error:  # sys.exit(0) in the user's module must not pass for "alive"
         if args.debug:
             traceback.print_exc()
         code, line = NOT_MEASURED, f"could not measure: {_one_line(error)}"
@@ -73,15 +85,37 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences TensorFlow's C++ code, loggers and warnings, and lets Python code still write to `sys.stderr`.
+
+    TensorFlow 2.21 writes to file descriptor 2 while it is imported, whatever TF_CPP_MIN_LOG_LEVEL says.
+    """
+    stderr, descriptor, level = sys.stderr, os.dup(2), logging.root.manager.disable
+    with open(os.devnull, "w") as null:
+        os.dup2(null.fileno(), 2)
+    try:
+        with os.fdopen(os.dup(descriptor), "w", buffering=1) as sys.stderr, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logging.disable(logging.WARNING)
+            yield
+    finally:
+        logging.disable(level)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+        sys.stderr = stderr
+
+
 def _check(args: argparse.Namespace) -> tuple[int, str]:
     limits = Limits(args.max_dead, args.max_zero_gradient)
-    taken = [args.model, args.data]
+    used_paths = [args.model, args.data]
     for path in (path for path in (args.json, args.csv) if path is not None):
-        _refuse_output(path, taken)
-        taken.append(path)
-    check_inputs.refuse_model(args.model, args.trust_model)
+        _check_output(path, used_paths)
+        used_paths.append(path)
+    check_inputs.check_model_file(args.model, args.trust_model)
     data = check_inputs.load_data(args.data)
-    _progress("Loading TensorFlow and the model ...")
+    if sys.stderr.isatty():
+        print("Loading TensorFlow and the model ...", file=sys.stderr)
     model = check_inputs.load_model(args.model, args.trust_model, needs_loss=args.max_zero_gradient is not None)
     report = _measure(model, data, args)
     print(report)
@@ -107,17 +141,12 @@ def _verdict(report: Report, limits: Limits) -> tuple[int, str]:
     return ALIVE, f"alive: no layer above {limits} on {report.samples:,} samples"
 
 
-def _refuse_output(path: str, taken: list[str]) -> None:
+def _check_output(path: str, used_paths: list[str]) -> None:
     directory = os.path.dirname(path) or "."
     if not path or os.path.isdir(path) or not os.path.isdir(directory) or not os.access(directory, os.W_OK):
         raise ValueError(f"{path or repr(path)} cannot be written; expected a file in a directory that exists.")
-    if os.path.realpath(path) in map(os.path.realpath, taken):
-        raise ValueError(f"{path} is read or written already; expected another file for each. Nothing was overwritten.")
-
-
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(text, file=sys.stderr)
+    if os.path.realpath(path) in map(os.path.realpath, used_paths):
+        raise ValueError(f"{path} is given twice; expected a different file for each. Nothing was overwritten.")
 
 
 def _one_line(error: BaseException) -> str:

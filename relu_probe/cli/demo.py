@@ -1,4 +1,4 @@
-"""Can a Dense layer's bias be initialized to zero? `relu-probe demo` asks real data, and answers in words."""
+"""`relu-probe demo`: tests on real data whether a Dense layer's bias can be initialized to zero."""
 
 import argparse
 import os
@@ -13,25 +13,31 @@ from relu_probe.report.table import WIDTH
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--log-dir", help="for TensorBoard, a run for each initialiser (default: a new logs/demo-...)")
-    parser.add_argument("--epochs", type=_at_least(1), default=5, help="of training (default: %(default)s)")
+    """Declares the arguments of the command."""
     parser.add_argument(
-        "--seed", type=_at_least(0), default=0, help="of split, weights and order (default: %(default)s)"
+        "--log-dir", help="directory for TensorBoard, with a run for each initialiser (default: a new logs/demo-...)"
+    )
+    parser.add_argument("--epochs", type=_at_least(1), default=5, help="epochs of training (default: %(default)s)")
+    parser.add_argument(
+        "--seed",
+        type=_at_least(0),
+        default=0,
+        help="seed of the data split, the weights and the order of the samples (default: %(default)s)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, prints the table and what follows from it; 2 where the demo cannot run."""
+    """Runs the command: trains, prints a table and the findings. Returns the exit code, 2 if the demo cannot run."""
     log_dir = args.log_dir or time.strftime("logs/demo-%Y%m%d-%H%M%S")
     if obstacle := _obstacle(log_dir):
         print(f"relu-probe demo: {obstacle}", file=sys.stderr)
         return 2
-    _train_and_tell(log_dir, args.epochs, args.seed)
+    _train_and_report(log_dir, args.epochs, args.seed)
     return 0
 
 
 def _obstacle(log_dir: str) -> str:
-    """Why the demo cannot run, found before the slow import of TensorFlow; "" where it can."""
+    """The reason why the demo cannot run, found before the slow import of TensorFlow; "" if it can."""
     if find_spec("sklearn") is None:
         return (
             "scikit-learn is not installed, and the demo trains on its handwritten digits. "
@@ -47,28 +53,28 @@ def _obstacle(log_dir: str) -> str:
     return ""
 
 
-def _train_and_tell(log_dir: str, epochs: int, seed: int) -> None:
-    _progress("Loading TensorFlow ...\n")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its remarks on missing GPUs would hide the progress
+def _train_and_report(log_dir: str, epochs: int, seed: int) -> None:
+    _show_progress("Loading TensorFlow ...\n")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # messages about missing GPUs would hide the progress
     from relu_probe.cli import digits
 
     data, outcomes, how_to_open = digits.load(seed), {}, ""
     for number, name in enumerate(digits.BIAS_INITIALISERS, 1):
-        _progress(f"Training {number} of {len(digits.BIAS_INITIALISERS)}: {name:15} epochs ")
+        _show_progress(f"Training {number} of {len(digits.BIAS_INITIALISERS)}: {name:15} epochs ")
         outcomes[name], how_to_open = digits.train(name, data, log_dir, epochs=epochs, seed=seed, tick=_tick)
-        _progress("\n")
+        _show_progress("\n")
     print(f"\nCan a Dense layer's bias be initialized to zero?\n\n{outcome_table(outcomes)}\n")
     print("\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in findings(outcomes)))
     print(f"\n{how_to_open}")
 
 
-def _progress(text: str) -> None:
-    """Beside the result, not in it."""
+def _show_progress(text: str) -> None:
+    """Writes to stderr, so that stdout has the result only."""
     print(text, end="", file=sys.stderr, flush=True)
 
 
 def _tick(epoch: int) -> None:
-    _progress(f"{epoch} ")
+    _show_progress(f"{epoch} ")
 
 
 def _at_least(lowest: int) -> Callable[[str], int]:

@@ -1,4 +1,4 @@
-"""What does a bias initialiser do to a model of handwritten digits? The demo's data, models and training."""
+"""The data, models and training of the demo: handwritten digits and several bias initialisers."""
 
 import io
 from collections.abc import Callable
@@ -16,16 +16,16 @@ BIAS_INITIALISERS = (SUBJECT, "random_normal", "custom_uniform", CONTROL)
 
 
 class Digits(NamedTuple):
-    """Each part is `(x, y)`: x `(samples, 784)` float32 in [0, 1], y `(samples, 10)` one-hot."""
+    """Training and validation data, each `(x, y)`: x `(samples, 784)` float32 in [0, 1], y `(samples, 10)` one-hot."""
 
     train: tuple[Any, Any]
     validation: tuple[Any, Any]
 
 
 def load(seed: int = 0) -> Digits:
-    """scikit-learn's 1,797 bundled digits of 8 x 8 pixels, enlarged to 28 x 28; a fifth is kept for validation.
+    """The 1,797 digits that come with scikit-learn, enlarged from 8 x 8 to 28 x 28; a fifth is kept for validation.
 
-    Each pixel is drawn 3 x 3, and a black border of 2 goes around the image.
+    Each pixel becomes a square of 3 x 3 pixels, and the image gets a black border of 2 pixels.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -39,7 +39,7 @@ def load(seed: int = 0) -> Digits:
 
 
 def bias_initialiser(name: str, seed: int) -> Any:
-    """One of `BIAS_INITIALISERS`; the last one puts every pre-activation far below zero."""
+    """The initialiser of this name, one of `BIAS_INITIALISERS`. The last one puts every pre-activation far below zero."""
 
     def custom_uniform(shape: Any, dtype: Any = None) -> Any:
         return tf.random.stateless_uniform(shape, (seed, 0), -0.1, 0.1, dtype or tf.float32)
@@ -53,7 +53,7 @@ def bias_initialiser(name: str, seed: int) -> Any:
 
 
 def build(bias: Any, seed: int) -> Any:
-    """A compiled 784-64(relu)-10(softmax) model; its kernels depend on the seed alone."""
+    """A compiled 784-64(relu)-10(softmax) model. Its kernels depend on the seed only, so they are equal for every bias."""
     kernels = [tf.keras.initializers.GlorotUniform(seed=2 * seed + layer) for layer in range(2)]
     hidden = tf.keras.layers.Dense(64, "relu", kernel_initializer=kernels[0], bias_initializer=bias, name="hidden")
     classes = tf.keras.layers.Dense(10, "softmax", kernel_initializer=kernels[1], name="classes")
@@ -65,15 +65,25 @@ def build(bias: Any, seed: int) -> Any:
 def train(
     name: str, digits: Digits, log_dir: str, *, epochs: int, seed: int, tick: Callable[[int], None]
 ) -> tuple[Outcome, str]:
-    """Trains a model with the named bias initialiser: its outcome, and how to open its TensorBoard run.
+    """Trains a model with the named bias initialiser.
 
-    Step 0 of the run, and epoch 0 of the outcome, is the initialisation; n is the end of the n-th epoch.
+    Args:
+        name: one of `BIAS_INITIALISERS`.
+        digits: the data.
+        log_dir: the directory for TensorBoard; the run is called `name`.
+        epochs: the number of epochs.
+        seed: the seed of the weights and of the order of the samples.
+        tick: called with 0 before the training, and with n after the n-th epoch.
+
+    Returns:
+        The outcome, and a text on how to open the TensorBoard run. Step 0 of the run, and epoch 0 of the outcome, is
+        the initialisation; n is the end of the n-th epoch.
     """
     tf.keras.utils.set_random_seed(seed)  # the same order of the samples for every initialiser
     model = build(bias_initialiser(name, seed), seed)
     probe = ReluProbe(log_dir, data=digits.train, name=name, strict=True)
 
-    def at_start(logs: Any) -> None:  # measures the untouched model, as an epoch 0
+    def at_start(logs: Any) -> None:  # measures the untrained model, as epoch 0
         tick(0)
         probe.on_epoch_begin(0)
         probe.on_epoch_end(0)
@@ -84,9 +94,10 @@ def train(
     ]
     _, untrained = model.evaluate(*digits.validation, verbose=0)
     plan = {"initial_epoch": 1, "epochs": epochs + 1, "validation_data": digits.validation}
-    with redirect_stdout(io.StringIO()) as said:  # the probe's last line, the same for each run: told once, in the end
+    # The probe prints how to open TensorBoard, the same for each run: the demo prints it once, at its end.
+    with redirect_stdout(io.StringIO()) as printed:
         history = model.fit(*digits.train, **plan, callbacks=callbacks, verbose=0).history
-    return _outcome(probe.reports, [untrained, *history["val_accuracy"]], digits), said.getvalue().strip()
+    return _outcome(probe.reports, [untrained, *history["val_accuracy"]], digits), printed.getvalue().strip()
 
 
 def _outcome(reports: list[Report], accuracy: list[float], digits: Digits) -> Outcome:

@@ -1,4 +1,4 @@
-"""What follows from training a model with several bias initialisers? TotalsLayout in, a table and words out."""
+"""The findings of the demo: a table and sentences from the numbers of several trainings."""
 
 from collections.abc import Callable, Mapping
 from math import sqrt
@@ -12,14 +12,15 @@ SUBJECT, CONTROL = "zeros", "sick_control"
 
 
 class Outcome(NamedTuple):
-    """What one bias initialiser led to; the lists begin at initialisation and go on with the end of each epoch.
+    """The result of training with one bias initialiser. The lists have the initialisation and the end of each epoch.
 
     Args:
-        neurons: of the hidden layer.
-        samples: on which they were measured.
-        validated: validation samples.
-        dead, zero_gradient: neurons.
-        accuracy: in [0, 1], on the validation samples.
+        neurons: the number of neurons in the hidden layer.
+        samples: the number of samples on which they were measured.
+        validated: the number of validation samples.
+        dead: the number of dead neurons.
+        zero_gradient: the number of neurons with zero gradient.
+        accuracy: the accuracy in [0, 1] on the validation samples.
     """
 
     neurons: int
@@ -34,9 +35,9 @@ Outcomes = Mapping[str, Outcome]
 
 
 class _Measure(NamedTuple):
-    what: str
+    name: str
     share: Callable[[Outcome], float]
-    size: Callable[[Outcome], int]  # of which it is a share
+    size: Callable[[Outcome], int]  # the number of neurons or samples of which it is a share
     high_is_bad: bool
 
 
@@ -48,11 +49,11 @@ _MEASURES = (
 
 
 def outcome_table(outcomes: Outcomes) -> str:
-    """A row for each initialiser and epoch."""
+    """A table with a row for each initialiser and epoch."""
     one = next(iter(outcomes.values()))
     title = (
         f"{one.neurons:,} hidden neurons on {one.samples:,} training samples; accuracy on {one.validated:,} others.\n"
-        '"dead" is never active on these samples. Epoch 0 is the initialisation.'
+        '"dead" means never active on these samples. Epoch 0 is the initialisation.'
     )
     table = plain_table(title, "bias initialiser", "epoch", "dead", "zero gradient", "validation accuracy")
     for name, outcome in outcomes.items():
@@ -64,9 +65,9 @@ def outcome_table(outcomes: Outcomes) -> str:
 
 
 def findings(outcomes: Outcomes) -> list[str]:
-    """A sentence for each thing that the numbers say, the answer last.
+    """One sentence for each finding, the answer last.
 
-    Two shares differ "beyond chance" where they are more than two standard errors of their difference apart.
+    Two shares differ "beyond chance" if they are more than two standard errors of their difference apart.
 
     >>> healthy = Outcome(64, 1437, 360, dead=[0, 1], zero_gradient=[0, 1], accuracy=[0.1, 0.95])
     >>> sick = Outcome(64, 1437, 360, dead=[64, 64], zero_gradient=[64, 64], accuracy=[0.1, 0.1])
@@ -74,18 +75,24 @@ def findings(outcomes: Outcomes) -> list[str]:
     Answer: yes. With a bias of zero the model did no worse than with a random one. (One seed.)
     """
     tested = {name: outcome for name, outcome in outcomes.items() if name != CONTROL}
-    lines, faults = [], []
+    lines, disadvantages = [], []
     for measure in _MEASURES:
         worse, better = _compare(tested, measure)
         shares = ", ".join(f"{name} {measure.share(outcome):.1%}" for name, outcome in tested.items())
-        lines.append(f"{measure.what}: {shares}. {_difference(worse, better)}")
-        faults += [f"{measure.what.lower()}, against {' and '.join(worse)}"] if worse else []
-    seen = _kills(outcomes)
-    return [*lines, *_deaths(tested), *_blocked(tested), _control(outcomes[CONTROL], seen), _answer(seen, faults)]
+        lines.append(f"{measure.name}: {shares}. {_difference(worse, better)}")
+        disadvantages += [f"{measure.name.lower()}, against {' and '.join(worse)}"] if worse else []
+    valid = _control_has_more_dead(outcomes)
+    return [
+        *lines,
+        *_deaths(tested),
+        *_blocked(tested),
+        _control(outcomes[CONTROL], valid),
+        _answer(valid, disadvantages),
+    ]
 
 
 def _compare(tested: Outcomes, measure: _Measure) -> tuple[list[str], list[str]]:
-    """The rivals than which a zero bias is worse, and those than which it is better, beyond chance."""
+    """The initialisers that a zero bias is worse than, and those that it is better than, beyond chance."""
     subject, n = measure.share(tested[SUBJECT]), measure.size(tested[SUBJECT])
     differ = {name: measure.share(o) for name, o in tested.items() if _differ(subject, measure.share(o), n)}
     worse = [name for name, share in differ.items() if (subject > share) == measure.high_is_bad]
@@ -103,10 +110,10 @@ def _difference(worse: list[str], better: list[str]) -> str:
 
 
 def _deaths(tested: Outcomes) -> list[str]:
-    """With which initialisers neurons died in training."""
+    """Which initialisers had more dead neurons after training than before, beyond chance."""
     died = [
-        n
-        for n, o in tested.items()
+        name
+        for name, o in tested.items()
         if o.dead[-1] > o.dead[0] and _differ(o.dead[-1] / o.neurons, o.dead[0] / o.neurons, o.neurons)
     ]
     if not died:
@@ -118,25 +125,25 @@ def _deaths(tested: Outcomes) -> list[str]:
 def _blocked(tested: Outcomes) -> list[str]:
     blocked = {name: o.zero_gradient[-1] - o.dead[-1] for name, o in tested.items()}
     found = ", ".join(f"{name} {count:,}" for name, count in blocked.items() if count)
-    return [f"Active, but no gradient arrives, after training: {found}."] if found else []
+    return [f"Active but without gradient after training: {found}."] if found else []
 
 
-def _kills(outcomes: Outcomes) -> bool:
-    """Whether the control has what it was made for: more dead neurons than a zero bias, beyond chance."""
+def _control_has_more_dead(outcomes: Outcomes) -> bool:
+    """Whether the control has more dead neurons than a zero bias at initialisation, beyond chance, as it should."""
     control, subject = outcomes[CONTROL], outcomes[SUBJECT]
     shares = control.dead[0] / control.neurons, subject.dead[0] / subject.neurons
     return shares[0] > shares[1] and _differ(*shares, control.neurons)
 
 
-def _control(control: Outcome, kills: bool) -> str:
+def _control(control: Outcome, valid: bool) -> str:
     dead = f"{control.dead[0]:,} of {control.neurons:,} dead at initialisation"
-    verdict = "so dead neurons would have been seen" if kills else "though it was made to kill its neurons"
+    verdict = "so dead neurons would have been seen" if valid else "although its bias should kill its neurons"
     return f"{CONTROL}: {dead}, {verdict}; accuracy {control.accuracy[-1]:.1%} after training."
 
 
-def _answer(seen: bool, faults: list[str]) -> str:
-    if not seen:
+def _answer(valid: bool, disadvantages: list[str]) -> str:
+    if not valid:
         return "Answer: none. The control did not show that dead neurons would have been seen. (One seed.)"
-    if faults:
-        return f"Answer: not here. A bias of zero did worse: {'; '.join(faults)}. (One seed.)"
+    if disadvantages:
+        return f"Answer: not here. A bias of zero did worse: {'; '.join(disadvantages)}. (One seed.)"
     return "Answer: yes. With a bias of zero the model did no worse than with a random one. (One seed.)"

@@ -1,4 +1,4 @@
-"""Which neurons cannot fire, whatever comes in? Bounds carried through the layers that a batch went through.
+"""Propagation of bounds from a model's inputs to its ReLUs, along the trace of one batch.
 
 A functional or Sequential model calls the same layers for every input, so that one batch shows them all.
 """
@@ -28,9 +28,11 @@ _DTYPES = (tf.float32, tf.float64)
 
 
 class Certificate(NamedTuple):
-    """`certified (neurons,)`: no input in the box makes the neuron fire, in inference mode; None without a box.
+    """What the bounds prove about one ReLU layer.
 
-    `stopped_at` is the layer through which the bounds could not be carried, "" where they could.
+    Args:
+        certified: `(neurons,)` bool, no input in the box makes the neuron fire in inference mode; None without a box.
+        stopped_at: the layer through which the bounds could not be carried, "" if there is none.
     """
 
     certified: Mask | None
@@ -38,50 +40,56 @@ class Certificate(NamedTuple):
 
 
 class _Stopped(Exception):
-    """The bounds cannot be carried any further; the argument names the layer."""
+    """The bounds cannot be carried through a layer, which the argument names."""
 
 
 class Certifier:
-    """Carries `bounds` through what one batch went through.
+    """Certifies neurons that cannot fire for any input within the bounds.
+
+    Args:
+        trace: the trace of one batch.
+        bounds: `(low, high)`, scalars or arrays of the input's shape.
 
     Raises:
-        ValueError: the bounds are not finite, low > high, or of another shape than the model's input.
+        ValueError: the bounds are not finite, have low > high, or a shape other than that of the model's input.
     """
 
-    def __init__(self, flow: CallTrace, bounds: Any) -> None:
-        self.flow = flow
-        boxes = [(t, read_box(bounds, tuple(t.shape[1:]))) for t in flow.inputs]
+    def __init__(self, trace: CallTrace, bounds: Any) -> None:
+        self.trace = trace
+        boxes = [(t, read_box(bounds, tuple(t.shape[1:]))) for t in trace.inputs]
         self._boxes = {id(t): as_evaluated(box, t.dtype.as_numpy_dtype) for t, box in boxes if t.dtype in _DTYPES}
 
     def certify(self, relu: ReluLayer, neurons: int) -> Certificate:
-        """Not certified is what is not proved; the converse is never claimed."""
-        calls = self.flow.of(relu.layer)
+        """The certificate of one layer. That a neuron is not certified proves nothing: it may still be unable to fire."""
+        calls = self.trace.calls_of(relu.layer)
         try:
-            highs = [self._before(call).high for call in calls]
+            highs = [self._pre_activation(call).high for call in calls]
         except _Stopped as stop:
             return Certificate(np.zeros(neurons, bool), str(stop))
         fires = [np.any(high > relu.threshold, axis=tuple(range(high.ndim - 1))) for high in highs]
         return Certificate(~np.any(fires, axis=0) if fires else np.zeros(neurons, bool))
 
-    def _before(self, call: TracedCall) -> Box:
-        """Bounds of what the activation of the call's layer is applied to."""
+    def _pre_activation(self, call: TracedCall) -> Box:
+        """Bounds of the values to which the layer of the call applies its activation."""
         name = keras_class(call.layer)
         if not call.visible or len(call.inputs) != 1 or not _is_known(call.layer):
             raise _Stopped(call.layer.name)
         box = self._box(call.inputs[0], call)
         if name != "Dense":
             return box
-        bounds = through_affine(box, np.asarray(call.layer.kernel), _bias(call.layer), _arithmetic(call))
+        bias = np.asarray(call.layer.bias) if call.layer.use_bias else None
+        bounds = through_affine(box, np.asarray(call.layer.kernel), bias, _arithmetic(call))
         if bounds is None:
             raise _Stopped(call.layer.name)
         return bounds
 
     def _box(self, tensor: tf.Tensor, consumer: TracedCall) -> Box:
+        """Bounds of a tensor that `consumer` receives."""
         if id(tensor) in self._boxes:
             return self._boxes[id(tensor)]
-        if (call := self.flow.producer(tensor)) is None:
+        if (call := self.trace.producer(tensor)) is None:
             raise _Stopped(consumer.layer.name)
-        box = self._before(call)
+        box = self._pre_activation(call)
         if keras_class(call.layer) == "Flatten":
             box = Box(*(bound.reshape(-1) for bound in box))
         elif _is_relu(call.layer):
@@ -92,7 +100,10 @@ class Certifier:
 
 
 def _is_known(layer: Any) -> bool:
-    """Dense, Flatten, Dropout, and ReLUs whose every value is known, not only those on the points that tell a ReLU."""
+    """Whether the layer is Dense, Flatten, Dropout, or a ReLU whose function is known everywhere.
+
+    Other functions are recognised as ReLUs by their values on a few points, which proves nothing about other points.
+    """
     name = keras_class(layer)
     if name == "Flatten":
         return bool(layer.data_format == "channels_last")
@@ -107,7 +118,7 @@ def _is_known(layer: Any) -> bool:
 
 
 def _is_relu(layer: Any) -> bool:
-    """Of a known layer."""
+    """Whether a layer for which `_is_known` holds ends in a ReLU."""
     return keras_class(layer) in _RELUS or (
         keras_class(layer) in ("Dense", "Activation") and not has_linear_output(layer)
     )
@@ -119,20 +130,15 @@ def _is_plain_relu(function: Any) -> bool:
 
 
 def _arithmetic(call: TracedCall) -> Arithmetic:
-    """TensorFloat-32, which a GPU may use for float32, keeps 10 bits of a factor."""
-    dtype = _dtype(call.output)
+    """The arithmetic of a Dense layer's call. TensorFloat-32, which a GPU may use for float32, keeps 10 bits of a factor.
+
+    Raises:
+        _Stopped: it is neither float32 nor float64. In half precision the rounding of sums differs between devices.
+    """
+    if call.output.dtype not in _DTYPES:
+        raise _Stopped(f"{call.output.dtype.name} arithmetic")
+    dtype = call.output.dtype.as_numpy_dtype
     short = dtype == np.float32 and tf.config.experimental.tensor_float_32_execution_enabled()
     if short and tf.config.list_physical_devices("GPU"):
         return Arithmetic.of(dtype, unit=2.0**-9)
     return Arithmetic.of(dtype)
-
-
-def _dtype(tensor: tf.Tensor) -> Any:
-    """float32 or float64; in half precision sums are rounded in ways that differ between devices."""
-    if tensor.dtype not in _DTYPES:
-        raise _Stopped(f"{tensor.dtype.name} arithmetic")
-    return tensor.dtype.as_numpy_dtype
-
-
-def _bias(layer: Any) -> Any:
-    return np.asarray(layer.bias) if layer.use_bias else None

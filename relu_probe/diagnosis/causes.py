@@ -1,4 +1,7 @@
-"""Why is a neuron dead, or blocked? The definitions, in their order: the first that applies. NumPy only."""
+"""The causes of dead and blocked neurons: their definitions, in the order in which the first that applies is taken.
+
+NumPy only.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +21,23 @@ Causes = NDArray[np.str_]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was seen of one layer, over all the data; `(neurons,)` each, None where the structure does not show it.
+    """What all the data showed of one layer. Every array is `(neurons,)`; None if the structure does not show it.
 
     Args:
-        margin: the largest z: how far from firing; nan where not known.
-        pushed: the largest w.x, without bias; nan where not known.
-        reached: an input that is not zero reached the neuron.
-        below_ceiling: it was active somewhere below the ceiling of a bounded ReLU.
-        no_loss_gradient: no gradient left the loss for what the neuron leads to; None without gradients.
-        no_outgoing: all its outgoing weights are zero.
-        no_downstream: all that it feeds is dead or blocked.
-        fired: samples on which the neuron fired, of `samples`.
+        margin: the largest z, that is the distance from firing; nan if unknown.
+        largest_product: the largest w.x, without the bias; nan if unknown.
+        receives_input: an input that is not zero reached the neuron.
+        below_ceiling: the neuron was active at least once below the ceiling of a bounded ReLU.
+        no_loss_gradient: no gradient left the loss for the outputs that depend on the neuron; None without gradients.
+        no_outgoing: all outgoing weights of the neuron are zero.
+        no_downstream: all units that receive the neuron's output are dead or blocked.
+        fired: the number of samples on which the neuron fired.
+        samples: the number of all samples.
     """
 
     margin: Floats
-    pushed: Floats
-    reached: Mask | None
+    largest_product: Floats
+    receives_input: Mask | None
     below_ceiling: Mask
     no_loss_gradient: Mask | None
     no_outgoing: Mask | None
@@ -43,25 +47,26 @@ class Evidence:
 
 
 def causes(layer: LayerReport, evidence: Evidence) -> Causes:
-    """`(neurons,)`, exactly one cause for each dead or blocked neuron, "" for the others.
+    """`(neurons,)` of str: exactly one cause for each dead or blocked neuron, "" for the others.
 
-    A dead neuron: `input` where nothing but zeros reaches it, `bias` where some sample has w.x > 0, else `weights`. A
-    blocked one: `loss`, `saturated`, `outgoing`, `downstream`. `unknown` where the structure is not visible.
+    A dead neuron: `input` if only zeros reach it, else `bias` if some sample has w.x > 0, else `weights`. A blocked
+    neuron: the first of `loss`, `saturated`, `outgoing` and `downstream` that applies. `unknown` if the structure of the
+    model does not show the cause.
     """
     found = np.full(layer.neurons, "", "<U10")
-    found[layer.dead] = _dead(evidence)[layer.dead]
+    found[layer.dead] = _causes_of_death(evidence)[layer.dead]
     if (blocked := layer.blocked) is not None:
-        found[blocked] = _blocked(evidence, layer.neurons)[blocked]
+        found[blocked] = _causes_of_blocking(evidence, layer.neurons)[blocked]
     return found
 
 
-def _dead(evidence: Evidence) -> Causes:
-    if evidence.reached is None:
+def _causes_of_death(evidence: Evidence) -> Causes:
+    if evidence.receives_input is None:
         return np.full(len(evidence.margin), UNKNOWN, "<U10")
-    return np.select([~evidence.reached, evidence.pushed > 0, evidence.pushed <= 0], DEAD, UNKNOWN)
+    product = evidence.largest_product
+    return np.select([~evidence.receives_input, product > 0, product <= 0], DEAD, UNKNOWN)
 
 
-def _blocked(evidence: Evidence, neurons: int) -> Causes:
+def _causes_of_blocking(evidence: Evidence, neurons: int) -> Causes:
     masks = (evidence.no_loss_gradient, ~evidence.below_ceiling, evidence.no_outgoing, evidence.no_downstream)
-    known = [np.zeros(neurons, bool) if mask is None else mask for mask in masks]
-    return np.select(known, BLOCKED, UNKNOWN)
+    return np.select([np.zeros(neurons, bool) if mask is None else mask for mask in masks], BLOCKED, UNKNOWN)

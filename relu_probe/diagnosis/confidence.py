@@ -1,4 +1,4 @@
-"""How sure is it that a neuron which did not fire never does? Statistics; NumPy and SciPy only."""
+"""Confidence limits on the rates at which neurons fire. NumPy and SciPy only."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ def rate_limit(fired: ArrayLike, samples: int, confidence: float = 0.95) -> Floa
     It holds for frozen weights and independent, identically distributed samples.
 
     Args:
-        fired: `(neurons,)`, samples (images for a convolution, not positions) on which each neuron fired.
-        samples: of how many.
-        confidence: of each neuron by itself; in a fraction `1 - confidence` of data sets the true rate lies above.
+        fired: `(neurons,)`, the number of samples (images for a convolution, not positions) on which each neuron fired.
+        samples: the number of all samples.
+        confidence: the confidence level for each neuron by itself: in at most a fraction `1 - confidence` of data sets
+            the true rate lies above the limit.
 
     Returns:
-        `(neurons,)`; `1 - (1 - confidence) ** (1 / samples)` where a neuron never fired.
+        `(neurons,)`; `1 - (1 - confidence) ** (1 / samples)` for a neuron that never fired.
 
     >>> rate_limit([0, 5, 10], 10).round(4)
     array([0.2589, 0.7776, 1.    ])
@@ -31,7 +32,9 @@ def rate_limit(fired: ArrayLike, samples: int, confidence: float = 0.95) -> Floa
 
 
 def joint_rate_limit(fired: ArrayLike, samples: int, confidence: float = 0.95) -> Floats:
-    """`(neurons,)` limits that hold for all neurons of the layer at once: alpha / neurons each (Bonferroni).
+    """`(neurons,)`: limits that hold for all neurons of the layer at once.
+
+    Each neuron gets the share (1 - confidence) / neurons of the error probability (Bonferroni).
 
     >>> joint_rate_limit([0, 0], 10).round(4)
     array([0.3085, 0.3085])

@@ -13,7 +13,7 @@ from relu_probe.diagnosis.bound_propagation import Certificate, Certifier
 from relu_probe.diagnosis.call_trace import CallTrace, recorded
 from relu_probe.diagnosis.causes import causes
 from relu_probe.diagnosis.confidence import joint_rate_limit, rate_limit
-from relu_probe.diagnosis.evidence import EvidenceCollector, LossGradient
+from relu_probe.diagnosis.evidence import EvidenceCollector, LossGradientCollector
 from relu_probe.diagnosis.explain import explain
 from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis
 from relu_probe.diagnosis.pre_activation import Float64Copies
@@ -122,7 +122,7 @@ def diagnose(model: Any, data: Any, *, bounds: Any = None, confidence: float = 0
     check_built(model)
     observer = _Observer(model)
     report = Measurer(model, observer).run(read_batches(data, batch_size=256))
-    certifier = None if bounds is None else Certifier(observer.flow, bounds)
+    certifier = None if bounds is None else Certifier(observer.trace, bounds)
     layers = {key: observer.layer(key, report, certifier, confidence) for key in report}
     history, loss_jumps = (None, ()) if probe is None else (probe.history, tuple(probe.loss_jumps))
     return Diagnosis(
@@ -167,32 +167,33 @@ class _Observer:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._relus = {relu.key: relu for relu in find_relus(model)}
-        self.flow = CallTrace()  # of the last batch
-        self.loss: LossGradient | None = None
-        self.witnesses: dict[str, EvidenceCollector] = {}
-        self.finite = True  # all that came in
-        self._twins = Float64Copies()
+        self.trace = CallTrace()  # of the last batch
+        self.loss: LossGradientCollector | None = None
+        self.collectors: dict[str, EvidenceCollector] = {}
+        self.finite = True  # no NaN and no infinity in the data so far
+        self._copies = Float64Copies()
 
     @contextmanager
     def observe(self, batch: Any, *, gradients: bool) -> Iterator[None]:
         """Checks the batch for values that are not finite, and records the calls and gradients of the step."""
         self.finite = self.finite and _is_finite(batch)
         if gradients and self.loss is None:
-            self.loss = LossGradient()
-        with recorded(self._model) as self.flow:
+            self.loss = LossGradientCollector()
+        with recorded(self._model) as self.trace:
             yield
         for key, relu in self._relus.items():
-            if key not in self.witnesses and (calls := self.flow.of(relu.layer)):
-                self.witnesses[key] = EvidenceCollector(relu, int(calls[0].output.shape[relu.axis]))
-            if key in self.witnesses:
-                self.witnesses[key].see(self.flow, self._twins)
+            if key not in self.collectors and (calls := self.trace.calls_of(relu.layer)):
+                self.collectors[key] = EvidenceCollector(relu, int(calls[0].output.shape[relu.axis]))
+            if key in self.collectors:
+                self.collectors[key].collect(self.trace, self._copies)
         if self.loss is not None:
-            self.loss.see(self.flow)
+            self.loss.collect(self.trace)
 
     def layer(self, key: str, report: Report, certifier: Certifier | None, confidence: float) -> LayerDiagnosis:
+        """The diagnosis of one layer, after all batches."""
         counts, relu = report[key], self._relus[key]
-        witness = self.witnesses.get(key) or EvidenceCollector(relu, counts.neurons)
-        evidence = witness.evidence(self.flow, list(self._relus.values()), report, self.loss)
+        collector = self.collectors.get(key) or EvidenceCollector(relu, counts.neurons)
+        evidence = collector.evidence(self.trace, list(self._relus.values()), report, self.loss)
         certificate = certifier.certify(relu, counts.neurons) if certifier else Certificate(None)
         return LayerDiagnosis(
             report=counts,
@@ -201,8 +202,8 @@ class _Observer:
             certified=certificate.certified,
             rate_limit=rate_limit(evidence.fired, evidence.samples, confidence),
             joint_rate_limit=joint_rate_limit(evidence.fired, evidence.samples, confidence),
-            offset_description=witness.offset_description,
-            is_first_layer=witness.is_first_layer,
-            lowest_input=witness.lowest_input,
+            offset_description=collector.offset_description,
+            is_first_layer=collector.is_first_layer,
+            lowest_input=collector.lowest_input,
             bounds_stopped_at=certificate.stopped_at,
         )

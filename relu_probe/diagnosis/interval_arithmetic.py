@@ -1,6 +1,6 @@
-"""Can a neuron fire anywhere in a box of inputs? Interval arithmetic (Gowal et al. 2018, arXiv:1810.12715); NumPy only.
+"""Interval arithmetic on boxes of inputs (Gowal et al. 2018, arXiv:1810.12715). NumPy only.
 
-The bounds hold for the model's own floating-point evaluation, whatever the order in which it adds.
+The bounds hold for the model's own floating-point evaluation, in whatever order it adds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from relu_probe.report.layer_report import Floats
 
-_OWN = 2.0**-53  # unit roundoff of the float64 that the bounds themselves are computed in
+_FLOAT64_UNIT = 2.0**-53  # the unit roundoff of float64, in which the bounds themselves are computed
 
 
 class Box(NamedTuple):
@@ -23,7 +23,7 @@ class Box(NamedTuple):
 
 
 class Arithmetic(NamedTuple):
-    """The floating point of a model: `unit` roundoff, the smallest normal number, the largest."""
+    """The floating-point arithmetic of a model: unit roundoff, smallest positive normal number, largest number."""
 
     unit: float
     tiny: float
@@ -31,15 +31,16 @@ class Arithmetic(NamedTuple):
 
     @classmethod
     def of(cls, dtype: Any, unit: float | None = None) -> Arithmetic:
+        """The arithmetic of a NumPy floating-point type, with another `unit` roundoff if one is given."""
         info = np.finfo(dtype)
         return cls(float(info.eps) / 2 if unit is None else unit, float(info.tiny), float(info.max))
 
 
 def read_box(bounds: Any, shape: tuple[int, ...]) -> Box:
-    """`bounds=(low, high)`, scalars or arrays of the input's shape, as a box of that shape.
+    """`bounds=(low, high)`, two scalars or arrays of the input's shape, as a box of that shape.
 
     Raises:
-        ValueError: they are no such pair, not finite, or low > high.
+        ValueError: bounds is not such a pair, not finite, or has low > high.
     """
     try:
         low, high = (np.asarray(bound, np.float64) for bound in bounds)
@@ -65,17 +66,19 @@ def read_box(bounds: Any, shape: tuple[int, ...]) -> Box:
 
 
 def as_evaluated(box: Box, dtype: Any) -> Box:
-    """The box of what the model sees of its inputs: rounding to `dtype` is monotone."""
-    with np.errstate(over="ignore"):  # infinite, and so not certified
+    """The box of the inputs after they are cast to `dtype`: rounding is monotone, so the ends may be cast instead."""
+    with np.errstate(over="ignore"):  # an end that overflows becomes infinite, and nothing is certified
         return Box(*(bound.astype(dtype).astype(np.float64) for bound in box))
 
 
 def through_affine(box: Box, kernel: NDArray[Any], bias: NDArray[Any] | None, arithmetic: Arithmetic) -> Box | None:
-    """Bounds `(..., units)` of x @ kernel + bias over the box `(..., inputs)`; None where they are not finite.
+    """Bounds `(..., units)` of x @ kernel + bias over the box `(..., inputs)`.
 
-    max z = w+.u - w-.l + b, and a bound on the rounding of n products and n sums in any order, fused or not:
-    gamma(n + 2) times sum |w||x| + |b| (Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1), and
-    an underflow in each. A box that could overflow gives None.
+    None if a sum could overflow, or a weight is not finite.
+
+    The largest z over a box from l to u is w+.u - w-.l + b. A bound on the rounding of n products and n sums, in any
+    order and fused or not, is added: gamma(n + 2) times sum |w||x| + |b| (Higham 2002, Accuracy and Stability of
+    Numerical Algorithms, section 3.1), and an underflow in each operation.
 
     >>> box = Box(np.zeros(2), np.ones(2))
     >>> float(through_affine(box, np.array([[1.0], [-2.0]]), None, Arithmetic.of(np.float32)).high[0].round(5))
@@ -84,7 +87,7 @@ def through_affine(box: Box, kernel: NDArray[Any], bias: NDArray[Any] | None, ar
     kernel = np.asarray(kernel, np.float64)
     bias = np.zeros(kernel.shape[1]) if bias is None else np.asarray(bias, np.float64)
     positive, negative = np.maximum(kernel, 0), np.minimum(kernel, 0)
-    with np.errstate(over="ignore", invalid="ignore"):  # infinite or NaN weights: `error` is infinite too
+    with np.errstate(over="ignore", invalid="ignore"):  # with infinite or NaN weights `error` is infinite too
         low = box.low @ positive + box.high @ negative + bias
         high = box.high @ positive + box.low @ negative + bias
         error = _rounding(box, kernel, bias, arithmetic)
@@ -92,23 +95,27 @@ def through_affine(box: Box, kernel: NDArray[Any], bias: NDArray[Any] | None, ar
 
 
 def through_relu(box: Box, threshold: float, ceiling: float | None) -> Box:
-    """A ReLU is monotone: its bounds are those of its ends."""
+    """Bounds of a ReLU of values in the box. A ReLU is monotone, so they are its values at the ends of the box."""
     return Box(
         *(np.where(bound > threshold, np.minimum(bound, np.inf if ceiling is None else ceiling), 0) for bound in box)
     )
 
 
 def _rounding(box: Box, kernel: Floats, bias: Floats, arithmetic: Arithmetic) -> Floats:
-    """`(..., units)`; infinite where a partial sum may overflow. Subnormal numbers may be taken for zero, or not."""
+    """`(..., units)`: the largest rounding error of x @ kernel + bias; infinite if a partial sum may overflow.
+
+    It holds whether or not the device flushes subnormal numbers to zero.
+    """
     terms = kernel.shape[0] + 1
     reach = np.maximum(np.abs(box.low), np.abs(box.high))
     size = reach @ np.abs(kernel) + np.abs(bias)
-    relative = _gamma(terms + 1, arithmetic.unit) + 3 * _gamma(terms + 1, _OWN)  # the model's, and that of these lines
+    # The rounding of the model, and that of the bounds themselves.
+    relative = _gamma(terms + 1, arithmetic.unit) + 3 * _gamma(terms + 1, _FLOAT64_UNIT)
     underflow = arithmetic.tiny * (4 * terms + np.abs(kernel).sum(axis=0) + reach.sum(axis=-1, keepdims=True))
     error = (relative * size + underflow) * (1 + 1e-6)
     return np.where(size + error < arithmetic.largest, error, np.inf)
 
 
 def _gamma(n: int, unit: float) -> float:
-    """n u / (1 - n u); infinite where it says nothing any more."""
+    """Higham's gamma(n) = n u / (1 - n u) with the unit roundoff u; infinite if n u >= 1, where it bounds nothing."""
     return n * unit / (1 - n * unit) if n * unit < 1 else float("inf")

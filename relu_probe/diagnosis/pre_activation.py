@@ -1,6 +1,6 @@
-"""What does a ReLU stand on? z = scale * (w.x + b) + shift: a linear layer, BatchNormalization or Dropout behind it.
+"""The pre-activation of a ReLU: z = scale * (w.x + b) + shift, of a linear layer with BatchNormalization or Dropout.
 
-Evaluated in float64 with a twin of the linear layer, so that the sign of w.x is not a matter of rounding.
+It is evaluated with float64 copies of the linear layer, so that rounding does not decide the sign of w.x.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.diagnosis.call_trace import CallTrace, TracedCall, over_neurons
+from relu_probe.diagnosis.call_trace import CallTrace, TracedCall
 from relu_probe.report.layer_report import Floats, Mask
 from relu_probe.structure.keras_layers import keras_class
 from relu_probe.structure.relu_layers import ReluLayer
@@ -18,7 +18,7 @@ LINEAR = (
     *("Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
     *("DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D"),
 )
-# In inference these hand on what they get.
+# In inference these layers return their input.
 IDENTITY = (
     *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout", "GaussianDropout"),
     *("GaussianNoise", "ActivityRegularization", "Identity"),
@@ -28,59 +28,70 @@ BATCH_NORM = "BatchNormalization"
 
 @dataclass(frozen=True)
 class PreActivation:
-    """z = scale * (linear(x) + b) + shift, `scale` and `shift` one value a neuron (or a scalar), on `axis`."""
+    """z = scale * (linear(x) + b) + shift.
+
+    Args:
+        linear: the linear layer.
+        x: its input.
+        axis: the axis of the neurons in z.
+        scale: `(neurons,)` or a scalar.
+        shift: `(neurons,)` or a scalar.
+        offset_description: what the constant part of z consists of, such as "the bias".
+    """
 
     linear: Any
     x: tf.Tensor
     axis: int
     scale: Any
     shift: Any
-    offset_description: str  # what the constant part consists of
+    offset_description: str
 
-    def evaluate(self, twins: "Float64Copies") -> tuple[Floats, Floats, Mask]:
-        """Of each position w.x and z, scaled, and whether anything but zeros reaches the neuron there."""
+    def evaluate(self, copies: "Float64Copies") -> tuple[Floats, Floats, Mask]:
+        """`scale * w.x`, z, and whether the neuron receives an input that is not zero; each of the shape of z."""
         x = tf.cast(self.x, tf.float64)
-        own, mask = twins.of(self.linear, self.x)
+        own, mask = copies.of(self.linear, self.x)
         product, paths = np.asarray(own(x)), np.asarray(mask(tf.ones_like(x)))
-        # An input with a weight of zero does not reach the neuron. One without any weights is not short of inputs.
-        reach = np.where(paths == 0, np.any(x != 0), np.asarray(mask(tf.abs(x))) != 0)
+        # A neuron does not receive an input whose weight is zero. A neuron without any weights is not short of inputs.
+        receives_input = np.where(paths == 0, np.any(x != 0), np.asarray(mask(tf.abs(x))) != 0)
+        bias = getattr(self.linear, "bias", None)
         scale, shift, bias = (
-            _aligned(v, self.axis, product.ndim) for v in (self.scale, self.shift, _bias(self.linear))
+            _aligned(v, self.axis, product.ndim) for v in (self.scale, self.shift, 0.0 if bias is None else bias)
         )
-        return scale * product, scale * (product + bias) + shift, reach
+        return scale * product, scale * (product + bias) + shift, receives_input
 
 
-def pre_activation_of(flow: CallTrace, call: TracedCall, relu: ReluLayer) -> PreActivation | None:
-    """What the ReLU's call stands on; None where the structure does not show it."""
+def pre_activation_of(trace: CallTrace, call: TracedCall, relu: ReluLayer) -> PreActivation | None:
+    """The pre-activation of a call of the ReLU; None if the trace does not show it."""
     threshold = relu.threshold
-    words = [f"the threshold {threshold:g}"] if threshold else []
+    offsets = [f"the threshold {threshold:g}"] if threshold else []
     scale: Any = 1.0
     shift: Any = -threshold
     while keras_class(call.layer) not in LINEAR:
-        previous = flow.producer(call.inputs[0]) if len(call.inputs) == 1 else None
-        if previous is None or not (_is_linear(previous.layer) or hands_on(previous.layer)):
+        previous = trace.producer(call.inputs[0]) if len(call.inputs) == 1 else None
+        if previous is None or not (_is_linear(previous.layer) or preserves_neurons(previous.layer)):
             return None
         call = previous
         if keras_class(call.layer) == BATCH_NORM:
             if (folded := batch_norm(call.layer, relu.axis, call.output.shape.rank)) is None:
                 return None
             scale, shift = scale * folded[0], scale * folded[1] + shift
-            words.insert(0, "beta and the moving mean of BatchNormalization")
+            offsets.insert(0, "beta and the moving mean of BatchNormalization")
     if len(call.inputs) != 1:
         return None
-    if not words or words[0].startswith("the threshold"):
-        words.insert(0, "the bias")
-    return PreActivation(call.layer, call.inputs[0], relu.axis, scale, shift, " and ".join(dict.fromkeys(words)))
+    if not offsets or offsets[0].startswith("the threshold"):
+        offsets.insert(0, "the bias")
+    return PreActivation(call.layer, call.inputs[0], relu.axis, scale, shift, " and ".join(dict.fromkeys(offsets)))
 
 
-def hands_on(layer: Any) -> bool:
-    """Whether the layer keeps each neuron where it is: BatchNormalization, Dropout and their like, no activation."""
+def preserves_neurons(layer: Any) -> bool:
+    """Whether the layer keeps the neurons apart and in order: BatchNormalization, Dropout and the like, no activation."""
     return keras_class(layer) in (*IDENTITY, BATCH_NORM) or (
         keras_class(layer) == "Activation" and has_linear_output(layer)
     )
 
 
 def has_linear_output(layer: Any) -> bool:
+    """Whether the layer has no activation, or the linear one."""
     return getattr(layer, "activation", None) in (None, tf.keras.activations.linear)
 
 
@@ -89,7 +100,7 @@ def _is_linear(layer: Any) -> bool:
 
 
 def batch_norm(layer: Any, axis: int, rank: int) -> tuple[Floats, Floats] | None:
-    """`(scale, shift)` of the layer in inference; None where it does not normalise the neurons' axis."""
+    """`(scale, shift)` of BatchNormalization in inference; None if it does not normalise the neurons' axis."""
     axes = [a % rank for a in tf.nest.flatten(layer.axis)]
     if axes != [axis % rank]:
         return None
@@ -101,31 +112,32 @@ def batch_norm(layer: Any, axis: int, rank: int) -> tuple[Floats, Floats] | None
 
 
 class Float64Copies:
-    """Of each linear layer two copies in float64, without bias and activation.
+    """Two float64 copies of each linear layer, without bias and activation.
 
-    One has its own weights, the other ones where these are not zero.
+    One has the weights of the layer. The weights of the other are 1 where the layer's weights are not zero, else 0.
     """
 
     def __init__(self) -> None:
-        self._kept: dict[int, tuple[Any, Any]] = {}
+        self._copies: dict[int, tuple[Any, Any]] = {}
 
     def of(self, layer: Any, x: tf.Tensor) -> tuple[Any, Any]:
-        if id(layer) not in self._kept:
-            self._kept[id(layer)] = (own, mask) = (_twin(layer, x), _twin(layer, x))
+        """The two copies of `layer`, built for inputs like `x`, and made once."""
+        if id(layer) not in self._copies:
+            self._copies[id(layer)] = (own, mask) = (_float64_copy(layer, x), _float64_copy(layer, x))
             own.set_weights(layer.get_weights()[: len(own.weights)])
             mask.set_weights([w != 0 for w in own.get_weights()])
-        return self._kept[id(layer)]
+        return self._copies[id(layer)]
 
 
-def _twin(layer: Any, x: tf.Tensor) -> Any:
+def _float64_copy(layer: Any, x: tf.Tensor) -> Any:
     config = {key: _neutral(key, value) for key, value in layer.get_config().items()}
-    twin = type(layer).from_config(config)
-    twin.build((None, *x.shape[1:]))
-    return twin
+    copy = type(layer).from_config(config)
+    copy.build((None, *x.shape[1:]))
+    return copy
 
 
 def _neutral(key: str, value: Any) -> Any:
-    """A configuration without bias and activation, and without functions of the user's own."""
+    """The value of a configuration without bias and activation, and without functions written by the user."""
     if key.endswith("_initializer"):
         return "zeros"
     if key.endswith(("_regularizer", "_constraint", "bias_axes")):
@@ -133,16 +145,7 @@ def _neutral(key: str, value: Any) -> Any:
     return {"activation": "linear", "use_bias": False, "dtype": "float64"}.get(key, value)
 
 
-def _bias(layer: Any) -> Any:
-    bias = getattr(layer, "bias", None)
-    return 0.0 if bias is None else np.asarray(bias, np.float64)
-
-
 def _aligned(values: Any, axis: int, rank: int) -> Any:
+    """`values`, one per neuron or a scalar, in a shape that broadcasts to an array of `rank` with neurons on `axis`."""
     values = np.asarray(values, np.float64)
     return values.reshape(-1, *[1] * (rank - 1 - axis % rank)) if values.ndim == 1 else values
-
-
-def largest(values: Any, axis: int) -> Floats:
-    """`(neurons,)`, over all positions; nan where one is."""
-    return over_neurons(np.max, values, axis)

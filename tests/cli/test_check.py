@@ -1,4 +1,4 @@
-"""`relu-probe check` refuses what it need not import TensorFlow for, by the installed command."""
+"""`relu-probe check`, the installed command: wrong arguments and files that are refused before TensorFlow is imported."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def files(tmp_path_factory):
         (["none.keras", "--data", "data.npz"], "none.keras: no such file; expected a .keras or .h5 file."),
         (
             ["our_data.py", "--data", "data.npz"],
-            "our_data.py is no Keras model; expected a .keras or .h5 file. Save it",
+            "our_data.py is not a Keras model; expected a .keras or .h5 file. Save it",
         ),
         (
             ["alive.keras", "--data", "none.npz"],
@@ -59,7 +59,7 @@ def files(tmp_path_factory):
         (["alive.keras", "--data", "x.csv"], "--data x.csv: expected an .npz file with x and y, or module:function."),
         (
             ["alive.keras", "--data", "text.npz"],
-            "--data text.npz: it is no .npz file (File is not a zip file); expected",
+            "--data text.npz: it is not an .npz file (File is not a zip file); expected",
         ),
         (
             ["alive.keras", "--data", "names.npz"],
@@ -84,11 +84,11 @@ def files(tmp_path_factory):
         ),
         (
             ["alive.keras", "--data", "data.npz", "--json", "./alive.keras"],
-            "./alive.keras is read or written already; expected another file for each. Nothing was overwritten.",
+            "./alive.keras is given twice; expected a different file for each. Nothing was overwritten.",
         ),
         (
             ["alive.keras", "--data", "data.npz", "--json", "a.json", "--csv", "a.json"],
-            "a.json is read or written already; expected another file for each. Nothing was overwritten.",
+            "a.json is given twice; expected a different file for each. Nothing was overwritten.",
         ),
     ],
 )
@@ -108,7 +108,7 @@ def test_what_is_refused_before_tensorflow_is_imported(files, arguments, text):
         ("our_data:leaves", "could not measure: SystemExit: 0"),
     ],
 )
-def test_data_that_cannot_be_had(files, data, text):
+def test_data_functions_that_fail(files, data, text):
     refused(files, text, "alive.keras", "--data", data)
 
 

@@ -1,4 +1,4 @@
-"""`relu-probe check` on models: every verdict; what only a process of its own shows, by the installed command."""
+"""`relu-probe check` on models: every outcome. The installed command runs where a process of its own is needed."""
 
 import csv
 import json
@@ -48,7 +48,7 @@ def net(*before, bias=1.0, activation="relu", loss="mse"):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Models and data as a user has them."""
+    """A directory with a user's models and data."""
     directory = tmp_path_factory.mktemp("check")
     (directory / "our_data.py").write_text(DATA_MODULE)
     namespace = {}
@@ -56,7 +56,7 @@ def files(tmp_path_factory):
     net().save(directory / "alive.keras")
     net(bias=-100.0).save(directory / "dead.keras")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tf_keras calls the format old
+        warnings.simplefilter("ignore")  # tf_keras warns that the format is old
         net(bias=-100.0).save(directory / "dead.h5")
     net(loss=None).save(directory / "uncompiled.keras")
     net(activation="tanh").save(directory / "tanh.keras")
@@ -71,7 +71,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture
 def check(files, capfd, monkeypatch):
-    """The command in this process: a new one takes seconds to import TensorFlow."""
+    """Runs the command in this process, because a new one takes seconds to import TensorFlow."""
 
     def run(*arguments):
         monkeypatch.chdir(files)
@@ -83,8 +83,8 @@ def check(files, capfd, monkeypatch):
     return run
 
 
-def could_not(result, text):
-    """Exit code 2, and one line that says why."""
+def assert_not_measured(result, text):
+    """Asserts exit code 2, and one line with the reason."""
     assert (result.returncode, result.stdout) == (2, ""), result
     assert len(result.stderr.splitlines()) == 1, result.stderr
     assert result.stderr.startswith("relu-probe check: could not measure: "), result.stderr
@@ -92,7 +92,7 @@ def could_not(result, text):
 
 
 def test_a_model_that_is_alive(files):
-    """Exit 0, the table on stdout, one line on stderr: no progress in a pipe, nothing of TensorFlow's."""
+    """Exit code 0, the table on stdout, one line on stderr: no progress bar in a pipe, no messages of TensorFlow."""
     outputs = ["--json", "report.json", "--csv", "report.csv"]
     result = relu_probe(
         *["check", "alive.keras", "--data", "data.npz", "--batch-size", 7, "--max-zero-gradient", 0],
@@ -133,7 +133,7 @@ def test_a_limit_on_gradients(check):
     )
 
 
-def test_gradients_that_cannot_be_had(check):
+def test_a_limit_on_gradients_without_a_loss(check):
     result = check("uncompiled.keras", "--data", "data.npz", "--max-zero-gradient", 0.5)
     assert result.returncode == 2
     assert result.stderr.startswith(
@@ -143,7 +143,7 @@ def test_gradients_that_cannot_be_had(check):
 
 
 def test_a_model_that_carries_code(check):
-    could_not(
+    assert_not_measured(
         check("lambda.keras", "--data", "data.npz"),
         "lambda.keras carries code (a Lambda), which loading it would run; refused. Put a registered layer or function in "
         "its place, or pass --trust-model if you trust whoever made the file.\n",
@@ -152,7 +152,7 @@ def test_a_model_that_carries_code(check):
 
 
 def test_an_h5_file_always_needs_trust(check):
-    could_not(
+    assert_not_measured(
         check("dead.h5", "--data", "data.npz"),
         "dead.h5 is an HDF5 file, which may run code when it is loaded; refused. Save the model as .keras, or pass "
         "--trust-model if you trust whoever made the file.\n",
@@ -160,11 +160,11 @@ def test_an_h5_file_always_needs_trust(check):
     assert check("dead.h5", "--data", "packed.npz", "--trust-model", "--max-dead", 0.75).returncode == 0
 
 
-def test_layers_of_ones_own(check, monkeypatch):
-    """Registered by the module of `--data`, which is imported first."""
+def test_custom_layers(check, monkeypatch):
+    """The module of `--data`, which is imported first, registers them."""
     K.utils.get_custom_objects().clear()
     monkeypatch.delitem(sys.modules, "our_data", raising=False)
-    could_not(
+    assert_not_measured(
         check("own.keras", "--data", "data.npz"),
         "Layers or losses of your own must be registered (keras.saving.register_keras_serializable) in the module of "
         "--data module:function, which is imported first.\n",
@@ -173,7 +173,7 @@ def test_layers_of_ones_own(check, monkeypatch):
 
 
 def test_a_model_without_a_relu(check):
-    could_not(check("tanh.keras", "--data", "data.npz"), "no ReLU found in model 'seq")
+    assert_not_measured(check("tanh.keras", "--data", "data.npz"), "no ReLU found in model 'seq")
 
 
 def test_data_of_the_wrong_shape_and_its_traceback(check):
@@ -185,14 +185,14 @@ def test_data_of_the_wrong_shape_and_its_traceback(check):
 
 
 def test_a_layer_that_is_not_there(check):
-    could_not(
+    assert_not_measured(
         check("alive.keras", "--data", "data.npz", "--layers", "conv*"),
         "layers='conv*' matches no layer of the model; expected names, globs or layer objects from hidden.",
     )
 
 
 def test_a_damaged_model(check):
-    could_not(check("damaged.keras", "--data", "data.npz"), "damaged.keras cannot be loaded: ")
+    assert_not_measured(check("damaged.keras", "--data", "data.npz"), "damaged.keras cannot be loaded: ")
 
 
 def test_progress_on_a_terminal(files):

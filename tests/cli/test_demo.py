@@ -1,4 +1,4 @@
-"""Does `relu-probe demo` do what it says, run as a command on the real digits?"""
+"""`relu-probe demo`, run as a command on the real digits."""
 
 import os
 import re
@@ -23,14 +23,14 @@ def command(*args, cwd=ROOT):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """One real run: the process, and its log directory."""
+    """One real run: its process and its log directory."""
     here = tmp_path_factory.mktemp("demo")
     options = ("--log-dir", "runs", "--epochs", "2", "--seed", "1")
     return command("-m", "relu_probe", "demo", *options, cwd=here), here / "runs"
 
 
 def rows(printed):
-    """(initialiser, epoch, dead, zero gradient, accuracy) of each row of the printed table."""
+    """`(initialiser, epoch, dead, zero gradient, accuracy)` for each row of the printed table."""
     found, name = [], ""
     pattern = r"^(\w*) +(\d+) +(\d+) +[\d.]+% +(\d+) +[\d.]+% +([\d.]+)%$"
     for first, epoch, dead, zero, accuracy in re.findall(pattern, printed, re.MULTILINE):
@@ -42,7 +42,7 @@ def rows(printed):
 # --- the real run -----------------------------------------------------------------------------------------------------
 
 
-def test_it_ends_well_and_shows_progress(demo):
+def test_it_succeeds_and_shows_progress(demo):
     process, _ = demo
     assert process.returncode == 0, process.stderr
     for number, name in enumerate(NAMES, 1):
@@ -54,7 +54,7 @@ def test_a_row_for_each_initialiser_and_epoch(demo):
     assert [row[:2] for row in rows(process.stdout)] == [(name, epoch) for name in NAMES for epoch in (0, 1, 2)]
 
 
-def test_the_numbers_are_those_of_the_question(demo):
+def test_only_the_control_is_dead(demo):
     process, _ = demo
     for name, epoch, dead, zero, accuracy in rows(process.stdout):
         assert dead <= zero <= 64
@@ -72,7 +72,7 @@ def test_it_fits_80_columns_in_plain_ascii(demo):
     assert process.stdout.count("relu_probe: tensorboard") == 1
 
 
-def test_its_words_are_the_findings_of_its_table(demo):
+def test_its_sentences_are_the_findings_of_its_table(demo):
     process, _ = demo
     outcomes = {}
     for name in NAMES:

@@ -1,4 +1,4 @@
-"""Do the demo's words and table follow from its numbers? Each number here is planted."""
+"""The table and the sentences of the demo, from planted numbers."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def planted(**changes):
     return findings({name: PLANTED[name]._replace(**changes.get(name, {})) for name in NAMES})
 
 
-def test_words_where_nothing_differs():
+def test_nothing_differs():
     assert planted() == [
         "Dead at initialisation: zeros 0.0%, random_normal 0.0%, custom_uniform 0.0%. No difference beyond chance.",
         "Dead after training: zeros 1.6%, random_normal 1.6%, custom_uniform 1.6%. No difference beyond chance.",
@@ -25,7 +25,7 @@ def test_words_where_nothing_differs():
     ]
 
 
-def test_words_where_zeros_has_more_dead():
+def test_zeros_has_more_dead_neurons():
     lines = planted(zeros={"dead": [20, 22], "zero_gradient": [20, 22]}, custom_uniform={"dead": [18, 1]})
     assert lines[0].endswith("Beyond chance, zeros is worse than random_normal.")
     assert lines[1].endswith("Beyond chance, zeros is worse than random_normal and custom_uniform.")
@@ -35,7 +35,7 @@ def test_words_where_zeros_has_more_dead():
     )
 
 
-def test_words_where_zeros_is_less_accurate():
+def test_zeros_is_less_accurate():
     lines = planted(zeros={"accuracy": [0.1, 0.85]})
     assert lines[2].endswith("Beyond chance, zeros is worse than random_normal and custom_uniform.")
     assert lines[-1].startswith(
@@ -43,38 +43,37 @@ def test_words_where_zeros_is_less_accurate():
     )
 
 
-def test_words_where_zeros_is_better():
+def test_zeros_is_better():
     lines = planted(random_normal={"dead": [0, 30]}, custom_uniform={"accuracy": [0.1, 0.8]})
     assert lines[1].endswith("Beyond chance, zeros is better than random_normal.")
     assert lines[2].endswith("Beyond chance, zeros is better than custom_uniform.")
     assert lines[-1].startswith("Answer: yes.")
 
 
-def test_words_where_zeros_is_better_and_worse():
+def test_zeros_is_better_and_worse():
     lines = planted(zeros={"dead": [0, 12]}, random_normal={"dead": [0, 30]})
     assert lines[1].endswith("Beyond chance, zeros is worse than custom_uniform, and better than random_normal.")
     assert lines[-1].startswith("Answer: not here.")
 
 
-@pytest.mark.parametrize(
-    ("dead", "beyond"), [(3, False), (4, True)]
-)  # of 64 against none: 1.76 and 2.03 standard errors
+# 3 and 4 of 64 neurons against none are 1.76 and 2.03 standard errors.
+@pytest.mark.parametrize(("dead", "beyond"), [(3, False), (4, True)])
 def test_chance_is_two_standard_errors(dead, beyond):
     lines = planted(zeros={"dead": [dead, 1]})
     assert ("is worse than" in lines[0]) == beyond
     assert lines[-1].startswith("Answer: not here." if beyond else "Answer: yes.")
 
 
-def test_words_where_the_control_fails():
+def test_the_control_fails():
     lines = planted(sick_control={"dead": [0, 0], "accuracy": [0.1, 0.9]})
     assert lines[-2] == (
-        "sick_control: 0 of 64 dead at initialisation, though it was made to kill its neurons; "
+        "sick_control: 0 of 64 dead at initialisation, although its bias should kill its neurons; "
         "accuracy 90.0% after training."
     )
     assert lines[-1] == "Answer: none. The control did not show that dead neurons would have been seen. (One seed.)"
 
 
-def test_words_where_training_kills():
+def test_training_kills():
     died = {"dead": [0, 13]}
     some, every = planted(random_normal=died), planted(zeros=died, random_normal=died, custom_uniform=died)
     assert "Training itself killed neurons, with random_normal." in some
@@ -82,9 +81,9 @@ def test_words_where_training_kills():
     assert not any("killed" in line for line in planted())
 
 
-def test_words_where_neurons_are_blocked():
+def test_neurons_are_blocked():
     lines = planted(zeros={"zero_gradient": [0, 3]})
-    assert "Active, but no gradient arrives, after training: zeros 2." in lines
+    assert "Active but without gradient after training: zeros 2." in lines
     assert not any("gradient" in line for line in planted())
 
 

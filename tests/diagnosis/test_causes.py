@@ -1,4 +1,4 @@
-"""Causes: planted one by one and in pairs, and against a brute-force oracle in NumPy."""
+"""The causes: planted one by one and in pairs, and compared with a brute-force oracle in NumPy."""
 
 import os
 import subprocess
@@ -13,13 +13,13 @@ from models import sequential
 from relu_probe import diagnose
 
 L = tf.keras.layers
-X = np.array([[1, 2, 0], [2, 1, 0], [3, 3, 0], [1, 1, 0]], np.float32)  # one-sided; the third input is always zero
+X = np.array([[1, 2, 0], [2, 1, 0], [3, 3, 0], [1, 1, 0]], np.float32)  # no input is negative; the third is always zero
 
 
-# --- planted cases: a branch of the model each, with an output of its own ---------------------------------------------
+# --- planted causes: each in a branch of the model with an output of its own ------------------------------------------
 
 
-def weights(layer, kernel, bias):
+def set_weights(layer, kernel, bias):
     kernel = np.broadcast_to(np.asarray(kernel, np.float32), layer.kernel.shape)
     layer.set_weights([kernel, np.broadcast_to(np.asarray(bias, np.float32), layer.bias.shape)])
 
@@ -27,7 +27,7 @@ def weights(layer, kernel, bias):
 def dense(x, kernel, bias=0.0, *, units=2, activation="relu", name=None):
     layer = L.Dense(units, activation, name=name)
     y = layer(x)
-    weights(layer, kernel, bias)
+    set_weights(layer, kernel, bias)
     return y
 
 
@@ -44,7 +44,7 @@ def hidden_weights(x, name):
 
 
 def hidden_batch_norm(x, name):
-    """w.x is positive, and beta or the moving mean keeps z <= 0."""
+    """w.x is positive, but beta in one neuron and the moving mean in the other keep z <= 0."""
     norm = L.BatchNormalization()
     y = norm(dense(x, 1, 50, activation=None))
     norm.set_weights([np.ones(2), np.array([-100, 0]), np.array([0, 100]), np.ones(2)])
@@ -52,7 +52,7 @@ def hidden_batch_norm(x, name):
 
 
 def hidden_gamma(x, name):
-    """A negative gamma turns the weights: w.x is negative after it."""
+    """A negative gamma changes the sign of the weights: w.x is negative after it."""
     norm = L.BatchNormalization()
     y = norm(dense(x, 1, 0, activation=None))
     norm.set_weights([-np.ones(2), np.zeros(2), np.zeros(2), np.ones(2)])
@@ -83,7 +83,7 @@ def dead_end(x, kernel=1):
     return out(dense(x, kernel, -1000))
 
 
-# cause -> the hidden layer, what stands behind it, the weight of its loss, the verdict
+# name -> the hidden layer, the layers behind it, the weight of its loss, the expected cause
 BRANCHES = {
     "healthy": (hidden_alive, out, 1, ""),
     "input": (hidden_input, out, 1, "input"),
@@ -98,7 +98,7 @@ BRANCHES = {
     "outgoing": (hidden_alive, lambda x: out(x, 0), 1, "outgoing"),
     "downstream": (hidden_alive, dead_end, 1, "downstream"),
     "blocked_unknown": (hidden_alive, lambda x: L.Rescaling(0.0)(out(x)), 1, "unknown"),
-    # two causes in one neuron: the first in the order says it
+    # Two causes apply to one neuron: the first in the order of the definitions is expected.
     "input+bias": (lambda x, name: hidden_input(x, name, bias=-1), out, 1, "input"),
     "input+weights": (lambda x, name: hidden_input(x, name, kernel=-1), out, 1, "input"),
     "bias+weights": (lambda x, name: dense(x, [[-1], [1], [0]], -100, name=name), out, 1, "bias"),  # w.x > 0 once
@@ -121,23 +121,23 @@ def model_with(names):
     return model
 
 
-def verdicts(names):
+def diagnosed_causes(names):
     found = diagnose(model_with(names), (X, [np.full((4, 1), 0.5, np.float32)] * len(names)))
     return found, {name: found.layers[name.replace("+", "_")].cause.tolist() for name in names}
 
 
 def test_every_planted_cause_and_every_pair_in_one_neuron_is_found():
     expected = {name: [branch[3]] * 2 for name, branch in BRANCHES.items()}
-    assert verdicts(list(BRANCHES))[1] == expected
+    assert diagnosed_causes(list(BRANCHES))[1] == expected
 
 
 @pytest.mark.parametrize("pair", list(combinations(CAUSES, 2)), ids="-".join)
 def test_every_pair_of_causes_in_one_model(pair):
-    assert verdicts(pair)[1] == {name: [BRANCHES[name][3]] * 2 for name in pair}
+    assert diagnosed_causes(pair)[1] == {name: [BRANCHES[name][3]] * 2 for name in pair}
 
 
-def test_the_words_name_what_holds_the_neuron_down():
-    found, _ = verdicts(["bias", "batch_norm", "threshold"])
+def test_the_offset_that_keeps_z_down_is_named():
+    found, _ = diagnosed_causes(["bias", "batch_norm", "threshold"])
     assert [found.layers[n].offset_description for n in ("bias", "batch_norm", "threshold")] == [
         "the bias",
         "beta and the moving mean of BatchNormalization",
@@ -145,8 +145,8 @@ def test_the_words_name_what_holds_the_neuron_down():
     ]
 
 
-def test_margins_tell_how_far_from_firing():
-    found, _ = verdicts(["bias", "weights", "batch_norm", "threshold", "input", "dead_unknown"])
+def test_margins_are_the_largest_z():
+    found, _ = diagnosed_causes(["bias", "weights", "batch_norm", "threshold", "input", "dead_unknown"])
     margin = {name: layer.margin for name, layer in found.layers.items()}
     assert margin["bias"].tolist() == [-94, -94]  # 3 + 3 - 100
     assert margin["weights"].tolist() == [-3, -3]  # -(1 + 1) - 1
@@ -160,18 +160,18 @@ def test_margins_tell_how_far_from_firing():
 
 
 def test_the_first_sick_layer_is_the_first_with_dead_neurons():
-    """The layer before a dead one is blocked, and follows from it."""
+    """The layer before a dead layer is blocked, as a consequence of it."""
     model = model_with(["downstream"])
     found = diagnose(model, (X, np.full((4, 1), 0.5)))
     assert found.layers["downstream"].cause.tolist() == ["downstream"] * 2
     assert found.first_sick_layer == next(n for n in found.layers if n != "downstream")
-    assert verdicts(["healthy"])[0].first_sick_layer is None
-    assert verdicts(["outgoing"])[0].first_sick_layer == "outgoing"
-    assert verdicts(["input"])[0].first_sick_layer == "input_upstream"
+    assert diagnosed_causes(["healthy"])[0].first_sick_layer is None
+    assert diagnosed_causes(["outgoing"])[0].first_sick_layer == "outgoing"
+    assert diagnosed_causes(["input"])[0].first_sick_layer == "input_upstream"
 
 
-def test_one_neuron_short_of_inputs_in_a_layer_that_has_some():
-    """An input with a weight of zero does not reach the neuron; the third input is always zero."""
+def test_one_neuron_without_input_in_a_layer_with_inputs():
+    """A neuron does not receive an input whose weight is zero. The third input is always zero."""
     x = tf.keras.Input((3,))
     hidden = dense(x, [[0, 0, 1], [0, 0, 1], [1, 0, 0]], -1, units=3, name="hidden")
     found = diagnose(tf.keras.Model(x, out(hidden)), X).layers["hidden"]
@@ -179,7 +179,7 @@ def test_one_neuron_short_of_inputs_in_a_layer_that_has_some():
 
 
 class Hidden(tf.keras.Model):
-    """Its call is the user's own: what its layers feed is not visible."""
+    """A model with a call of its own: the consumers of its layers are not visible."""
 
     def __init__(self):
         super().__init__()
@@ -189,20 +189,20 @@ class Hidden(tf.keras.Model):
         return self.second(self.relu(self.first(x) * 1.0)) + 0 * tf.reduce_sum(x)
 
 
-def test_where_the_structure_is_not_visible_it_says_unknown():
+def test_without_a_visible_structure_the_cause_is_unknown():
     model = Hidden()
     model(X)
-    weights(model.first, -1, 0)
+    set_weights(model.first, -1, 0)
     assert diagnose(model, X).layers["relu"].cause.tolist() == ["unknown"] * 2
-    weights(model.first, 1, 0)
-    weights(model.second, 0, 0)
+    set_weights(model.first, 1, 0)
+    set_weights(model.second, 0, 0)
     model.compile("sgd", "mse")
     found = diagnose(model, (X, np.ones((4, 1))), bounds=(0, 1)).layers["relu"]
-    assert found.cause.tolist() == ["unknown"] * 2  # not "outgoing": something else might use it
+    assert found.cause.tolist() == ["unknown"] * 2  # not "outgoing": something else may use the output
     assert not found.certified.any()
 
 
-def test_what_a_subclassed_model_does_on_the_data_is_seen():
+def test_causes_of_death_in_a_subclassed_model():
     class Own(tf.keras.Model):
         def __init__(self):
             super().__init__()
@@ -215,8 +215,8 @@ def test_what_a_subclassed_model_does_on_the_data_is_seen():
 
     model = Own()
     model(X)
-    weights(model.blocks[0], -1, 0)
-    weights(model.blocks[1], 1, -1)
+    set_weights(model.blocks[0], -1, 0)
+    set_weights(model.blocks[1], 1, -1)
     assert {n: layer.cause.tolist() for n, layer in diagnose(model, X).layers.items()} == {
         "a": ["weights"] * 2,
         "b": ["input"] * 2,
@@ -268,7 +268,7 @@ except ValueError as error:
 
 
 def test_under_a_mirrored_strategy():
-    """Keras 3: one replica sees all the data. tf_keras keeps its metrics a replica: refused."""
+    """In Keras 3 one replica sees all the data. tf_keras keeps metrics for each replica, and its models are refused."""
     out = subprocess.run(
         [sys.executable, "-c", MIRRORED], capture_output=True, text=True, check=True
     ).stdout.splitlines()
@@ -284,7 +284,7 @@ def test_under_a_mirrored_strategy():
 
 
 def convolve(images, kernel):
-    """`(batch, rows, columns, out)`, "valid", by loops."""
+    """`(batch, rows, columns, out)`: a convolution with padding "valid", computed by loops."""
     k, positions = kernel.shape[0], images.shape[1] - kernel.shape[0] + 1
     z = np.zeros((len(images), positions, positions, kernel.shape[3]))
     for b, i, j, c in np.ndindex(z.shape):
@@ -337,7 +337,7 @@ def test_margins_of_all_linear_layers_equal_the_layers_own_output(name):
 
 
 def random_net(seed):
-    """Small whole numbers, so that every sum is exact: `x, (w1, b1), (w2, b2), w3`, many neurons dead or blocked."""
+    """`x, (w1, b1), (w2, b2), w3` of a net with many dead or blocked neurons. Small integers, so that every sum is exact."""
     rng = np.random.default_rng(seed)
     x = rng.integers(0, 2, (5, 3)) * rng.integers(0, 2, 3)
     w1, w2, w3 = rng.integers(-2, 3, (3, 6)), rng.integers(-1, 2, (6, 5)), rng.integers(0, 2, (5, 1))
@@ -345,7 +345,7 @@ def random_net(seed):
 
 
 def oracle(net, mistake=""):
-    """`(causes of layer 1, causes of layer 2)`, neuron by neuron; the loss is the sum of the outputs."""
+    """`(causes of layer 1, causes of layer 2)`, neuron by neuron. The loss is the sum of the outputs."""
     x, (w1, b1), (w2, b2), w3 = net
     a1 = np.maximum(x @ w1 + b1, 0)
     a2 = np.maximum(a1 @ w2 + b2, 0)
@@ -358,23 +358,23 @@ def oracle(net, mistake=""):
     ]
     first = []
     for j in range(6):
-        fed = [k for k in range(5) if w2[j, k] != 0]
+        units = [k for k in range(5) if w2[j, k] != 0]
         if not a1[:, j].any():
             first.append(dead_cause(x, w1[:, j], b1[j], mistake))
         elif gradient1[:, j].any():
             first.append("")
-        elif not fed:
+        elif not units:
             first.append("outgoing")
         else:
-            first.append("downstream" if all(zero2[k] for k in fed) else "unknown")
+            first.append("downstream" if all(zero2[k] for k in units) else "unknown")
     return first, second
 
 
 def dead_cause(inputs, w, b, mistake):
     if not inputs.any() or (w.any() and not inputs[:, w != 0].any()):
-        return "bias" if mistake == "input is not looked at" and b < 0 else "input"
+        return "bias" if mistake == "inputs are ignored" and b < 0 else "input"
     sums = [sum(int(v) * int(u) for v, u in zip(row, w)) for row in inputs]
-    some = max(sums) > 0 if mistake != "bias counts as weight" else max(sums) + b > 0
+    some = max(sums) > 0 if mistake != "bias is part of w.x" else max(sums) + b > 0
     return "bias" if some else "weights"
 
 
@@ -399,5 +399,5 @@ def test_causes_equal_the_oracle_and_not_a_mistaken_one(small):
     assert {cause for pair in found for layer in pair for cause in layer} == {
         *("", "input", "bias", "weights", "outgoing", "downstream", "unknown")
     }
-    for mistake in ("input is not looked at", "bias counts as weight"):
+    for mistake in ("inputs are ignored", "bias is part of w.x"):
         assert found != [oracle(net, mistake) for net in nets]

@@ -1,4 +1,4 @@
-"""Certainty: limits on rates, and proofs over a box of inputs."""
+"""Confidence limits of rates, and proofs over a box of inputs."""
 
 import numpy as np
 import pytest
@@ -17,18 +17,18 @@ L = tf.keras.layers
 # --- statistics -------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_of_limits():
+def test_limits_of_neurons_that_never_fired():
     limits = [float(rate_limit([0], n)[0]) for n in (100, 1000, 10000)]
     assert limits == pytest.approx([0.029513, 0.00299125, 0.000299528], rel=1e-5)
     assert limits == pytest.approx([1 - 0.05 ** (1 / n) for n in (100, 1000, 10000)], rel=1e-12)
-    assert limits != pytest.approx([3 / n for n in (100, 1000, 10000)], rel=1e-3)  # the rule of three is another
+    assert limits != pytest.approx([3 / n for n in (100, 1000, 10000)], rel=1e-3)  # not the approximate rule of three
 
 
 @pytest.mark.parametrize("fired", [0, 1, 7, 49])
-def test_the_limit_is_the_rate_at_which_so_few_are_just_too_unlikely(fired):
+def test_the_limit_is_the_rate_at_which_so_few_samples_are_just_too_unlikely(fired):
     limit = float(rate_limit([fired], 50, 0.9)[0])
     assert binom.cdf(fired, 50, limit) == pytest.approx(0.1, rel=1e-9)
-    assert binom.cdf(fired, 50, limit * 0.99) > 0.1001  # a smaller limit would promise too much
+    assert binom.cdf(fired, 50, limit * 0.99) > 0.1001  # a smaller limit would claim too much
 
 
 def test_a_neuron_that_always_fired_has_no_limit():
@@ -36,13 +36,13 @@ def test_a_neuron_that_always_fired_has_no_limit():
     assert rate_limit([0], 0).tolist() == [1]
 
 
-def test_jointly_each_of_k_neurons_gets_a_kth_of_alpha():
+def test_joint_limits_divide_the_error_probability_by_the_neurons():
     assert joint_rate_limit(np.zeros(64, int), 1000)[0] == pytest.approx(1 - (0.05 / 64) ** (1 / 1000), rel=1e-12)
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.01, 0.2])
-def test_the_limit_covers_the_true_rate_as_often_as_it_says(rate):
-    """Exactly, over all outcomes: at least at the confidence; and a limit at half the alpha would say more than it."""
+def test_the_limit_covers_the_true_rate_at_the_confidence_level(rate):
+    """The exact coverage, summed over all outcomes, is at least the confidence level."""
     counts = np.arange(201)
     covered = [binom.pmf(counts, 200, rate)[rate_limit(counts, 200, c) >= rate].sum() for c in (0.95, 0.5)]
     assert covered[0] >= 0.95
@@ -50,7 +50,7 @@ def test_the_limit_covers_the_true_rate_as_often_as_it_says(rate):
     assert binom.pmf(counts, 200, rate)[counts / 200 >= rate].sum() < 0.95  # the observed rate itself does not cover
 
 
-def test_limits_of_a_diagnosis_are_those_of_its_samples():
+def test_limits_of_a_diagnosis():
     model = tf.keras.Sequential([tf.keras.Input((1,)), L.Dense(2, "relu", name="hidden")])
     model.set_weights([np.ones((1, 2)), np.array([-100, -5])])
     found = diagnose(model, np.arange(10.0)[:, None], confidence=0.9)  # 4 of 10 samples are above 5
@@ -70,7 +70,7 @@ def test_a_confidence_outside_0_and_1_is_refused(confidence):
 
 
 def mlp(widths):
-    """Dense layers, their ReLUs now in them, now on their own, with a Flatten and a Dropout among them."""
+    """Dense layers with ReLUs as their activation and as layers of their own, with Flatten and Dropout between them."""
     layers = [tf.keras.Input((widths[0],)), L.Flatten()]
     for i, n in enumerate(widths[1:]):
         own = [L.Dense(n), L.Dropout(0.5), L.ReLU(name=f"hidden{i}")]
@@ -79,7 +79,7 @@ def mlp(widths):
 
 
 def with_weights(model, seed, bias=0.0, scale=1.0):
-    """Biases low, so that many neurons are dead."""
+    """Random weights; a negative `bias` is the mean of the biases, so that many neurons are dead."""
     rng = np.random.default_rng(seed)
     shapes = [w.shape for w in model.get_weights()]
     model.set_weights([rng.normal(bias * (len(s) == 1), scale, s).astype(np.float32) for s in shapes])
@@ -92,7 +92,7 @@ def deep():
 
 
 def samples_in(low, high, shape, rng):
-    """Corners and inner points of the box."""
+    """Corners of the box and points inside it."""
     corners = rng.integers(0, 2, (200, *shape))
     inner = rng.random((200, *shape))
     return (low + (high - low) * np.concatenate([corners, inner])).astype(np.float32)
@@ -115,7 +115,7 @@ def test_a_certified_neuron_is_dead_on_every_data_set_in_the_box(deep, *, seed, 
         assert layer.bounds_stopped_at == ""
 
 
-def test_the_property_can_fail(deep):
+def test_the_property_test_can_fail(deep):
     """Bounds that are too small certify a neuron that fires in the larger box."""
     model = with_weights(deep, 1, -1.0)
     found = diagnose(model, np.zeros((1, 3)), bounds=(-0.1, 0.1))
@@ -124,7 +124,7 @@ def test_the_property_can_fail(deep):
 
 
 def test_the_first_layer_is_exact():
-    """Where no corner of the box makes a neuron fire, by more than rounding, it is certified, and else it is not."""
+    """A neuron is certified if and only if no corner of the box makes it fire (all by more than rounding)."""
     model = with_weights(mlp([6, 400]), 0, -3.0)
     found = diagnose(model, np.zeros((1, 6)), bounds=(-1, 1)).layers["hidden0"]
     corners = np.array(np.meshgrid(*[[-1, 1]] * 6)).reshape(6, -1).T
@@ -134,8 +134,8 @@ def test_the_first_layer_is_exact():
     assert 50 < found.certified.sum() < 350
 
 
-def test_what_no_data_showed_is_not_certified():
-    """Dead on the data, alive elsewhere in the box."""
+def test_a_neuron_that_is_dead_only_on_the_data_is_not_certified():
+    """The neuron is dead on the data, and fires elsewhere in the larger box."""
     model = mlp([2, 1])
     model.set_weights([np.array([[1.0], [1.0]]), np.array([-1.0])])
     data = np.zeros((100, 2))
@@ -147,18 +147,18 @@ def test_what_no_data_showed_is_not_certified():
 
 
 def test_the_models_own_rounding_is_counted():
-    """w.x + b is -2**-30 exactly, and 0 or more in float32 for some order of its sums: not certified."""
+    """w.x + b is exactly -2**-30, but in float32 it is 0 or more for some order of the sum: not certified."""
     kernel = np.array([[1.0], [2.0**-24], [2.0**-24], [-1.0], [-(2.0**-23)]])
     box, ones = Box(np.ones(5), np.ones(5)), np.ones((5, 1))
     assert through_affine(box, kernel, np.array([-(2.0**-30)]), Arithmetic.of(np.float32)).high[0] > 0
     exact = Arithmetic(unit=0.0, tiny=0.0, largest=1e300)
-    assert through_affine(box, kernel, np.array([-(2.0**-30)]), exact).high[0] < 0  # it is the rounding that counts
+    assert through_affine(box, kernel, np.array([-(2.0**-30)]), exact).high[0] < 0  # so it is the rounding that matters
     assert through_affine(box, ones, np.array([-6.0]), Arithmetic.of(np.float32)).high[0] < 0
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_no_order_of_summation_in_float32_leaves_the_bounds(seed):
-    """Cancelling sums of sizes from 2**-30 to 2**30, added up in random orders: the sum in float32 stays inside."""
+    """Sums with cancelling terms of sizes from 2**-30 to 2**30, added in random orders in float32, stay in the bounds."""
     rng = np.random.default_rng(seed)
     kernel = (rng.normal(size=(300, 4)) * 2.0 ** rng.integers(-30, 30, (300, 4))).astype(np.float32)
     x, bias = rng.normal(size=300).astype(np.float32), rng.normal(size=4).astype(np.float32)
@@ -170,18 +170,18 @@ def test_no_order_of_summation_in_float32_leaves_the_bounds(seed):
         total = np.add.accumulate(terms, dtype=np.float32)[-1]
         assert np.all((box.low <= total) & (total <= box.high))
         outside_exact += int(np.any(total > exact))
-    assert outside_exact  # the sums do differ from the exact ones
+    assert outside_exact  # some sums do differ from the exact ones
 
 
 def test_an_overflow_is_not_certified():
-    """Far below zero, but a partial sum may overflow to infinity, and infinity minus infinity is no number."""
+    """z is far below zero, but a partial sum may overflow to infinity, and infinity minus infinity is NaN."""
     kernel = np.full((2, 1), -3e38)
     assert through_affine(Box(np.ones(2), np.ones(2)), kernel, None, Arithmetic.of(np.float32)) is None
     assert through_affine(Box(np.ones(2), np.ones(2)), kernel / 10, None, Arithmetic.of(np.float32)).high[0] < 0
     assert through_affine(Box(np.ones(2), np.ones(2)), kernel * np.nan, None, Arithmetic.of(np.float32)) is None
 
 
-def test_bounds_stop_at_a_layer_that_is_not_known():
+def test_bounds_stop_at_an_unknown_layer():
     x = tf.keras.Input((4,))
     first = L.Dense(
         4, "relu", name="first", kernel_initializer="ones", bias_initializer=tf.keras.initializers.Constant(-9.0)
@@ -199,7 +199,7 @@ def test_bounds_stop_at_a_layer_that_is_not_known():
 @pytest.mark.parametrize(
     "activation", [lambda z: 1.0 * tf.nn.relu(z), lambda z: tf.where(z == -7.0, 1.0, tf.nn.relu(z))]
 )
-def test_an_activation_known_on_some_points_only_certifies_nothing(activation):
+def test_an_activation_known_only_on_some_points_certifies_nothing(activation):
     model = tf.keras.Sequential([tf.keras.Input((1,)), L.Dense(1, activation, name="hidden")])
     model.set_weights([np.ones((1, 1)), np.array([-8.0])])
     found = diagnose(model, np.zeros((3, 1)), bounds=(0, 1)).layers["hidden"]
@@ -212,7 +212,7 @@ def test_half_precision_certifies_nothing():
     assert not diagnose(model, np.zeros((3, 1), np.float32), bounds=(0, 1)).layers["hidden"].certified.any()
 
 
-def test_bounded_and_shifted_relus_are_carried():
+def test_bounds_are_carried_through_bounded_and_shifted_relus():
     x = tf.keras.Input((1,))
     six = L.ReLU(6.0, name="six")(L.Dense(1, kernel_initializer="ones", name="linear")(x))  # at most 6
     hidden = L.Dense(2, "relu", name="hidden")

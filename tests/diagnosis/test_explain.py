@@ -13,7 +13,7 @@ from relu_probe.report.loss_jumps import LossJump
 
 L = tf.keras.layers
 SOURCES = {
-    "killed": "Pascanu et al. 2013, arXiv:1211.5063",
+    "loss jump": "Pascanu et al. 2013, arXiv:1211.5063",
     "bias": "Goodfellow et al. 2016, Deep Learning, section 6.3.1",
     "beta": "Ioffe and Szegedy 2015, arXiv:1502.03167",
     "threshold": "by definition: the threshold is subtracted from the bias",
@@ -27,8 +27,8 @@ SOURCES = {
 }
 
 
-def said(found):
-    """The text on one line, and the remedies in it."""
+def text_and_remedies(found):
+    """The text of a diagnosis on one line, and the names of the remedies in it."""
     text = " ".join(str(found).split())
     return text, [name for name, source in SOURCES.items() if f"[{source}]" in text]
 
@@ -37,7 +37,7 @@ def net(*layers, inputs=2):
     return sequential(inputs, *layers)
 
 
-def put(layer, kernel, bias):
+def set_weights(layer, kernel, bias):
     layer.set_weights(
         [np.broadcast_to(np.asarray(v, np.float32), w.shape) for v, w in zip((kernel, bias), layer.weights)]
     )
@@ -59,7 +59,7 @@ def test_healthy():
 
 def test_nan_is_not_healthy():
     model = net(L.Dense(3, "relu", kernel_initializer="ones", name="hidden"), L.Dense(1))
-    text, _ = said(diagnose(model, (X * np.nan, Y)))
+    text, _ = text_and_remedies(diagnose(model, (X * np.nan, Y)))
     assert text.startswith("No neuron was found dead or blocked on N = 2 samples, but not all neurons could be judged.")
     assert "hidden: NaN at 3 neurons, neither active nor dead." in text
 
@@ -70,20 +70,20 @@ def nan_in_the_data():
 
 def nan_in_the_weights():
     model, _ = nan_in_the_data()
-    put(model.layers[0], 1, 0)
-    put(model.layers[1], np.nan, 0)
+    set_weights(model.layers[0], 1, 0)
+    set_weights(model.layers[1], np.nan, 0)
     return model, X
 
 
 def infinite_weights():
     model, _ = nan_in_the_data()
-    put(model.layers[0], [[np.inf] * 3, [-np.inf] * 3], 0)
+    set_weights(model.layers[0], [[np.inf] * 3, [-np.inf] * 3], 0)
     return model, X
 
 
 def nan_on_the_way():
     model = net(L.Dense(2), L.Rescaling(np.inf), L.ReLU(name="c"), L.Dense(1))
-    put(model.layers[0], 0, 0)
+    set_weights(model.layers[0], 0, 0)
     return model, X
 
 
@@ -96,31 +96,31 @@ def nan_on_the_way():
         (nan_on_the_way, "The weights and the data are finite. Look at what comes before the first layer with NaN:"),
     ],
 )
-def test_where_nan_come_from(case, words):
+def test_the_origin_of_nan(case, words):
     model, x = case()
     text = " ".join(str(diagnose(model, (x, Y))).split())
     assert text.count("->") == 1
     assert re.search(f"-> {words}", text)
 
 
-def test_nan_labels_are_in_the_data():
+def test_nan_labels_are_data():
     model, _ = nan_in_the_weights()
     text = " ".join(str(diagnose(model, (X, Y * np.nan))).split())
     assert "-> The data contains NaN or infinities. Clean it, labels included" in text
     assert "-> The data contains" not in " ".join(str(diagnose(model, (X, Y))).split())
 
 
-def test_a_loss_that_was_finite_again_is_not_the_end():
+def test_the_last_loss_that_was_not_finite_is_dated():
     model, _ = nan_in_the_weights()
     jumps = (LossJump(3, 1.0, np.inf), LossJump(12, 1.0, np.nan), LossJump(20, 1.0, 9.0))
     text = " ".join(str(replace(diagnose(model, X), loss_jumps=jumps)).split())
     assert "At training step 12 the loss was no longer finite." in text
 
 
-def test_nan_in_a_training_are_said_once_and_dated(capsys):
+def test_nan_in_a_fit_are_printed_once_and_dated(capsys):
     model = net(L.Dense(3, "relu", name="hidden"), L.Dense(1))
-    put(model.layers[0], 1, 0)
-    put(model.layers[1], 1, 0)
+    set_weights(model.layers[0], 1, 0)
+    set_weights(model.layers[1], 1, 0)
     model.compile(tf.keras.optimizers.SGD(1e9), "mse")
     probe = ReluProbe()
     model.fit(np.tile(X, (16, 1)), np.tile(Y, (16, 1)), batch_size=8, epochs=4, verbose=0, callbacks=[probe])
@@ -138,8 +138,8 @@ def test_nan_in_a_training_are_said_once_and_dated(capsys):
 
 def test_the_whole_text():
     model = net(L.Dense(3, "relu", name="hidden"), L.Dense(1))
-    put(model.layers[0], [[1, 1, -1], [1, 1, -1]], [0, -8, 0])
-    put(model.layers[1], 1, 0)
+    set_weights(model.layers[0], [[1, 1, -1], [1, 1, -1]], [0, -8, 0])
+    set_weights(model.layers[1], 1, 0)
     assert str(diagnose(model, (X, Y), bounds=(0, 4))) == (
         """\
 1 of 1 ReLU layer has dead or blocked neurons on N = 2 samples; the first sick
@@ -166,7 +166,7 @@ hidden: 2 of 3 neurons dead, 0 blocked.
 
 def bias():
     model = net(L.Dense(2, "relu", name="hidden"), L.Dense(1))
-    put(model.layers[0], 1, -100)
+    set_weights(model.layers[0], 1, -100)
     return model, ["bias"]
 
 
@@ -174,41 +174,41 @@ def beta():
     model = net(
         L.Dense(2), L.BatchNormalization(beta_initializer=tf.keras.initializers.Constant(-99)), L.ReLU(), L.Dense(1)
     )
-    put(model.layers[0], 1, 0)
+    set_weights(model.layers[0], 1, 0)
     return model, ["beta"]
 
 
 def threshold():
     model = net(L.Dense(2), L.ReLU(threshold=50.0), L.Dense(1))
-    put(model.layers[0], 1, 0)
+    set_weights(model.layers[0], 1, 0)
     return model, ["threshold"]
 
 
 def one_sided():
     model = net(L.Dense(2, "relu"), L.Dense(1))
-    put(model.layers[0], -1, 0)
+    set_weights(model.layers[0], -1, 0)
     return model, ["one-sided"]
 
 
 def weights_behind_a_layer():
-    """`weights`, but not in the first layer: nothing follows."""
+    """The cause is "weights", but not in the first layer: there is no remedy."""
     model = net(L.Dense(2), L.Dense(2, "relu"), L.Dense(1))
-    put(model.layers[0], 1, 0)
-    put(model.layers[1], -1, 0)
+    set_weights(model.layers[0], 1, 0)
+    set_weights(model.layers[1], -1, 0)
     return model, []
 
 
 def upstream():
     model = net(L.Dense(2, "relu", name="low"), L.Dense(2, "relu", name="high"), L.Dense(1))
-    put(model.layers[0], 1, -100)
-    put(model.layers[1], 1, -1)
+    set_weights(model.layers[0], 1, -100)
+    set_weights(model.layers[1], 1, -1)
     return model, ["bias", "upstream"]
 
 
 def saturated():
     model = net(L.Dense(2), L.ReLU(1.0), L.Dense(1))
-    put(model.layers[0], 1, 0)
-    put(model.layers[2], 1, 0)
+    set_weights(model.layers[0], 1, 0)
+    set_weights(model.layers[2], 1, 0)
     return model, ["saturated"]
 
 
@@ -219,7 +219,7 @@ def outgoing():
 
 def downstream():
     model = net(*[L.Dense(2, "relu", kernel_initializer="ones") for _ in range(2)], L.Dense(1))
-    put(model.layers[1], -1, 0)
+    set_weights(model.layers[1], -1, 0)
     return model, ["downstream"]
 
 
@@ -235,21 +235,21 @@ def loss():
     "case",
     [bias, beta, threshold, one_sided, weights_behind_a_layer, upstream, saturated, outgoing, downstream, loss],
 )
-def test_a_remedy_follows_from_its_finding_and_from_nothing_else(case):
+def test_a_remedy_follows_from_its_finding_only(case):
     model, expected = case()
-    text, remedies = said(diagnose(model, (X, Y)))
+    text, remedies = text_and_remedies(diagnose(model, (X, Y)))
     assert remedies == expected, text
     assert text.count("->") == len(expected)
 
 
-def test_negative_inputs_need_no_centring():
+def test_negative_inputs_need_no_standardising():
     model, _ = one_sided()
-    put(model.layers[0], [[-1, -1], [0, 0]], 0)
-    assert said(diagnose(model, (X * [1, -1], Y)))[1] == []
+    set_weights(model.layers[0], [[-1, -1], [0, 0]], 0)
+    assert text_and_remedies(diagnose(model, (X * [1, -1], Y)))[1] == []
 
 
-def test_what_follows_points_to_the_first_sick_layer():
-    text, _ = said(diagnose(upstream()[0], (X, Y)))
+def test_the_text_points_to_the_first_sick_layer():
+    text, _ = text_and_remedies(diagnose(upstream()[0], (X, Y)))
     assert "the first sick layer is low." in text
     assert "Nothing but zeros reaches 2 neurons. The first sick layer is low. Look there first" in text
 
@@ -258,7 +258,7 @@ def test_what_follows_points_to_the_first_sick_layer():
 
 
 class Shock(tf.keras.callbacks.Callback):
-    """One step of a rate far too high."""
+    """A learning rate that is far too high at a single step."""
 
     def __init__(self, step, rate):
         super().__init__()
@@ -278,35 +278,35 @@ def shocked(step, rate, probe):
     return diagnose(model, (x, y), probe=probe)
 
 
-def test_deaths_at_one_step_beside_a_jump_of_the_loss_call_for_a_lower_rate():
+def test_deaths_at_a_jump_of_the_loss_call_for_a_lower_rate():
     found = shocked(13, 100.0, ReluProbe())
-    text, remedies = said(found)
-    assert "killed" in remedies, text
-    assert "bias" not in remedies, text  # the biases were well before
-    killed = found.history["hidden"].last_active[found.layers["hidden"].report.dead]
-    assert np.bincount(killed[killed >= 0]).argmax() in (13, 14)
+    text, remedies = text_and_remedies(found)
+    assert "loss jump" in remedies, text
+    assert "bias" not in remedies, text  # the biases were fine before the jump
+    last_active = found.history["hidden"].last_active[found.layers["hidden"].report.dead]
+    assert np.bincount(last_active[last_active >= 0]).argmax() in (13, 14)
     assert "dead neurons were last active at training step" in text
     assert "and at step 14 the loss jumped from" in text
 
 
-def test_without_a_jump_or_without_a_probe_nothing_is_said_of_the_rate():
-    assert "killed" not in said(shocked(13, 0.001, ReluProbe()))[1]
+def test_without_a_jump_or_a_probe_the_rate_is_not_blamed():
+    assert "loss jump" not in text_and_remedies(shocked(13, 0.001, ReluProbe()))[1]
     model, _ = bias()
     probe = ReluProbe()
     model.fit(X, Y, epochs=3, verbose=0, callbacks=[probe])
-    text, remedies = said(diagnose(model, (X, Y), probe=probe))
+    text, remedies = text_and_remedies(diagnose(model, (X, Y), probe=probe))
     assert remedies == ["bias"]
     assert "When: 2 born dead." in text
-    assert "When:" not in said(diagnose(model, (X, Y)))[0]
+    assert "When:" not in text_and_remedies(diagnose(model, (X, Y)))[0]
 
 
-def test_a_bias_that_killed_later_was_not_initialised_wrongly():
+def test_a_bias_that_changed_later_was_not_initialised_wrongly():
     model, _ = bias()
-    put(model.layers[0], 1, 0)
+    set_weights(model.layers[0], 1, 0)
     probe = ReluProbe()
     model.fit(X, Y, verbose=0, callbacks=[probe])
-    put(model.layers[0], 1, -100)
-    text, remedies = said(diagnose(model, (X, Y), probe=probe))
+    set_weights(model.layers[0], 1, -100)
+    text, remedies = text_and_remedies(diagnose(model, (X, Y), probe=probe))
     assert remedies == []
     assert "bias (2 neurons): w.x > 0 on some sample" in text
 
@@ -314,10 +314,10 @@ def test_a_bias_that_killed_later_was_not_initialised_wrongly():
 @pytest.mark.parametrize(("width", "expected"), [(2, ["one-sided", "narrow"]), (12, ["one-sided"])])
 def test_a_narrow_net_that_was_born_dead_should_be_wider(width, expected):
     model = net(L.Dense(width, "relu", name="hidden"), L.Dense(1))
-    put(model.layers[0], -1, 0)
+    set_weights(model.layers[0], -1, 0)
     probe = ReluProbe(data=(X, Y), at_start=True)
     model.fit(X, Y, verbose=0, callbacks=[probe])
-    text, remedies = said(diagnose(model, (X, Y), probe=probe))
+    text, remedies = text_and_remedies(diagnose(model, (X, Y), probe=probe))
     assert remedies == expected
     if width == 2:
         assert "layers of 2 ReLUs: at initialisation one of these layers is all dead with probability 0.25." in text

@@ -1,4 +1,4 @@
-"""An .npz file is read as NumPy reads it, in batches where it can be mapped."""
+"""Reading of .npz files: the same arrays as NumPy's, memory-mapped if they are not compressed."""
 
 import tracemalloc
 from zipfile import ZipFile
@@ -9,7 +9,7 @@ import tensorflow as tf
 from models import sequential
 
 from relu_probe import measure
-from relu_probe.cli import npz
+from relu_probe.cli.check_inputs import load_npz
 
 X = np.random.default_rng(0).normal(size=(103, 4, 3))
 Y = np.arange(103) % 2
@@ -29,7 +29,7 @@ def model():
 )
 def test_arrays_come_back_as_saved(tmp_path, save, x):
     save(tmp_path / "a.npz", other=Y, y=Y, x=x)
-    loaded = npz.load(tmp_path / "a.npz")
+    loaded = load_npz(tmp_path / "a.npz")
     assert isinstance(loaded[0], np.memmap) == (save is np.savez and len(x) > 0)
     for array, expected in zip(loaded, (x, Y), strict=True):
         assert array.dtype == expected.dtype
@@ -38,14 +38,14 @@ def test_arrays_come_back_as_saved(tmp_path, save, x):
 
 def test_x_alone(tmp_path):
     np.savez(tmp_path / "a.npz", x=X)
-    assert len(npz.load(tmp_path / "a.npz")) == 1
+    assert len(load_npz(tmp_path / "a.npz")) == 1
 
 
 def test_mapped_arrays_give_the_same_report_as_arrays_in_memory(tmp_path, model):
     whole = measure(model, (X, Y))
     for x, y in ((X, Y), (np.asfortranarray(X), Y.astype(">i4")), (X.astype(">f8"), Y.astype("u1"))):
         np.savez(tmp_path / "a.npz", x=x, y=y)
-        data = npz.load(tmp_path / "a.npz")
+        data = load_npz(tmp_path / "a.npz")
         assert measure(model, data, batch_size=10) == whole
         assert measure(model, data, batch_size=10, max_samples=42) == measure(model, (X[:42], Y[:42])) != whole
 
@@ -55,7 +55,7 @@ def test_mapped_arrays_of_unequal_lengths(tmp_path, model):
     with pytest.raises(
         ValueError, match=r"the arrays of data have \[102, 103\] samples; expected equally many in each"
     ):
-        measure(model, npz.load(tmp_path / "a.npz"))
+        measure(model, load_npz(tmp_path / "a.npz"))
 
 
 def peak(work):
@@ -67,25 +67,25 @@ def peak(work):
         tracemalloc.stop()
 
 
-def test_larger_than_memory_is_fine(tmp_path, model):
-    """NumPy never holds more than a few batches of a mapped file; of a packed one it holds all."""
+def test_a_mapped_file_may_be_larger_than_memory(tmp_path, model):
+    """NumPy holds at most a few batches of a mapped file in memory, but all of a compressed one."""
     x = np.zeros((200_000, 4, 3))
     np.savez(tmp_path / "mapped.npz", x=x)
     np.savez_compressed(tmp_path / "packed.npz", x=x)
     measure(model, x[:1000], batch_size=1000)
-    mapped = peak(lambda: measure(model, npz.load(tmp_path / "mapped.npz"), batch_size=1000))
-    packed = peak(lambda: measure(model, npz.load(tmp_path / "packed.npz"), batch_size=1000))
+    mapped = peak(lambda: measure(model, load_npz(tmp_path / "mapped.npz"), batch_size=1000))
+    packed = peak(lambda: measure(model, load_npz(tmp_path / "packed.npz"), batch_size=1000))
     assert mapped < x.nbytes / 4
     assert packed > x.nbytes
 
 
 def test_an_array_that_is_cut_off_is_refused(tmp_path):
-    """Mapped past its end it would be read on, in what stands behind it."""
+    """A map past the end of the array would read the bytes of the next member of the file."""
     np.savez(tmp_path / "whole.npz", x=X, y=Y)
     with ZipFile(tmp_path / "whole.npz") as whole, ZipFile(tmp_path / "cut.npz", "w") as cut:
         for name in ("x.npy", "y.npy"):
             cut.writestr(name, whole.read(name)[: -400 if name == "x.npy" else None])
     with pytest.raises(
-        ValueError, match=r"x\.npy has 9,488 bytes of numbers; expected those of float64 of shape \(103"
+        ValueError, match=r"x\.npy has 9,488 bytes of numbers; expected 9,888 for float64 of shape \(103"
     ):
-        npz.load(tmp_path / "cut.npz")
+        load_npz(tmp_path / "cut.npz")
