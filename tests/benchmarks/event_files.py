@@ -13,7 +13,6 @@ LAYERS, NEURONS, POSITIONS, EPOCHS = 50, 1_000, 60_000, 9
 
 
 def report(epoch: int) -> Report:
-    """Returns a random report."""
     rng = np.random.default_rng(epoch)
     counts = rng.integers(0, POSITIONS, (LAYERS, NEURONS))
     layers = [LayerReport(POSITIONS, POSITIONS, active, active // 2, died=1, revived=1) for active in counts]
@@ -21,7 +20,7 @@ def report(epoch: int) -> Report:
 
 
 def costs(images: bool) -> list[tuple[float, int]]:
-    """Returns for each epoch the seconds, and the bytes added to the event file."""
+    """Of each epoch: seconds, and bytes of the event file."""
     found, size = [], 0
     with tempfile.TemporaryDirectory() as log_dir:
         summaries = Summaries(log_dir, "run", images=images)
