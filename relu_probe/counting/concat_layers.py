@@ -1,57 +1,60 @@
-"""Which narrow layers can be counted side by side? On small models it is the number of operations that costs.
+"""Concatenation of narrow layers, so that they are counted as one: in small models the number of operations costs most.
 
-Outputs `(batch, neurons)` can be joined where their batches are the same: proved in the graph, never assumed, since a
-failing operation would stop a training.
+Outputs `(batch, neurons)` can be concatenated if their batches are the same. That is proved in the graph, never assumed, since an
+operation that fails would stop the training.
 """
 
 from typing import Any
 
 import tensorflow as tf
 
-from relu_probe.counting.passes import BackwardPass, ForwardPass, flow
-from relu_probe.counting.rows import earliest
+from relu_probe.counting.batch_rows import origin_of_rows
+from relu_probe.counting.kernels import NARROW
+from relu_probe.counting.passes import BackwardPass, CountedGradients, ForwardPass, pre_activation_gradient
 
-_NARROW = 128  # neurons of a layer
-
-
-def side_by_side(tallies: list[ForwardPass | BackwardPass]) -> list[ForwardPass | BackwardPass]:
-    """The same tallies, those of narrow layers of one batch joined."""
-    groups: dict[Any, list[list[ForwardPass | BackwardPass]]] = {}
-    for keys in dict.fromkeys(tally.keys for tally in tallies):
-        calls = [tally for tally in tallies if tally.keys == keys]
-        groups.setdefault(_kind(calls) or keys, []).append(calls)
-    return [tally for group in groups.values() for tally in _join(group)]
+Passes = list[ForwardPass | BackwardPass]
 
 
-def _kind(calls: list[ForwardPass | BackwardPass]) -> Any:
-    """What layers must share; None for a layer that stands alone."""
-    first, *backward = calls
+def concat_narrow_layers(passes: Passes) -> Passes:
+    """The same passes, those of narrow layers of one batch concatenated."""
+    groups: dict[Any, list[Passes]] = {}
+    for keys in dict.fromkeys(each.keys for each in passes):
+        layer = [each for each in passes if each.keys == keys]
+        groups.setdefault(_group_of(layer) or keys, []).append(layer)
+    return [each for group in groups.values() for each in _concat(group)]
+
+
+def _group_of(layer: Passes) -> Any:
+    """What the layers of a group must share; None for a layer that stands alone."""
+    first, *others = layer
     output = first.output
-    if not isinstance(first, ForwardPass) or len(backward) > 1 or any(b.output is not output for b in backward):
+    if not isinstance(first, ForwardPass) or len(others) > 1 or tf.executing_eagerly():
         return None
-    if not hasattr(output, "op") or tf.executing_eagerly() or output.shape.rank != 2 or output.shape[1] > _NARROW:
+    if not all(isinstance(each, BackwardPass) and each.output is output for each in others):
         return None
     if (
-        first.source is not output
+        output.shape.rank != 2
+        or output.shape[1] > NARROW
+        or first.source is not output
         or first.relu.ceiling is not None
-        or any(isinstance(b, ForwardPass) for b in backward)
     ):
         return None
-    return id(earliest(output)), len(backward), output.dtype, output.device
+    return id(origin_of_rows(output)), len(others), output.dtype, output.device
 
 
-def _join(group: list[list[ForwardPass | BackwardPass]]) -> list[ForwardPass | BackwardPass]:
+def _concat(group: list[Passes]) -> Passes:
     if len(group) == 1:
         return group[0]
-    first = [calls[0] for calls in group]
-    keys, neurons = (tuple(sum((getattr(call, name) for call in first), ())) for name in ("keys", "neurons"))
-    gradients = [flow(call) for calls in group for call in calls if isinstance(call, BackwardPass)]
+    forward = [layer[0] for layer in group]
+    keys = tuple(key for each in forward for key in each.keys)
+    neurons = tuple(n for each in forward for n in each.neurons)
+    gradients = [pre_activation_gradient(each) for layer in group for each in layer if isinstance(each, BackwardPass)]
     gradient = tf.concat(gradients, 1) if gradients else None
-    # Not before the backward pass: TensorFlow hands the next layer to another thread where something else can be done, which
-    # takes a small model longer.
+    # After the backward pass: TensorFlow would hand the next layer to another thread as soon as there is something else to do,
+    # which takes a small model longer.
     with tf.control_dependencies([] if gradient is None else [gradient]):
-        output, relu = tf.concat([call.output for call in first], 1), first[0].relu
-    joined: list[ForwardPass | BackwardPass] = [ForwardPass(keys, neurons, relu, output, output)]
+        output, relu = tf.concat([each.output for each in forward], 1), forward[0].relu
+    concatenated: Passes = [ForwardPass(keys, neurons, relu, output, output)]
     if gradient is not None:
-        joined.append(BackwardPass(keys, neurons, relu, output, gradient, []))
-    return joined
+        concatenated.append(BackwardPass(keys, neurons, relu, output, gradient, CountedGradients()))
+    return concatenated

@@ -1,7 +1,7 @@
-"""How are counts kept? O(neurons) of state for each model, read as `LayerReport`s.
+"""The counters of a model: what the calls of each step count, added up in variables and read as `LayerReport`s.
 
-What the calls of one training step count is gathered and added at its end, once for all layers. A call in another graph
-than the step's (a loop, a nested `tf.function`) adds at once, to a block of its own.
+What the calls of one training step count is gathered and added at the end of the step, once for all layers. A call in another
+graph than the step's (a loop, a nested `tf.function`) adds at once, to a block of its own.
 """
 
 import threading
@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.counting.concat_layers import side_by_side
-from relu_probe.counting.counter_block import Block, BlockKey, Counted, variables
-from relu_probe.counting.deferred_nan import DeferredNanCounts
+from relu_probe.counting.batch_rows import rows_of
+from relu_probe.counting.concat_layers import concat_narrow_layers
+from relu_probe.counting.counter_block import BlockKey, CounterBlock, LayerCounts, make_variables
 from relu_probe.counting.kernels import EXACT
-from relu_probe.counting.layer_counts import LayerIncrements, batch_size, drop_unused_backward_passes
-from relu_probe.counting.passes import BackwardPass, ForwardPass
-from relu_probe.counting.step_counter import Clock, at
+from relu_probe.counting.layer_counts import LayerIncrements
+from relu_probe.counting.passes import BackwardPass, ForwardPass, drop_unused_backward_passes
+from relu_probe.counting.shared_functions import SharedFunctions
 from relu_probe.report.layer_report import LayerReport
 from relu_probe.structure.relu_layers import ReluLayer
 from relu_probe.structure.weights import is_frozen, nan_weights
@@ -33,8 +33,8 @@ class Counters:
 
     Args:
         model: gives the strategy.
-        relus: the counted layers.
-        activation_sum: keep the sums of the activations too.
+        relus: the layers to count.
+        activation_sum: keep the sums of the activations.
         steps: keep the training step at which each neuron was last active.
         measuring: count also the backward passes that no training would use, and look for NaN before the activation.
         strategy: the distribution strategy to count in; None for the model's own.
@@ -56,22 +56,23 @@ class Counters:
         self.strategy = model.distribute_strategy if strategy is None else strategy
         self.jit = getattr(model, "jit_compile", None) is True
         self.failure: Exception | None = None  # why nothing could be counted
-        self.left_out: dict[str, str] = {}  # layer -> why it alone could not be
-        self.untraceable: Exception | None = None  # why a counted training step could not be made: see stepping.py
-        self.users = 0  # of the attached probes, and what takes them off again: see probe.py
+        self.left_out: dict[str, str] = {}  # layer -> why this layer alone could not be counted
+        self.untraceable: Exception | None = None  # why a counted training step could not be traced: see train_step.py
+        self.users = 0  # of the attached probes; `detach` takes them off again: see probe.py
         self.detach: list[Callable[[], None]] = []
         self._model = weakref.ref(model)
         self._widths: dict[str, int] = {}
-        self._blocks: dict[BlockKey, Block] = {}
+        self._blocks: dict[BlockKey, CounterBlock] = {}
+        self._shared = SharedFunctions()
         self._local = threading.local()  # each replica of a MirroredStrategy traces in a thread of its own
         self._lock = threading.RLock()
         self._dated = steps
-        self._clock: Clock | None = None
-        self._steps = 0  # that were taken before there was one
+        self._step_counter: tf.Variable | None = None  # made with the first step
+        self._steps = 0  # training steps before there was a step counter
 
     @property
     def model(self) -> Any:
-        """None where it is gone."""
+        """The model, None if it is gone."""
         return self._model()
 
     # --- while a step is traced or run --------------------------------------------------------------------------------
@@ -79,7 +80,7 @@ class Counters:
     @tf.autograph.experimental.do_not_convert
     @contextmanager
     def step(self, data: Any) -> Iterator[None]:
-        """Gathers what the calls inside count, and adds it at the end, once; `data` is the step's batch."""
+        """Gathers what the calls inside the block count, and adds it at the end, once; `data` is the batch of the step."""
         if getattr(self._local, "gathered", None) is not None:  # a train_step inside a train_step
             yield
             return
@@ -91,14 +92,13 @@ class Counters:
             self._local.gathered = None
         try:
             with tf.name_scope("relu_probe"):
-                tallies = gathered if self.measuring else drop_unused_backward_passes(gathered, self._local.graph)
-                self._add(tallies, batch_size(data), _tensors(data))
-        except Exception as error:  # a count never stops a training; who reads the counters is told
+                self._add_step(gathered, data)
+        except Exception as error:  # counting never stops a training: whoever reads the counters gets the error
             self.failure = error
 
     @contextmanager
     def sources(self, tape: tf.GradientTape) -> Iterator[list[Any]]:
-        """While measuring: the outputs of the layers, watched, so that no gradient of a weight need be computed."""
+        """While measuring: the outputs of the layers, watched by the tape, so that no gradient of a weight need be computed."""
         sources: list[Any] = []
         self._local.tape, self._local.sources = tape, sources
         try:
@@ -107,75 +107,78 @@ class Counters:
             self._local.tape = None
 
     def watch(self, output: tf.Tensor) -> None:
+        """Has the tape of `sources` watch the output; None among the sources stands for an output of another graph."""
         if (tape := getattr(self._local, "tape", None)) is not None:
             here = self._local.graph is _graph()
             tape.watch(output)
             self._local.sources.append(output if here else None)
 
     def is_frozen(self, relu: ReluLayer) -> bool:
-        """Whether no training could use a gradient here. A measurement asks for it all the same."""
+        """Whether no training could use a gradient here. A measurement counts it all the same."""
         return not self.measuring and is_frozen(relu.layer, self._model())
 
-    def record(self, tally: ForwardPass | BackwardPass) -> None:
-        (key,), neurons = tally.keys, tally.neurons[0]
+    def record(self, each: ForwardPass | BackwardPass) -> None:
+        """Counts one pass through a layer."""
+        (key,), neurons = each.keys, each.neurons[0]
         if (width := self._widths.setdefault(key, neurons)) != neurons:
             self._leave_out([key], f"called with {width} and with {neurons} neurons, expected one ReLU layer for each")
             return
         gathered = getattr(self._local, "gathered", None)
         if gathered is not None and self._local.graph is _graph():
-            gathered.append(tally)
+            gathered.append(each)
         else:
             with tf.name_scope("relu_probe"):
-                self._add([tally])
+                self._add_pass(each)
 
-    def _add(
-        self, tallies: list[ForwardPass | BackwardPass], samples: Any = None, batch: list[tf.Tensor] | None = None
-    ) -> None:
-        """
-        Args:
-            tallies: of one step, or a single one.
-            samples: of the step.
-            batch: what the step was given; None in another graph than the step's.
-        """
-        gathered = batch is not None
-        tallies = tallies if self.measuring else side_by_side(tallies)
-        groups = [[t for t in tallies if t.keys == keys] for keys in dict.fromkeys(t.keys for t in tallies)]
-        # A call in another graph than the step's may be in a function that the user has XLA compile.
-        xla = self.jit if gathered else None
-        sums = [one for group in groups if (one := self._sums(group, samples, xla)) is not None]
-        sums.sort(key=lambda layers: not isinstance(layers.counts, DeferredNanCounts))
-        if sums:
-            block = self._block(BlockKey.of(sums, self.strategy.num_replicas_in_sync, xla))
-            block.add(sums, self._clock_of(block if gathered else None), batch)
-        elif batch is not None and (clock := self._clock_of(None)):
-            with tf.control_dependencies(batch):
-                clock.tick()
+    def _add_step(self, passes: list[ForwardPass | BackwardPass], data: Any) -> None:
+        batch = _tensors(data)
+        step = self._next_step(batch)
+        if not self.measuring:
+            passes = concat_narrow_layers(drop_unused_backward_passes(passes, self._local.graph))
+        layers = [[each for each in passes if each.keys == keys] for keys in dict.fromkeys(p.keys for p in passes)]
+        samples = batch_size(data)
+        found = [self._increments(layer, samples, xla=self.jit, shared=self._shared) for layer in layers]
+        self._add([layer for layer in found if layer is not None], self.jit, step, batch)
 
-    def _block(self, kind: BlockKey) -> Block:
+    def _add_pass(self, each: ForwardPass | BackwardPass) -> None:
+        """Adds at once. The call may be in a function that the user has XLA compile."""
+        if (layer := self._increments([each], None, xla=None, shared=None)) is not None:
+            counter = self._counter()
+            self._add([layer], None, None if counter is None else lambda: tf.convert_to_tensor(counter) + 1, [])
+
+    def _add(self, layers: list[LayerIncrements], xla: bool | None, step: Any, batch: list[tf.Tensor]) -> None:
+        if layers:
+            key = BlockKey.of(layers, self.strategy.num_replicas_in_sync, xla)
+            with self._lock:
+                if key not in self._blocks:
+                    self._blocks[key] = CounterBlock(
+                        self.strategy, key, dated=self._dated, activation_sum=self.activation_sum
+                    )
+            self._blocks[key].add(layers, step, batch)
+
+    def _next_step(self, batch: list[tf.Tensor]) -> Callable[[], Any] | None:
+        """Counts the step, after its batch was read. Gives a function that reads the number of the step, from 1."""
+        if (counter := self._counter()) is None:
+            return None
+        with tf.control_dependencies(batch):
+            counter.assign_add(1)
+        return lambda: tf.convert_to_tensor(counter)
+
+    def _counter(self) -> tf.Variable | None:
+        """The number of training steps of this fit, a variable of its own for all blocks; None if activity is not dated."""
         with self._lock:
-            if kind not in self._blocks:
-                self._blocks[kind] = Block(
-                    self.strategy, kind, dated=self._dated, steps=self._steps, activation_sum=self.activation_sum
+            if self._dated and self._step_counter is None:
+                first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+                (self._step_counter,) = make_variables(
+                    self.strategy, np.array(self._steps, np.int64), aggregation=first
                 )
-        return self._blocks[kind]
+        return self._step_counter
 
-    def _clock_of(self, block: Block | None) -> Clock | None:
-        """One for all blocks: a variable of its own, unless the first one can be `block`'s."""
-        with self._lock:
-            if self._dated and self._clock is None:
-                if block is not None and block.replicas == 1:
-                    self._clock = Clock(block.meta, block.kind.numbers.unit)
-                else:
-                    first = tf.VariableAggregation.ONLY_FIRST_REPLICA
-                    (variable,) = variables(self.strategy, at(self._steps, 1), aggregation=first)
-                    self._clock = Clock(variable, 1)
-        return self._clock
-
-    def _sums(self, group: list[ForwardPass | BackwardPass], samples: Any, xla: bool | None) -> LayerIncrements | None:
+    def _increments(self, passes: list[ForwardPass | BackwardPass], samples: Any, **how: Any) -> LayerIncrements | None:
         try:
-            return LayerIncrements.of(group, samples, xla=xla, sums=self.activation_sum)
+            return LayerIncrements.of(passes, samples, activation_sum=self.activation_sum, **how)
         except Exception as error:  # the other layers are counted all the same
-            self._leave_out(group[0].keys, reason(error))
+            self._leave_out(passes[0].keys, reason(error))
             return None
 
     def _leave_out(self, keys: Iterable[str], why: str) -> None:
@@ -192,8 +195,8 @@ class Counters:
     # --- between the steps --------------------------------------------------------------------------------------------
 
     def variables(self) -> list[tf.Variable]:
-        """All state kept for the model: at most 56 bytes a neuron."""
-        return [variable for block in self._blocks.values() for variable in block.all]
+        """All state that is kept for the model: at most 44 bytes a neuron."""
+        return [variable for block in self._blocks.values() for variable in block.variables]
 
     def reset(self, steps: int | None = None) -> None:
         """Starts counting anew; the last active steps belong to the whole fit and stay.
@@ -206,15 +209,15 @@ class Counters:
                 block.reset()
             if steps is not None:
                 self._steps = steps
-                if self._clock is not None:
-                    self._clock.set(steps)
+                if self._step_counter is not None:
+                    self._step_counter.assign(steps)
 
     def restart(self) -> None:
         """A fit begins."""
         self.reset(0)
         with self.strategy.scope():
             for block in self._blocks.values():
-                block.forget()
+                block.reset_last_active()
 
     def give_up(self) -> None:
         """The training goes on without being counted."""
@@ -235,34 +238,41 @@ class Counters:
     def read(self, keys: list[str], activation_sum: bool = True) -> dict[str, LayerReport]:
         """The global counts, of all replicas and workers: a collective, which every worker has to call."""
         with self.strategy.scope():
-            found = [pair for kind, block in self._blocks.items() for pair in zip(kind.keys, block.read(self._clock))]
-        with_gradients = any(counted.backwards for _, counted in found)
+            found = [pair for key, block in self._blocks.items() for pair in zip(key.keys, block.read())]
+        with_gradients = any(counts.backward for _, counts in found)
         parts = {key: [one for name, one in found if name == key and key not in self.left_out] for key in keys}
         layers = {key: self._layer(self.relus[key], parts[key], with_gradients) for key in keys}
         return layers if activation_sum else {key: replace(layer, activation_sum=None) for key, layer in layers.items()}
 
-    def _layer(self, relu: ReluLayer, parts: list[Counted], with_gradients: bool) -> LayerReport:
+    def _layer(self, relu: ReluLayer, parts: list[LayerCounts], with_gradients: bool) -> LayerReport:
         if not any(part.positions for part in parts):
             neurons = len(parts[0].active) if parts else relu.width()
             return LayerReport(0, 0, np.zeros(neurons, np.int64), np.zeros(neurons, np.int64))
-        total = reduce(Counted.__add__, parts)
-        if total.too_large:
+        total = reduce(LayerCounts.plus, parts)
+        if total.inexact:
             raise ValueError(
                 f"layer {relu.key!r} was called on more than {EXACT:,} samples in one step, too many to be counted "
                 "exactly; expected smaller batches, or a batch size that the model knows (keras.Input(batch_size=...))."
             )
-        reached = total.backwards > 0
-        total.last.flags.writeable = False  # so that the report need not copy it
+        reached = total.backward > 0
         return LayerReport(
             samples=total.samples,
             positions=total.positions,
             active=total.active,
             with_gradient=total.with_gradient if reached else None,
             nan=(total.nan > 0) | nan_weights(relu.layer, len(total.nan)),
-            activation_sum=total.sums if self.activation_sum else None,
-            last_active=total.last if self._dated else None,
+            activation_sum=total.activation_sum if self.activation_sum else None,
+            last_active=total.last_active if self._dated else None,
             frozen=bool(with_gradients and not reached and is_frozen(relu.layer)),
         )
+
+
+def batch_size(data: Any) -> Any:
+    """The number of samples of a batch, an int if its shape is known; None if the batch does not show it."""
+    first = next(iter(tf.nest.flatten(data)), None)
+    if isinstance(first, tf.RaggedTensor):
+        return first.nrows(tf.int64)
+    return rows_of(first) if isinstance(first, tf.Tensor) and first.shape.rank else None
 
 
 def _tensors(data: Any) -> list[tf.Tensor]:

@@ -1,163 +1,183 @@
-"""How are positions counted, exactly and in few passes over the values?
+"""Counting kernels: the number of positions of each neuron at which a mask is True, exact and in few passes over memory.
 
-What costs is memory that is written and read again. XLA counts all masks in one pass, in ten bits of an int32 each, the places
-of an image some at a time, which it does with vector instructions (a sum over many rows it does not). Without it TensorFlow
-adds up bytes, four neurons in an int32; or integers; on a GPU, where it would take those to the host, floats, which are exact
-up to 2**24.
+What costs time is memory that is written and read again, and in small models the number of operations. `plan` chooses the way:
+
+| way    | where                                             | how                                                       |
+| ------ | ------------------------------------------------- | --------------------------------------------------------- |
+| packed | XLA                                               | ten bits of an int32 for each mask: all masks in one pass |
+| bytes  | CPU; `(batch, ..., neurons)` or `WIDE` layers     | a byte a position, four neurons in an int32               |
+| rows   | other `(batch, neurons)`                          | the gradient of a bias, TensorFlow's fastest sum over rows |
+| sums   | everything else, such as `channels_first`         | `reduce_sum`                                              |
 """
 
+from collections.abc import Callable
 from functools import cache, reduce
 from typing import Any
 
 import tensorflow as tf
 
-EXACT = 2**24
-FEW = 256  # neurons below which it is the number of operations that costs, not the values
-WIDE = 1024  # neurons from which the bytes of `(batch, neurons)` are added up
-_BITS = 10  # of an int32 for each of three masks
+EXACT = 2**24  # float32 counts up to here
+NARROW = 128  # neurons up to which layers of one batch are concatenated
+INDEXED = 2048  # neurons of a block up to which the step of the last activity is written by index
+WIDE = 1024  # neurons from which `(batch, neurons)` is counted in bytes
+_BITS = 10  # of an int32, for each of at most three masks
 _BYTE = 255  # rows that a byte can count
 
-Mask = list[tf.Tensor]  # bool tensors `(batch, ..., neurons)`: True where all of them are
+Mask = list[tf.Tensor]  # bool tensors `(batch, ..., neurons)`; the mask is True where all of them are
+Way = Callable[[list[Mask], int], tf.Tensor]
 
 
-def counts(masks: list[Mask], axis: int, xla: bool | None) -> tf.Tensor:
-    """True positions of each neuron in at most three masks, `(masks, neurons)`.
+def plan(shape: tf.TensorShape, axis: int, xla: bool | None) -> Way:
+    """The way to count the masks of an output.
 
     Args:
+        shape: of the output.
         axis: of the neurons, -1 or 1.
-        xla: whether XLA compiles this; None where that is not known.
+        xla: whether XLA compiles the counting; None if that is not known.
 
     Returns:
-        int64; int32, which counts the positions of any tensor that fits into memory; or float32, which is right up to
-        `most` of them.
+        A function of `(masks, axis)`, at most three masks, that gives the counts of one mask behind those of the other,
+        `(masks * neurons,)`: int32 or int64, or float32, which is exact up to `exact_up_to` positions.
     """
-    shape = masks[0][0].shape
-    if xla and axis != 1:
-        return packed([masks])
-    if shape.rank == 2 and axis != 1 and shape[1] < FEW:
-        whole = [reduce(tf.logical_and, mask) for mask in masks]
-        return tf.reshape(_sums(joined(whole, 1), axis), [len(masks), shape[1]])
-    return tf.stack([vector(mask, axis, xla) for mask in masks])
+    if axis == 1:
+        return sums
+    if xla:
+        return packed
+    wide = shape.rank > 2 or shape[-1] >= WIDE
+    if wide and xla is False and shape[-1] % 4 == 0 and not on_gpu():
+        return in_bytes
+    return rows if shape.rank == 2 else sums
 
 
-def vector(mask: Mask, axis: int, xla: bool | None = False) -> tf.Tensor:
-    """`counts` of one mask, without XLA: `(neurons,)`."""
-    return _bytes(mask) if in_bytes(mask[0].shape, axis, xla) else _sums(reduce(tf.logical_and, mask), axis)
+def exact_up_to(output: tf.Tensor, axis: int, xla: bool | None) -> int:
+    """The number of positions up to which the counts of such an output are exact."""
+    in_floats = plan(output.shape, axis, xla) is rows and on_gpu()
+    return EXACT if in_floats and output.shape[0] is None else 2**62
 
 
-def most(output: tf.Tensor, axis: int, xla: bool | None) -> int:
-    """The positions up to which `counts` is right for such an output."""
-    floats = output.shape.rank == 2 and axis != 1 and not xla and on_gpu()
-    return EXACT if floats and output.shape[0] is None else 2**62
-
-
-def total(values: tf.Tensor, axis: int) -> tf.Tensor:
+def activation_sums(values: tf.Tensor, axis: int) -> tf.Tensor:
     """The sum of each neuron's values, `(neurons,)`."""
     if axis == 1:
         return tf.reduce_sum(values, [0, *range(2, values.shape.rank)])
-    return sum_rows(_over_places(values))
+    return _sum_rows(_sum_places(values))
 
 
-def packed(parts: list[list[Mask]]) -> tf.Tensor:
-    """`counts` of some parts of the positions together. Each mask has bits of its own in one int32, which is summed up over the
-    parts and over blocks of rows, 1,023 positions in all."""
+def rows(masks: list[Mask], axis: int) -> tf.Tensor:
+    """Counts of `(batch, neurons)`. On a GPU in floats: TensorFlow keeps int32 on the host."""
+    dtype = tf.float32 if on_gpu() and (masks[0][0].shape[0] or 0) <= EXACT else tf.int32
+    whole = [reduce(tf.logical_and, mask) for mask in masks]
+    return _sum_rows(tf.cast(concat(whole, 1), dtype))
+
+
+def sums(masks: list[Mask], axis: int) -> tf.Tensor:
+    """Counts of any shape; int64."""
+    return concat([_sum(reduce(tf.logical_and, mask), axis) for mask in masks])
+
+
+def packed(masks: list[Mask], axis: int) -> tf.Tensor:
+    """Counts in one pass over all masks, for XLA; int64."""
+    return packed_parts([masks])
+
+
+def packed_parts(parts: list[list[Mask]]) -> tf.Tensor:
+    """Counts of several parts of the positions together.
+
+    Each mask has bits of its own in one int32, which is summed over the parts and over blocks of rows, 1,023 positions in all.
+    XLA vectorizes a sum over parts, but not a sum over many rows.
+    """
     values = reduce(tf.add, [_digits(masks) for masks in parts])
     most, neurons = (2**_BITS - 1) // len(parts), values.shape[-1]
-    k = _divisor(values.shape, most)
-    if k > 1:
-        sums = tf.reduce_sum(tf.reshape(values, [-1, k, neurons]), 1)
+    block = _block_of_places(values.shape, most)
+    if block > 1:
+        blocks = tf.reduce_sum(tf.reshape(values, [-1, block, neurons]), 1)
     else:
-        rows = tf.reshape(values, [-1, neurons])
-        whole = tf.shape(rows)[0] // most * most
-        blocks = tf.reduce_sum(tf.reshape(rows[:whole], [-1, most, neurons]), 1)
-        sums = tf.concat([blocks, tf.reduce_sum(rows[whole:], 0, keepdims=True)], 0)
+        blocks = _sum_blocks(tf.reshape(values, [-1, neurons]), most)
     shifts = tf.range(0, _BITS * len(parts[0]), _BITS)[:, None, None]
-    each = tf.bitwise.bitwise_and(tf.bitwise.right_shift(sums[None], shifts), 2**_BITS - 1)
-    return tf.reduce_sum(tf.cast(each, tf.int64), 1)
+    each = tf.bitwise.bitwise_and(tf.bitwise.right_shift(blocks[None], shifts), 2**_BITS - 1)
+    return tf.reshape(tf.reduce_sum(tf.cast(each, tf.int64), 1), [-1])
+
+
+def in_bytes(masks: list[Mask], axis: int) -> tf.Tensor:
+    """Counts with a byte for each position: a quarter of what floats read and write; int32."""
+    return concat([count_bytes(mask, mask[0].shape[-1] // 4) for mask in masks])
+
+
+def count_bytes(mask: Mask, quarter: Any) -> tf.Tensor:
+    """`(neurons,)` int32; `quarter` of the neurons may be a tensor, so that one graph serves layers of all widths."""
+    fours = [tf.bitcast(tf.reshape(tf.cast(m, tf.uint8), [-1, quarter, 4]), tf.int32) for m in mask]
+    blocks = tf.bitcast(_sum_blocks(reduce(tf.bitwise.bitwise_and, fours), _BYTE), tf.uint8)
+    return tf.reshape(tf.reduce_sum(tf.cast(blocks, tf.int32), 0), [-1])
+
+
+def _sum_blocks(values: tf.Tensor, size: int) -> tf.Tensor:
+    """Sums over blocks of `size` rows: `(rows, n)` -> `(blocks, n)`. The first blocks are no copy, nor need it be known how many."""
+    whole = tf.shape(values)[0] // size * size
+    blocks = tf.reduce_sum(tf.reshape(values[:whole], tf.stack([-1, size, tf.shape(values)[1]])), 1)
+    return tf.concat([blocks, tf.reduce_sum(values[whole:], 0, keepdims=True)], 0)
 
 
 def _digits(masks: list[Mask]) -> tf.Tensor:
-    """Of each position, the bits of all masks. A choice inside a choice, where masks end in the same one, costs XLA a third less."""
+    """The bits of all masks at each position. Masks that end in the same factor share the choice on it: a third less for XLA."""
     last = masks[0][-1]
     inside: list[Any] = []
     outside: list[Any] = []
     for i, mask in enumerate(masks):
-        within = mask[-1] is last
-        rest, bit = mask[:-1] if within else mask, 1 << _BITS * i
-        (inside if within else outside).append(tf.where(reduce(tf.logical_and, rest), bit, 0) if rest else bit)
+        shares = mask[-1] is last
+        rest, bit = mask[:-1] if shares else mask, 1 << _BITS * i
+        (inside if shares else outside).append(tf.where(reduce(tf.logical_and, rest), bit, 0) if rest else bit)
     return reduce(tf.add, [tf.where(last, reduce(tf.add, inside), 0), *outside])
 
 
 def parts_of(shape: tf.TensorShape) -> int:
-    """In how many parts of equal size XLA takes the places of a sample: up to 8; 1 where their number is not known."""
-    places = shape[1:-1].num_elements() if shape.rank > 2 else None
-    return next(k for k in range(8, 0, -1) if (places or 1) % k == 0)
+    """The number of parts, up to 8, into which XLA divides the places of a sample; 1 if the number of places is not known."""
+    return _largest_divisor(shape, 8)
 
 
-def in_bytes(shape: tf.TensorShape, axis: int, xla: bool | None) -> bool:
-    large = shape.rank > 2 or shape[-1] >= WIDE
-    return xla is False and axis != 1 and large and shape[-1] % 4 == 0 and not on_gpu()
+def _block_of_places(shape: tf.TensorShape, most: int) -> int:
+    """The places of a sample that are summed together, at most `most`; 1 if that would be few, or is not known.
+
+    >>> [_block_of_places(tf.TensorShape([None, 30, n, 8]), 255) for n in (30, 509, None)]
+    [225, 30, 1]
+    """
+    block = _largest_divisor(shape, most)
+    return block if block >= 16 else 1
 
 
-def _bytes(mask: Mask) -> tf.Tensor:
-    """A byte for each position: a quarter of what floats write and read."""
-    neurons, k = mask[0].shape[-1], _divisor(mask[0].shape, _BYTE)
-    fours = [tf.bitcast(tf.reshape(tf.cast(m, tf.uint8), [-1, neurons // 4, 4]), tf.int32) for m in mask]
-    rows = reduce(tf.bitwise.bitwise_and, fours)
-    if k > 1:
-        sums = tf.reduce_sum(tf.reshape(rows, [-1, k, neurons // 4]), 1)
-    else:
-        sums = tf.math.segment_sum(rows, tf.range(tf.shape(rows)[0]) // _BYTE)
-    return tf.reduce_sum(tf.cast(tf.reshape(tf.bitcast(sums, tf.uint8), [-1, neurons]), tf.int32), 0)
+def _largest_divisor(shape: tf.TensorShape, most: int) -> int:
+    """The largest divisor, up to `most`, of the number of places of a sample."""
+    places = (shape[1:-1].num_elements() if shape.rank > 2 else None) or 1
+    return next(k for k in range(min(places, most), 0, -1) if places % k == 0)
 
 
-def _sums(mask: tf.Tensor, axis: int) -> tf.Tensor:
-    if mask.shape.rank == 2 and axis != 1 and not on_gpu():
-        return sum_rows(tf.cast(mask, tf.int32))
-    values = tf.cast(mask, tf.float32)
-    if mask.shape.rank == 2 and axis != 1 and (mask.shape[0] or 0) <= EXACT:
-        return sum_rows(values)
+def _sum(mask: tf.Tensor, axis: int) -> tf.Tensor:
+    """`(neurons,)` int64. Floats are fast, and exact for the places of one sample."""
     places = mask.shape[2:].num_elements() if axis == 1 else mask.shape[-2]
-    if places is None or places > EXACT:
-        values = tf.cast(mask, tf.int64)
+    values = tf.cast(mask, tf.float32 if places is not None and places <= EXACT else tf.int64)
     if axis == 1:
         return tf.reduce_sum(tf.cast(tf.reduce_sum(values, list(range(2, mask.shape.rank))), tf.int64), 0)
-    return tf.reduce_sum(tf.cast(_over_places(values), tf.int64), 0)
+    return tf.reduce_sum(tf.cast(_sum_places(values), tf.int64), 0)
 
 
-def _over_places(values: tf.Tensor) -> tf.Tensor:
-    """`(batch, ..., places, neurons)` -> `(rows, neurons)`: one sum over all axes is up to 10 times as slow in XLA."""
+def _sum_places(values: tf.Tensor) -> tf.Tensor:
+    """`(batch, ..., places, neurons)` -> `(rows, neurons)`: in XLA one sum over all axes is up to 10 times as slow."""
     if values.shape.rank == 2:
         return values
     return tf.reshape(tf.reduce_sum(values, -2), [-1, values.shape[-1]])
 
 
-def sum_rows(values: tf.Tensor) -> tf.Tensor:
-    """What the bias of a layer gets as its gradient: the fastest sum over rows that TensorFlow has."""
+def _sum_rows(values: tf.Tensor) -> tf.Tensor:
+    """The gradient of a bias: TensorFlow's fastest sum over rows."""
     return tf.raw_ops.BiasAddGrad(out_backprop=values)
-
-
-def _divisor(shape: tf.TensorShape, most: int) -> int:
-    """By how many places of a sample, at most, all of them can be divided; 1 where that is few, or not known.
-
-    >>> [_divisor(tf.TensorShape([None, 30, n, 8]), 255) for n in (30, 509, None)]
-    [225, 30, 1]
-    """
-    places = shape[1:-1].num_elements() if shape.rank > 2 else None
-    k = next(k for k in range(min(places or 1, most), 0, -1) if (places or 1) % k == 0)
-    return k if k >= 16 else 1
 
 
 @cache
 def on_gpu() -> bool:
+    """Whether TensorFlow sees a GPU."""
     return bool(tf.config.list_logical_devices("GPU"))
 
 
-def joined(parts: list[Any], axis: int = 0) -> Any:
-    """Vectors of several layers as one."""
-    return parts[0] if len(parts) == 1 else tf.concat(alike(*parts), axis)
-
-
-def alike(*parts: Any) -> list[Any]:
-    """Counts of one kind: int64 where some are."""
-    return list(parts) if len({part.dtype for part in parts}) == 1 else [tf.cast(part, tf.int64) for part in parts]
+def concat(parts: list[Any], axis: int = 0) -> Any:
+    """The parts one behind the other; int64 if their types differ."""
+    if len({part.dtype for part in parts}) > 1:
+        parts = [tf.cast(part, tf.int64) for part in parts]
+    return parts[0] if len(parts) == 1 else tf.concat(parts, axis)

@@ -1,117 +1,141 @@
-"""What happened in one call of a layer? What it gave, what came back, and at how many positions of each neuron."""
+"""Forward and backward passes of a ReLU layer, and where a call was active and received a gradient."""
 
+from collections.abc import Iterable
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from relu_probe.counting.kernels import FEW, Mask, counts, packed, parts_of, sum_rows, vector
+from relu_probe.counting.kernels import Mask
 from relu_probe.structure.relu_layers import ReluLayer
+
+_FUNCTION_CALLS = ("If", "StatelessIf", "While", "StatelessWhile", "PartitionedCall", "Case", "StatelessCase")
+
+
+class CountedGradients:
+    """The positions of one call that were already counted with a gradient: a second tape over it adds only new ones."""
+
+    def __init__(self) -> None:
+        self._mask: tf.Tensor | None = None
+
+    def add(self, mask: tf.Tensor) -> tf.Tensor:
+        """Returns the positions of `mask` that are new. A mask of another graph cannot be compared."""
+        before = self._mask
+        if before is None or not (tf.executing_eagerly() or before.graph is mask.graph):
+            self._mask = mask
+            return mask
+        self._mask = mask | before
+        return mask & ~before
 
 
 class ForwardPass(NamedTuple):
-    """One call of a layer, or of several whose outputs stand side by side."""
+    """The output of one call of a layer, or of several layers whose outputs are concatenated."""
 
     keys: tuple[str, ...]
-    neurons: tuple[int, ...]
-    relu: ReluLayer  # the first of them
+    neurons: tuple[int, ...]  # of each key
+    relu: ReluLayer  # of the first key
     output: tf.Tensor
-    source: tf.Tensor  # where NaN are looked for: the output, or the pre-activation
+    source: tf.Tensor  # where NaN are looked for: the output or the pre-activation
 
 
 class BackwardPass(NamedTuple):
-    """One backward pass through one call."""
+    """A gradient that arrived at the output of one call."""
 
     keys: tuple[str, ...]
     neurons: tuple[int, ...]
     relu: ReluLayer
-    output: tf.Tensor  # of the call
-    gradient: tf.Tensor  # as it is passed on
-    call: list[tf.Tensor]  # the positions of this call that are counted already: a second tape adds only new ones
+    output: tf.Tensor
+    gradient: tf.Tensor  # dL/da, as the probe passes it on
+    counted: CountedGradients
 
 
-LayerCall = list[ForwardPass | BackwardPass]  # the one output, and the backward passes to it
+class LayerCall(NamedTuple):
+    """One call of a layer, with what a step knows of it."""
+
+    output: tf.Tensor
+    source: tf.Tensor | None = None  # None if the forward pass was counted before
+    gradients: tuple[tf.Tensor, ...] = ()  # of each backward pass, dL/dz or dL/da
+    ceiling: float | None = None
+    counted: CountedGradients | None = None  # None if all backward passes are in `gradients`
 
 
-def flow(tally: BackwardPass) -> tf.Tensor:
-    """dL/dz where the graph shows it, else dL/da: they differ where the neuron is off. (What nobody reads but the ReLU's own
-    backward pass, TensorFlow overwrites with its result instead of taking new memory.)"""
-    if not tf.executing_eagerly() and tally.relu.ceiling is None:
-        for op in tally.gradient.consumers():
-            if op.type == "ReluGrad" and op.inputs[0] is tally.gradient and op.inputs[1] is tally.output:
+def calls_of(passes: Iterable[ForwardPass | BackwardPass], *, all_passes: bool) -> list[LayerCall]:
+    """The calls of one layer; a call is known by its output tensor.
+
+    Args:
+        passes: of the layer.
+        all_passes: whether these are all passes of the step, so that no position can have been counted before.
+    """
+    calls: dict[int, LayerCall] = {}
+    for each in passes:
+        call = calls.get(id(each.output), LayerCall(each.output, ceiling=each.relu.ceiling))
+        if isinstance(each, ForwardPass):
+            call = call._replace(source=each.source)
+        else:
+            call = call._replace(
+                gradients=(*call.gradients, pre_activation_gradient(each)),
+                counted=None if all_passes else each.counted,
+            )
+        calls[id(each.output)] = call
+    return list(calls.values())
+
+
+def pre_activation_gradient(backward: BackwardPass) -> tf.Tensor:
+    """dL/dz if the graph shows it, else dL/da; they differ where the neuron is off.
+
+    If only the ReLU's own backward pass reads dL/da, TensorFlow overwrites it in place; another reader would cost a copy.
+    """
+    if not tf.executing_eagerly() and backward.relu.ceiling is None:
+        for op in backward.gradient.consumers():
+            if op.type == "ReluGrad" and op.inputs[0] is backward.gradient and op.inputs[1] is backward.output:
                 return op.outputs[0]
-    return tally.gradient
+    return backward.gradient
 
 
-def masks_of(call: LayerCall) -> tuple[Mask, Mask]:
-    """Where it is active, and where a gradient arrives; empty where there was no call, or no backward pass."""
-    fires = call[0].output > 0
-    flows = [_new(t) for t in call if isinstance(t, BackwardPass)]
-    return (
-        [fires] if any(isinstance(t, ForwardPass) for t in call) else [],
-        # dL/dz = dL/da * relu'(z) is zero where the neuron is off, even where dL/da is infinite.
-        [reduce(tf.logical_or, flows), fires] if flows else [],
-    )
+def masks_of(call: LayerCall) -> list[Mask]:
+    """Where the call is active, unless that was counted before; and, if there was a backward pass, where it has a gradient.
+
+    dL/dz = dL/da * relu'(z) is zero where the neuron is off, even if dL/da is infinite there.
+    """
+    active = call.output > 0
+    masks = [] if call.source is None else [[active]]
+    return [*masks, [_gradient_mask(call), active]] if call.gradients else masks
 
 
-def nan_mask(call: LayerCall) -> Mask:
-    return [tf.math.is_nan(t.source) for t in call if isinstance(t, ForwardPass)]
+def _gradient_mask(call: LayerCall) -> tf.Tensor:
+    """Where a gradient arrives in any backward pass. At the ceiling of a bounded ReLU relu'(z) is zero.
+
+    A cast to bool runs in one thread; a comparison would wait for a second one, which a matrix product keeps busy.
+    """
+    mask = reduce(tf.logical_or, [tf.cast(gradient, tf.bool) for gradient in call.gradients])
+    if call.ceiling is not None:
+        mask &= call.output != tf.cast(call.ceiling, call.output.dtype)
+    return mask if call.counted is None else call.counted.add(mask)
 
 
-def call_counts(call: LayerCall, axis: int, xla: bool | None) -> tf.Tensor:
-    """What it adds, `(3, neurons)`: positions active, with a gradient and NaN."""
-    if _sums_show_nan(call, axis, xla):
-        active, with_gradient = (vector(mask, axis) for mask in masks_of(call))
-        return tf.stack([active, with_gradient, tf.cast(tf.math.is_nan(sum_rows(call[0].output)), active.dtype)])
-    parts = [[*masks_of(part), nan_mask(part)] for part in (_parts(call) if xla and axis != 1 else [call])]
-    there = [[mask for mask in masks if mask] for masks in parts]
-    found = packed(there) if len(there) > 1 else counts(there[0], axis, xla)
-    if all(parts[0]):
-        return found
-    each = iter(tf.unstack(found))
-    return tf.stack([next(each) if mask else tf.zeros_like(found[0]) for mask in parts[0]])
+def drop_unused_backward_passes(passes: list[Any], graph: Any) -> list[Any]:
+    """Leaves out the backward passes whose gradient nobody uses.
+
+    A tape walks through frozen layers, too, and TensorFlow then prunes the gradients that lead nowhere. Counting them would
+    keep a whole backward pass through a frozen backbone alive. A gradient is used if it reaches a stateful operation, such as
+    the update of a weight.
+    """
+    if graph is None:
+        return passes
+    unused: set[int] = set()
+    return [each for each in passes if isinstance(each, ForwardPass) or _is_used(each.gradient, unused)]
 
 
-def _sums_show_nan(call: LayerCall, axis: int, xla: bool | None) -> bool:
-    """What a ReLU gives is never negative: the sum of a neuron's values is NaN where one of them is, and only there. It is
-    that there are NaN which is read, not how many."""
-    forward, *backward = call
-    shape = forward.output.shape
-    return (
-        isinstance(forward, ForwardPass)
-        and len(backward) > 0
-        and forward.source is forward.output
-        and xla is False
-        and shape.rank == 2
-        and axis != 1
-        and shape[1] >= FEW
-    )
-
-
-def _parts(call: LayerCall) -> list[LayerCall]:
-    """The call on some of the places of each sample, and on the others."""
-    k = parts_of(call[0].output.shape)
-    seen: list[list[tf.Tensor]] = [[] for _ in range(k)]
-    return [call] if k == 1 else [list(part) for part in zip(*(_split(tally, seen) for tally in call))]
-
-
-def _split(tally: ForwardPass | BackwardPass, seen: list[list[tf.Tensor]]) -> list[ForwardPass | BackwardPass]:
-    shape = tally.output.shape
-    apart = [len(seen), shape[1:-1].num_elements() // len(seen), shape[-1]]
-    outputs, others = (
-        tf.unstack(tf.reshape(x, [-1, *apart]), axis=1)
-        for x in (tally.output, tally.source if isinstance(tally, ForwardPass) else flow(tally))
-    )
-    if isinstance(tally, ForwardPass):
-        return [tally._replace(output=output, source=source) for output, source in zip(outputs, others)]
-    return [tally._replace(output=a, gradient=g, call=call) for a, g, call in zip(outputs, others, seen)]
-
-
-def _new(tally: BackwardPass) -> tf.Tensor:
-    """Where a gradient arrives, and was not counted yet. At the ceiling of a bounded ReLU relu'(z) is zero, too."""
-    flows, ceiling = tf.cast(flow(tally), tf.bool), tally.relu.ceiling  # != 0, in one thread
-    if ceiling is not None:
-        flows &= tally.output != tf.cast(ceiling, tally.output.dtype)
-    before = [mask for mask in tally.call if tf.executing_eagerly() or mask.graph is flows.graph]
-    tally.call.append(flows | before[-1] if before else flows)
-    return flows & ~before[-1] if before else flows
+def _is_used(tensor: tf.Tensor, unused: set[int]) -> bool:
+    """Adds the operations that it finds unused to `unused`, by identity, so that no operation is visited twice."""
+    seen: set[int] = set()
+    pending = [tensor]
+    while pending:
+        for op in pending.pop().consumers():
+            if op.op_def.is_stateful or op.type in _FUNCTION_CALLS:
+                return True
+            if id(op) not in seen and id(op) not in unused:
+                seen.add(id(op))
+                pending += op.outputs
+    unused |= seen
+    return False

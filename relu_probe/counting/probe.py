@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from relu_probe.counting.counters import Counters
-from relu_probe.counting.passes import BackwardPass, ForwardPass
+from relu_probe.counting.passes import BackwardPass, CountedGradients, ForwardPass
 from relu_probe.structure.relu_layers import ReluLayer
 from relu_probe.utils.instance_patch import patch_instance
 from relu_probe.utils.tensorflow_private import forget_gradient_with, is_inside_vectorized_map, is_loop_or_branch
@@ -71,16 +71,15 @@ class Probe:
         @tf.custom_gradient
         def identity(a: tf.Tensor) -> Any:
             self.counters.record(ForwardPass(keys, neurons, self.relu, a, a if source is output else source))
-            call: list[tf.Tensor] = []  # of this call, the positions already counted with a gradient
+            counted = CountedGradients()
 
             def backward(gradient: Any) -> Any:
                 passed = tf.identity(gradient)  # its consumers tell whether anybody wants it
                 try:
                     self._check_backward(a)
-                    if not (
-                        self.counters.is_frozen(self.relu) or is_inside_vectorized_map()
-                    ):  # a Jacobian's rows are no loss's
-                        self.counters.record(BackwardPass(keys, neurons, self.relu, a, passed, call))
+                    # The rows of a Jacobian are not the gradients of a loss.
+                    if not (self.counters.is_frozen(self.relu) or is_inside_vectorized_map()):
+                        self.counters.record(BackwardPass(keys, neurons, self.relu, a, passed, counted))
                 except Exception as error:
                     self.counters.failure = error
                 return passed

@@ -1,58 +1,106 @@
-"""What does a step add beside the counts? Positions, samples, backward passes, steps too large to count; and to the clock."""
+"""Totals of a step: positions, samples and steps of each layer, as multiples of a few numbers of rows.
+
+The layers of a model see the same batch, so that all their totals are multiples of its size. What a step adds is therefore one
+number for each tensor that holds a number of rows, in most models a single one.
+"""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.counting.kernels import EXACT
-from relu_probe.counting.layer_counts import LayerIncrements
+from relu_probe.counting.batch_rows import rows_of
+from relu_probe.counting.kernels import EXACT, exact_up_to
+from relu_probe.counting.passes import LayerCall
+
+Rows = Any  # a number of rows: int, or a scalar int64 tensor
+Multiples = list[tuple[Rows, int]]  # their sum: rows * factor
+
+
+class LayerTotals(NamedTuple):
+    """What a step adds to the totals of one layer."""
+
+    positions: Multiples
+    samples: Multiples
+    backward: Multiples  # zero only if the step had no backward pass
+    inexact: Multiples  # zero only if all counts are exact
+
+    @classmethod
+    def of(cls, calls: list[LayerCall], axis: int, samples: Any, xla: bool | None) -> "LayerTotals":
+        """
+        Args:
+            calls: of the layer.
+            axis: of the neurons.
+            samples: of the step, None if it is not known.
+            xla: whether XLA compiles the step.
+        """
+        outputs = [call.output for call in calls if call.source is not None]
+        positions = [_positions(output, axis) for output in outputs]
+        limited = [rows_of(a) for a in outputs if exact_up_to(a, axis, xla) <= EXACT]
+        return cls(
+            positions,
+            # A shared layer that is called twice sees its samples once, though its positions add up, and TimeDistributed may fold
+            # the time into the batch: the samples are those of the step.
+            [(_largest([rows_of(a) for a in outputs]) if samples is None else samples, 1)] if outputs else [],
+            (positions or [(1, 1)]) if any(call.gradients for call in calls) else [],
+            [(rows // (EXACT + 1), 1) for rows in limited],
+        )
 
 
 class TotalsLayout(NamedTuple):
-    """How they stand in a vector of int64 whose last element is the clock's.
+    """How the totals follow from the sums of what `increments` gives: `(4, layers, sums)` factors, nested tuples."""
 
-    Of layers side by side it is the shape of their output, `(rows, width)`: of a small model's step all else costs 1 % more.
-    """
-
-    layers: int
-    width: int = 0  # 0 where no shape tells all
-    backwards: int = 0  # of each step, where one does
+    factors: tuple[tuple[tuple[int, ...], ...], ...]
 
     @classmethod
-    def of(cls, layers: list[LayerIncrements]) -> "TotalsLayout":
-        (first, *others), keys = layers, sum(len(s.keys) for s in layers)
-        if others or not tf.is_tensor(first.positions) or first.samples is not first.positions or first.limit <= EXACT:
-            return cls(keys)
-        return cls(keys, sum(first.neurons), first.backwards)
+    def of(cls, layers: list[LayerTotals]) -> "TotalsLayout":
+        index = {id(rows): i for i, rows in enumerate(_distinct(layers))}
+        factors = np.zeros((4, len(layers), len(index)), np.int64)
+        for j, layer in enumerate(layers):
+            for i, multiples in enumerate(layer):
+                for rows, factor in multiples:
+                    known = isinstance(rows, int)
+                    factors[i, j, index[id(_ONE if known else rows)]] += factor * (rows if known else 1)
+        return cls(tuple(tuple(map(tuple, kind)) for kind in factors.tolist()))
 
     @property
-    def size(self) -> int:
-        return 2 if self.width else 4 * self.layers + 1
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the sums; one alone is a scalar, which saves an operation."""
+        size = len(self.factors[0][0])
+        return () if size == 1 else (size,)
 
-    @property
-    def unit(self) -> int:
-        """Of the clock."""
-        return self.width or 1
-
-    def added(self, layers: list[LayerIncrements]) -> tf.Tensor:
-        """`(size,)`."""
-        return tf.shape(layers[0].output, tf.int64) if self.width else _each(layers)
-
-    def read(self, added: Any) -> Any:
-        """`(4, layers)`."""
-        if not self.width:
-            return added[:-1].reshape(4, -1)
-        rows = added[0]
-        return np.repeat([[rows], [rows], [self.backwards * (rows > 0)], [0]], self.layers, 1)
+    def read(self, sums: Any) -> Any:
+        """`(4, layers)` int64: positions, samples, backward, inexact."""
+        return np.array(self.factors, np.int64) @ np.atleast_1d(sums)
 
 
-def _each(layers: list[LayerIncrements]) -> tf.Tensor:
-    limited = {id(s.positions): s.positions for s in layers if s.limit <= EXACT}
-    too_large = {key: positions // (EXACT + 1) for key, positions in limited.items()}
-    each = [(s.positions, s.samples, s.backwards, too_large.get(id(s.positions), 0)) for s in layers]
-    values = [*(four[i] for i in range(4) for four, s in zip(each, layers) for _ in s.keys), 1]
-    if not any(tf.is_tensor(value) for value in values):
-        return tf.constant(values, tf.int64)
-    constants = {value: tf.constant(value, tf.int64) for value in values if not tf.is_tensor(value)}
-    return tf.stack([tf.cast(value, tf.int64) if tf.is_tensor(value) else constants[value] for value in values])
+def increments(layers: list[LayerTotals]) -> tf.Tensor:
+    """What a step adds to the sums: `(sums,)` int64, a scalar if there is only one."""
+    found = [tf.cast(rows, tf.int64) for rows in _distinct(layers)]
+    return found[0] if len(found) == 1 else tf.stack(found)
+
+
+_ONE = 1
+
+
+def _distinct(layers: list[LayerTotals]) -> list[Any]:
+    """The tensors of rows, each once, and 1 for what is known."""
+    found = {id(r): r for layer in layers for multiples in layer for r, _ in multiples if tf.is_tensor(r)}
+    known = any(not tf.is_tensor(r) for layer in layers for multiples in layer for r, _ in multiples)
+    return [*found.values(), *([_ONE] if known or not found else [])]
+
+
+def _positions(output: tf.Tensor, axis: int) -> tuple[Rows, int]:
+    """Rows times places; where the number of places is not known, positions are the rows."""
+    others = [size for i, size in enumerate(output.shape) if i not in (0, axis % output.shape.rank)]
+    if None in others:
+        return tf.size(output, tf.int64) // output.shape[axis], 1
+    return rows_of(output), int(np.prod(others, dtype=np.int64))
+
+
+def _largest(rows: list[Rows]) -> Rows:
+    if all(isinstance(each, int) for each in rows):
+        return max(rows)
+    return (
+        rows[0] if len({id(each) for each in rows}) == 1 else tf.reduce_max([tf.cast(each, tf.int64) for each in rows])
+    )

@@ -8,7 +8,7 @@ import tensorflow as tf
 from models import sequential
 
 from relu_probe import ReluProbe, measure
-from relu_probe.counting import concat_layers, counter_block, counters, deferred_nan, kernels, step_totals
+from relu_probe.counting import concat_layers, counter_block, counters, kernels, step_totals
 from relu_probe.measuring.train_step import training_counters
 
 K, L = tf.keras, tf.keras.layers
@@ -53,7 +53,7 @@ def halves():
 
 def counted(build, monkeypatch, narrow):
     """The report of an epoch with weights frozen, and how the layers stood side by side."""
-    monkeypatch.setattr(concat_layers, "_NARROW", narrow)
+    monkeypatch.setattr(concat_layers, "NARROW", narrow)
     K.utils.set_random_seed(1)
     model = build()
     model.compile(K.optimizers.SGD(0.0), "mse")
@@ -76,7 +76,7 @@ def test_counts_are_those_of_each_layer_alone(build, monkeypatch):
 def test_a_batch_is_proved_and_not_assumed(monkeypatch):
     """The planted mistake: were all narrow layers joined, the step of `folded` could not be run."""
     assert counted(folded, monkeypatch, 128)[0]["folded"].positions == 30
-    monkeypatch.setattr(concat_layers, "earliest", lambda tensor: tf)
+    monkeypatch.setattr(concat_layers, "origin_of_rows", lambda tensor: tf)
     K.utils.set_random_seed(1)
     model = folded()
     model.compile(K.optimizers.SGD(0.0), "mse")
@@ -98,7 +98,7 @@ def test_where_floats_count_they_refuse_more(rows, why, monkeypatch):
     """As on a GPU, and as if floats ended at 10: a batch of 2**24 for 129 neurons would be 9 GB."""
     for module in (counters, kernels, step_totals):
         monkeypatch.setattr(module, "EXACT", 10)
-    for module in (counter_block, deferred_nan, kernels):
+    for module in (counter_block, kernels):
         monkeypatch.setattr(module, "on_gpu", lambda: True)
     model = sequential(2, L.Dense(129, "relu", name="a"), L.Dense(1))
     x = np.ones((2 * rows + 1, 2), np.float32)  # of one batch only Keras would know the size

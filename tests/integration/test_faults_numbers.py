@@ -44,8 +44,9 @@ class Plant(K.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if batch == 0:
             (block,) = ModelState.of(self.model).training_counters._blocks.values()
-            block.counts.assign_add(tf.fill(block.counts.shape, tf.constant(self.more, tf.int64)))
-            block.meta.assign_add([self.more] * 2 + [0] * 3)  # positions, samples; not the clock
+            counts, _, rows, *_ = block.variables
+            counts.assign_add(tf.fill(counts.shape, tf.constant(self.more, tf.int64)))
+            rows.assign_add(self.more)
 
 
 def test_counts_beyond_2_to_the_31():

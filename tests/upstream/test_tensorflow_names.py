@@ -118,6 +118,8 @@ def test_gradient_registry_keeps_custom_gradients_until_they_are_taken_off():
     del model
     gc.collect()
     assert not set(names) & set(registered)
+
+
 def test_the_handle_of_a_summary_writer_takes_any_event(tmp_path):
     writer = tf.summary.create_file_writer(str(tmp_path))
     import_event(writer, Event(step=7, session_log=SessionLog(status=SessionLog.START)))

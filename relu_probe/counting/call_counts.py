@@ -1,0 +1,121 @@
+"""The counts of one call of a layer, in the way that `kernels.plan` chooses."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from relu_probe.counting import kernels
+from relu_probe.counting.deferred_nan import may_have_nan, nan_mask
+from relu_probe.counting.max_pooling import windows_of
+from relu_probe.counting.passes import LayerCall, masks_of
+from relu_probe.counting.shared_functions import SharedFunctions
+
+
+class CallCounts(NamedTuple):
+    """The counts of one call, or of several added up.
+
+    `counts` is `(2 * neurons,)`, the positions active and then those with a gradient. `nan_test` is a scalar bool, of which False
+    proves that there is no NaN; None if the mask costs no more than a test. `nan_mask` gives `(neurons,)` bool.
+    """
+
+    counts: tf.Tensor
+    nan_test: tf.Tensor | None
+    nan_mask: Callable[[], tf.Tensor]
+
+    def plus(self, other: "CallCounts") -> "CallCounts":
+        """The counts of both."""
+        tests = None if self.nan_test is None or other.nan_test is None else self.nan_test | other.nan_test
+        counts = [tf.cast(each.counts, tf.int64) for each in (self, other)]
+        return CallCounts(tf.add_n(counts), tests, lambda: self.nan_mask() | other.nan_mask())
+
+
+def count_call(call: LayerCall, axis: int, xla: bool | None, shared: SharedFunctions | None) -> CallCounts:
+    """Counts the positions of a call.
+
+    Args:
+        call: one call of a layer.
+        axis: of the neurons, -1 or 1.
+        xla: whether XLA compiles the counting, None if that is not known.
+        shared: the functions of the model; None outside of the step's graph.
+    """
+    way = kernels.plan(call.output.shape, axis, xla)
+    if way is kernels.packed:
+        return _count_packed(call, shared)
+    if shared is None or call.source is None or way is not kernels.in_bytes or tf.executing_eagerly():
+        counts, test = _with_zeros(way(masks_of(call), axis), call), None
+    else:
+        counts, test = _count_in_function(call, shared)
+    if call.source is None:  # its NaN were looked for with the forward pass
+        return CallCounts(counts, tf.constant(False), lambda: tf.zeros(call.output.shape[axis], bool))
+    return CallCounts(counts, _nan_test(call, test), lambda: nan_mask(call.source, axis))
+
+
+def _nan_test(call: LayerCall, of_output: tf.Tensor | None) -> tf.Tensor | None:
+    if kernels.on_gpu():  # a choice would have to wait for a value on its way to the host
+        return None
+    if call.source is not call.output:
+        return tf.reduce_any(tf.math.is_nan(call.source))
+    return may_have_nan(call.output) if of_output is None else of_output
+
+
+def _count_in_function(call: LayerCall, shared: SharedFunctions) -> tuple[tf.Tensor, tf.Tensor]:
+    """The counts, and whether the output may have a NaN. Behind max pooling windows are counted, unless there may be NaN."""
+    neurons = call.output.shape[-1]
+
+    def count(of: LayerCall) -> tuple[tf.Tensor, tf.Tensor]:
+        tensors = [of.output, *of.gradients, tf.constant(neurons // 4)]
+        counts, may = shared.call(_count_bytes, tensors, of.ceiling, one_for_all_shapes=True)
+        counts.set_shape([2 * neurons])
+        return counts, may
+
+    if (windows := windows_of(call)) is None:
+        return count(call)
+    active, may = count(call._replace(gradients=()))
+    with_gradient = tf.cond(may, lambda: count(call)[0][neurons:], lambda: count(windows)[0][neurons:])
+    return tf.concat([active[:neurons], with_gradient], 0), may
+
+
+def _count_bytes(ceiling: float | None, output: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    *gradients, quarter = others
+    masks = masks_of(LayerCall(output, output, tuple(gradients), ceiling))
+    active, *with_gradient = (kernels.count_bytes(mask, quarter) for mask in masks)
+    return tf.concat([active, *(with_gradient or [tf.zeros_like(active)])], 0), may_have_nan(output)
+
+
+def _count_packed(call: LayerCall, shared: SharedFunctions | None) -> CallCounts:
+    """XLA counts the NaN in the same pass."""
+    known, neurons = call.source is not None, call.output.shape[-1]
+    tensors = [call.output, *([call.source] if known else []), *call.gradients]
+    static = (call.ceiling, known)
+    counts = _pack(*static, *tensors) if shared is None else shared.call(_pack, tensors, *static)
+    counts, nan = (counts[:-neurons], counts[-neurons:] > 0) if known else (counts, tf.zeros(neurons, bool))
+    return CallCounts(_with_zeros(counts, call), None, lambda: nan)
+
+
+def _pack(ceiling: float | None, has_source: bool, output: tf.Tensor, *others: tf.Tensor) -> tf.Tensor:
+    """The counts of `masks_of`, and of the NaN if there is a source. XLA takes the places of an image some at a time."""
+    k = kernels.parts_of(output.shape)
+    parts = []
+    for tensors in zip(*(_split(tensor, k) for tensor in (output, *others))):
+        source, gradients = (tensors[1], tensors[2:]) if has_source else (None, tensors[1:])
+        masks = masks_of(LayerCall(tensors[0], source, gradients, ceiling))
+        parts.append([*masks, *([[tf.math.is_nan(source)]] if has_source else [])])
+    return kernels.packed_parts(parts)
+
+
+def _split(tensor: tf.Tensor, k: int) -> list[tf.Tensor]:
+    """`k` parts of the places of each sample."""
+    shape = tensor.shape
+    if k == 1:
+        return [tensor]
+    parts: list[tf.Tensor] = tf.unstack(tf.reshape(tensor, [-1, k, shape[1:-1].num_elements() // k, shape[-1]]), axis=1)
+    return parts
+
+
+def _with_zeros(counts: tf.Tensor, call: LayerCall) -> tf.Tensor:
+    """`(2 * neurons,)`, zeros in the place of what was not counted: an earlier forward pass, or no backward pass."""
+    if call.source is not None and call.gradients:
+        return counts
+    zeros = tf.zeros_like(counts)
+    return tf.concat([zeros, counts] if call.source is None else [counts, zeros], 0)
