@@ -13,7 +13,10 @@ _ATTRIBUTES = ("train_function", "train_tf_function")  # the second is tf_keras'
 
 
 def build_train_function(model: Any, train_step: Callable[..., Any]) -> Any:
-    """Returns a new train function of the model, made by Keras around `train_step`. The model keeps the one it has."""
+    """Returns a new train function of the model, made by Keras around `train_step`. The model keeps the one it has.
+
+    Keras 3.3 and tf_keras look `model.train_step` up each time they trace: set it while the function is called too.
+    """
     own = model.__dict__
     before = {name: own[name] for name in _ATTRIBUTES if name in own}
     try:
