@@ -1,7 +1,8 @@
-"""How is a layer counted? A probe sits on the layer's output: the identity forwards, and it counts.
+"""The probe sub-model of a ReLU layer, and how it is attached to the layer for the time of a step.
 
-Forwards it counts the active positions, backwards the positions with dL/dz != 0, by a custom gradient that passes the
-gradient on unchanged. A probe is attached only while a step is traced or run, so that nothing is left on the model.
+A probe sits on the output of its layer and is the identity. On the way forward it records the output, on the way back the
+gradient, through a custom gradient that passes the gradient on unchanged. It is attached only while a step is traced or run, so
+that nothing is left on the model.
 """
 
 import threading
@@ -17,13 +18,18 @@ from relu_probe.structure.relu_layers import ReluLayer
 from relu_probe.utils.instance_patch import patch_instance
 from relu_probe.utils.tensorflow_private import forget_gradient_with, is_inside_vectorized_map, is_loop_or_branch
 
-_MARK = "_relu_probe_original"  # on our own wrapper function: the call that it wraps
-_AFTER_RELU = ("Identity", "Minimum", "Maximum", "Mul", "Square")  # of one that is bounded or squared
+_WRAPPED = "_relu_probe_wrapped"  # attribute of our wrapper functions: the `call` that they wrap
+_AFTER_RELU = ("Identity", "Minimum", "Maximum", "Mul", "Square")  # operations behind a ReLU that is bounded or squared
 _lock = threading.RLock()
 
 
 class Probe:
-    """The probe sub-model of one ReLU layer: called with its output `(batch, ..., neurons)`, returns it unchanged."""
+    """The probe sub-model of one ReLU layer.
+
+    Args:
+        relu: the layer.
+        counters: what records the passes through the layer.
+    """
 
     def __init__(self, relu: ReluLayer, counters: Counters) -> None:
         self.relu = relu
@@ -31,29 +37,37 @@ class Probe:
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, output: Any) -> Any:
+        """Returns the output `(batch, ..., neurons)` of the layer unchanged, and records it.
+
+        What is symbolic, ragged or of unknown width is not recorded.
+        """
         if not isinstance(output, tf.Tensor) or output.shape.rank is None or output.shape[self.relu.axis] is None:
-            return output  # symbolic, ragged or of unknown width: nothing to count
+            return output
         try:
             self._check_context()
             self.counters.watch(output)
             return self._identity(output)
-        except Exception as error:  # a probe never stops a training; who reads the counters is told
+        except Exception as error:  # a probe never stops a training: whoever reads the counters gets the error
             self.counters.failure = error
             return output
 
     def _check_context(self) -> None:
-        """Of a vectorized body only what its result depends on is run for every step: a count would be of one."""
+        """Raises ValueError in the body of a `tf.vectorized_map`.
+
+        Only what the result of the body depends on is run for all its elements: a count would be of a single one.
+        """
         if is_inside_vectorized_map():
             raise ValueError(
-                f"layer {self.relu.key!r} is called inside tf.vectorized_map, as Keras 3's TimeDistributed does where the "
+                f"layer {self.relu.key!r} is called inside tf.vectorized_map, as Keras 3's TimeDistributed does if the "
                 "number of time steps is unknown; its counts would be wrong. Give the time axis a fixed length, or call "
                 "the layer without TimeDistributed: a Dense acts on the last axis anyway."
             )
 
     def _check_backward(self, a: tf.Tensor) -> None:
-        """A loop or branch is differentiated in a graph of its own, and TensorFlow cannot carry the counters into it.
+        """Raises ValueError in the gradient of a loop or branch that the tape encloses.
 
-        Only where the tape is outside: a step inside a loop, tape and all, is differentiated where it was called.
+        Such a gradient has a graph of its own, into which TensorFlow cannot carry the counters. A step inside a loop, its tape
+        included, is differentiated in the graph in which it was called.
         """
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
         if graph is not None and graph is not getattr(a, "graph", graph) and is_loop_or_branch(graph):
@@ -74,7 +88,7 @@ class Probe:
             counted = CountedGradients()
 
             def backward(gradient: Any) -> Any:
-                passed = tf.identity(gradient)  # its consumers tell whether anybody wants it
+                passed = tf.identity(gradient)  # its consumers tell whether the gradient is used
                 try:
                     self._check_backward(a)
                     # The rows of a Jacobian are not the gradients of a loss.
@@ -94,7 +108,7 @@ class Probe:
 @tf.autograph.experimental.do_not_convert
 @contextmanager
 def attached(counters: Counters) -> Iterator[None]:
-    """Probes on all counted layers, for the time of the block. Re-entrant: replicas trace in several threads."""
+    """Attaches a probe to each counted layer for the time of the block. Re-entrant: replicas trace in several threads."""
     with _lock:
         counters.users += 1
     try:
@@ -110,25 +124,25 @@ def attached(counters: Counters) -> Iterator[None]:
 
 
 def _attach(relu: ReluLayer, counters: Counters) -> Callable[[], None]:
-    """Wraps the `call` of the layer instance, and returns what puts back exactly what stood there."""
+    """Wraps the `call` of the layer instance; returns a function that restores exactly what was there."""
     layer, probe = relu.layer, Probe(relu, counters)
     if layer is None:
         return lambda: None
-    name = "quantized_call" if getattr(layer, "quantization_mode", None) else "call"  # which of them Keras 3 calls
+    name = "quantized_call" if getattr(layer, "quantization_mode", None) else "call"  # the one that Keras 3 calls
     call = getattr(layer, name)
-    call = getattr(call, _MARK, call)  # of two counters the inner one counts (a measure inside a watch)
+    call = getattr(call, _WRAPPED, call)  # of two probes the inner one counts, as in a measure inside a watch
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         return probe(call(*args, **kwargs))
 
-    setattr(counted, _MARK, call)
+    setattr(counted, _WRAPPED, call)
     return patch_instance(layer, name, counted)
 
 
 def _before_relu(output: tf.Tensor) -> tf.Tensor:
-    """The pre-activation, where the graph shows it: oneDNN's fused MatMul + bias + ReLU turns NaN into 0.
+    """The pre-activation if the graph shows it: oneDNN's fused MatMul + bias + ReLU turns NaN into 0.
 
-    Reading it undoes that fusion, so a training step, which must keep its bits, leaves it alone; there NaN show in the
+    Reading the pre-activation undoes that fusion. A training step must keep its bits, and leaves it alone; there NaN show in the
     weights after one update.
     """
     if tf.executing_eagerly():

@@ -54,13 +54,13 @@ class TotalsLayout(NamedTuple):
 
     @classmethod
     def of(cls, layers: list[LayerTotals]) -> "TotalsLayout":
-        index = {id(rows): i for i, rows in enumerate(_distinct(layers))}
+        """The layout of these layers, in their order."""
+        index = {key: i for i, key in enumerate(_sources(layers))}
         factors = np.zeros((4, len(layers), len(index)), np.int64)
         for j, layer in enumerate(layers):
             for i, multiples in enumerate(layer):
                 for rows, factor in multiples:
-                    known = isinstance(rows, int)
-                    factors[i, j, index[id(_ONE if known else rows)]] += factor * (rows if known else 1)
+                    factors[i, j, index[_key(rows)]] += factor * (1 if tf.is_tensor(rows) else rows)
         return cls(tuple(tuple(map(tuple, kind)) for kind in factors.tolist()))
 
     @property
@@ -76,18 +76,18 @@ class TotalsLayout(NamedTuple):
 
 def increments(layers: list[LayerTotals]) -> tf.Tensor:
     """What a step adds to the sums: `(sums,)` int64, a scalar if there is only one."""
-    found = [tf.cast(rows, tf.int64) for rows in _distinct(layers)]
+    found = [tf.cast(rows, tf.int64) for rows in _sources(layers).values()]
     return found[0] if len(found) == 1 else tf.stack(found)
 
 
-_ONE = 1
+def _sources(layers: list[LayerTotals]) -> dict[int, Any]:
+    """The tensors of rows, each once; and the number 1, of which a known number of rows is a multiple."""
+    all_rows = [rows for layer in layers for multiples in layer for rows, _ in multiples]
+    return {_key(rows): rows if tf.is_tensor(rows) else 1 for rows in all_rows} or {0: 1}
 
 
-def _distinct(layers: list[LayerTotals]) -> list[Any]:
-    """The tensors of rows, each once, and 1 for what is known."""
-    found = {id(r): r for layer in layers for multiples in layer for r, _ in multiples if tf.is_tensor(r)}
-    known = any(not tf.is_tensor(r) for layer in layers for multiples in layer for r, _ in multiples)
-    return [*found.values(), *([_ONE] if known or not found else [])]
+def _key(rows: Rows) -> int:
+    return id(rows) if tf.is_tensor(rows) else 0
 
 
 def _positions(output: tf.Tensor, axis: int) -> tuple[Rows, int]:
@@ -101,6 +101,6 @@ def _positions(output: tf.Tensor, axis: int) -> tuple[Rows, int]:
 def _largest(rows: list[Rows]) -> Rows:
     if all(isinstance(each, int) for each in rows):
         return max(rows)
-    return (
-        rows[0] if len({id(each) for each in rows}) == 1 else tf.reduce_max([tf.cast(each, tf.int64) for each in rows])
-    )
+    if len({id(each) for each in rows}) == 1:
+        return rows[0]
+    return tf.reduce_max([tf.cast(each, tf.int64) for each in rows])

@@ -54,10 +54,10 @@ def nodes(counted, jit):
     return (len(graph.node) + sum(len(function.node_def) for function in graph.library.function)) / len(channels)
 
 
-@pytest.mark.parametrize("jit", [False, True])
-def test_few_nodes_a_convolution(jit):
-    """The first step of a large model is built node by node; at most 30 for each ReLU layer."""
-    assert 5 < nodes(True, jit) - nodes(False, jit) <= 30
+@pytest.mark.parametrize(("jit", "most"), [(False, 30), (True, 120)])
+def test_few_nodes_a_convolution(jit, most):
+    """The first step of a large model is built node by node. With XLA each of the six shapes here has a function of its own."""
+    assert 5 < nodes(True, jit) - nodes(False, jit) <= most
 
 
 @pytest.mark.parametrize(("width", "most"), [(1, 44), (1000, 44), (1100, 36)])

@@ -77,19 +77,30 @@ def test_windows_that_overlap_would_be_counted_twice(monkeypatch):
 
 
 @pytest.mark.parametrize("mistake", [False, True], ids=["as it is", "windows although there are NaN"])
-def test_nan_are_counted_position_by_position(mistake, monkeypatch):
-    """Scaled before the ReLU: one that is fused with the convolution makes 0 of NaN. In the last step: the weights turn NaN."""
+def test_with_nan_positions_are_counted_and_not_windows(mistake, monkeypatch):
+    """The windows of this test pass on no gradient, so that only positions count any. The planted mistake sees no NaN.
+
+    The layer is scaled before the ReLU: a ReLU that is fused with the convolution makes 0 of NaN.
+    """
 
     def make():
         K.utils.set_random_seed(0)
         layers = [L.Conv2D(4, 2), L.Rescaling(2.0), L.ReLU(name="relu"), L.MaxPooling2D(), L.Flatten(), L.Dense(1)]
         return sequential((9, 9, 2), *layers)
 
+    def without_gradient(call, windows_of=max_pooling.windows_of):
+        windows = windows_of(call)
+        return windows._replace(gradients=tuple(map(tf.zeros_like, windows.gradients)))
+
     x, y = data()
-    x[9, 4, 4, 0], x[10, 1, 7, 1] = np.nan, np.nan
+    x[1, 4, 4, 0], x[2, 1, 7, 1] = np.nan, np.nan
+    monkeypatch.setattr(call_counts, "windows_of", without_gradient)
     if mistake:
         monkeypatch.setattr(call_counts, "may_have_nan", lambda values: tf.constant(False))
-    assert bool(differences(make, x, y)) is mistake
+        with pytest.raises(AssertionError):  # no gradient is counted at all
+            differences(make, x[:4], y[:4])
+    else:
+        assert differences(make, x[:4], y[:4]) == 0
 
 
 @pytest.mark.parametrize("where", ["inputs", "gradients"])
