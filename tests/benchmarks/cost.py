@@ -1,6 +1,6 @@
 """Benchmark of what the probe costs: `python tests/benchmarks/cost.py` prints a table of ratios.
 
-It takes about 10 minutes; run it while nothing else runs. All works are timed alternately in one process, in random order.
+It takes about 15 minutes; run it while nothing else runs. All works are timed alternately in one process, in random order.
 For training steps the table has the median ratio of the repetitions and its standard error; for the others the ratio of
 medians, with the half width of its 95 % bootstrap interval.
 """
@@ -59,6 +59,30 @@ def steps_with_and_without(name: str, jit: bool, seconds: float) -> tuple[float,
 def spread(ratios: np.ndarray) -> str:
     """Returns the median of the repetitions and its standard error (1.25 times that of the mean), as text."""
     return f"{np.median(ratios):.3f} ± {1.25 * ratios.std(ddof=1) / np.sqrt(len(ratios)):.3f}"
+
+
+def first_steps(repeats: int) -> list[Row]:
+    """The first training step of large models, in which TensorFlow builds and optimizes the graph."""
+    rows = []
+    for name in ("ResNet50", "MobileNetV2", "DenseNet121"):
+        found = []
+        for i in range(repeats):
+            seconds = {probed: first_step(name, probed) for probed in ((True, False) if i % 2 else (False, True))}
+            found.append(seconds[True] / seconds[False])
+        rows.append((f"first step, {name}, 32 x 32 ({seconds[False]:.1f} s)", spread(np.array(found)), "<= 1.10"))
+    return rows
+
+
+def first_step(name: str, probed: bool) -> float:
+    """Returns the seconds of the first step of a new model."""
+    K.backend.clear_session()
+    net = getattr(K.applications, name)(weights=None, input_shape=(32, 32, 3), classes=10)
+    net.compile("sgd", "sparse_categorical_crossentropy")
+    rng = np.random.default_rng(0)
+    data = tf.data.Dataset.from_tensors((rng.random((8, 32, 32, 3), np.float32), rng.integers(0, 10, 8))).repeat()
+    start = time.perf_counter()
+    training_step(net, data, ReluProbe() if probed else None)()
+    return time.perf_counter() - start
 
 
 def measuring(seconds: float) -> list[Row]:
@@ -202,20 +226,25 @@ def main() -> None:
     parser.add_argument(
         "--repeats", type=int, default=3, help="repetitions for the training steps, at least 2 (default 3)"
     )
-    seconds, repeats = parser.parse_args().seconds, parser.parse_args().repeats
+    parser.add_argument(
+        "--only", help="one part: importing, memory, scaling, training, first_steps, measuring or others"
+    )
+    args = parser.parse_args()
+    parts: dict[str, Callable[[], list[Row]]] = {
+        "importing": importing,
+        "memory": memory,
+        "scaling": scaling,
+        "training": lambda: training(args.seconds, args.repeats),
+        "first_steps": lambda: first_steps(args.repeats),
+        "measuring": lambda: measuring(args.seconds),
+        "others": lambda: others(args.seconds),
+    }
     table = Table(
         title=f"TensorFlow {tf.__version__}, {len(tf.config.list_physical_devices('GPU'))} GPUs", show_lines=False
     )
     for header in ("what", "result", "goal"):
         table.add_column(header)
-    for part in (
-        importing,
-        memory,
-        scaling,
-        lambda: training(seconds, repeats),
-        lambda: measuring(seconds),
-        lambda: others(seconds),
-    ):
+    for part in [parts[args.only]] if args.only else parts.values():
         for row in part():
             table.add_row(*row)
             print(*row, sep=" | ", file=sys.stderr, flush=True)
