@@ -165,7 +165,8 @@ def test_the_train_function_is_a_tf_function_or_its_closure_holds_one():
     model = functional()
     model.compile("sgd", "mse")
     model.fit(X, Y, verbose=0)
-    assert [function.experimental_get_tracing_count() for function in tf_functions(model.train_function)] == [1]
+    traces = [function.experimental_get_tracing_count() for function in tf_functions(model.train_function)]
+    assert traces == [2 if LEGACY else 1]  # tf_keras makes the optimizer's variables in a first trace
 
 
 def test_make_train_function_uses_the_train_step_of_the_instance():
