@@ -97,7 +97,7 @@ def test_counts_do_not_stick_where_float16_sums_do(policy):
     assert np.ones(5000, np.float16).cumsum(dtype=np.float16)[-1] == 2048  # the mistake exists
 
 
-# --- compile_config ------------------------------------------------------------------------------------------------------
+# --- compilation ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
