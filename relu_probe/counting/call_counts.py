@@ -6,8 +6,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from relu_probe.counting import kernels
-from relu_probe.counting.deferred_nan import may_have_nan, nan_mask
-from relu_probe.counting.max_pooling import windows_of
+from relu_probe.counting.deferred_nan import may_have_nan, nan_mask, nan_test
+from relu_probe.counting.max_pooling import count_with_windows, windows_of
 from relu_probe.counting.passes import LayerCall, masks_of
 from relu_probe.counting.shared_functions import SharedFunctions
 
@@ -48,15 +48,7 @@ def count_call(call: LayerCall, axis: int, xla: bool | None, shared: SharedFunct
         counts, test = _count_in_function(call, shared)
     if call.source is None:  # its NaN were looked for with the forward pass
         return CallCounts(counts, tf.constant(False), lambda: tf.zeros(call.output.shape[axis], bool))
-    return CallCounts(counts, _nan_test(call, test), lambda: nan_mask(call.source, axis))
-
-
-def _nan_test(call: LayerCall, of_output: tf.Tensor | None) -> tf.Tensor | None:
-    if kernels.on_gpu():  # a choice would have to wait for a value on its way to the host
-        return None
-    if call.source is not call.output:
-        return tf.reduce_any(tf.math.is_nan(call.source))
-    return may_have_nan(call.output) if of_output is None else of_output
+    return CallCounts(counts, nan_test(call, test), lambda: nan_mask(call.source, axis))
 
 
 def _count_in_function(call: LayerCall, shared: SharedFunctions) -> tuple[tf.Tensor, tf.Tensor]:
@@ -69,11 +61,8 @@ def _count_in_function(call: LayerCall, shared: SharedFunctions) -> tuple[tf.Ten
         counts.set_shape([2 * neurons])
         return counts, may
 
-    if (windows := windows_of(call)) is None:
-        return count(call)
-    active, may = count(call._replace(gradients=()))
-    with_gradient = tf.cond(may, lambda: count(call)[0][neurons:], lambda: count(windows)[0][neurons:])
-    return tf.concat([active[:neurons], with_gradient], 0), may
+    windows = windows_of(call)
+    return count(call) if windows is None else count_with_windows(call, windows, count)
 
 
 def _count_bytes(ceiling: float | None, output: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

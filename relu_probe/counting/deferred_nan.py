@@ -1,9 +1,10 @@
 """Deferred NaN detection: a cheap scalar test at every step, and the neurons only if the test fires."""
 
-from typing import Any
-
 import numpy as np
 import tensorflow as tf
+
+from relu_probe.counting.kernels import on_gpu
+from relu_probe.counting.passes import LayerCall
 
 _BITS = {tf.float16: tf.uint16, tf.bfloat16: tf.uint16, tf.float32: tf.uint32, tf.float64: tf.uint64}
 
@@ -25,6 +26,15 @@ def nan_mask(values: tf.Tensor, axis: int) -> tf.Tensor:
     return tf.reduce_any(tf.math.is_nan(values), others)
 
 
-def any_of(tests: list[Any]) -> tf.Tensor:
-    """Whether any of the scalar tests fires."""
-    return tests[0] if len(tests) == 1 else tf.reduce_any(tf.stack(tests))
+def nan_test(call: LayerCall, of_output: tf.Tensor | None = None) -> tf.Tensor | None:
+    """The test of a call; None if a choice would cost more than the mask.
+
+    Args:
+        call: one call of a layer, whose forward pass is counted.
+        of_output: `may_have_nan` of its output, if that is known already.
+    """
+    if on_gpu():  # a choice would have to wait for a value on its way to the host
+        return None
+    if call.source is not call.output:
+        return tf.reduce_any(tf.math.is_nan(call.source))
+    return may_have_nan(call.output) if of_output is None else of_output

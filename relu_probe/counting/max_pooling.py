@@ -4,6 +4,8 @@ So windows can be counted instead of positions, four times fewer in most models 
 drop them.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from relu_probe.counting.passes import LayerCall
@@ -23,6 +25,16 @@ def windows_of(call: LayerCall) -> LayerCall | None:
     if _behind_identities(before) is not _behind_identities(call.output):
         return None
     return LayerCall(pooled, None, (gradient,))
+
+
+def count_with_windows(
+    call: LayerCall, windows: LayerCall, count: Callable[[LayerCall], tuple[tf.Tensor, tf.Tensor]]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """What `count(call)` gives, the counts and whether there may be NaN, with the gradients counted by windows if there are none."""
+    neurons = call.output.shape[-1]
+    active, may_have_nan = count(call._replace(gradients=()))
+    with_gradient = tf.cond(may_have_nan, lambda: count(call)[0][neurons:], lambda: count(windows)[0][neurons:])
+    return tf.concat([active[:neurons], with_gradient], 0), may_have_nan
 
 
 def _overlap(pool_grad: tf.Operation) -> bool:

@@ -10,7 +10,7 @@ from assertions import assert_report
 from models import sequential
 
 from relu_probe import ReluProbe, measure
-from relu_probe.counting import call_counts, kernels, passes
+from relu_probe.counting import call_counts, deferred_nan, kernels, passes
 from relu_probe.counting.deferred_nan import may_have_nan
 
 K, L = tf.keras, tf.keras.layers
@@ -110,7 +110,7 @@ def test_nan_of_a_trained_layer_are_found_neuron_by_neuron(width, blind, monkeyp
     """In its one step, not in its weights: the ReLU has none, and in a subclass nothing tells whose it activates. The planted
     mistake trusts a test that never fires."""
     if blind:
-        monkeypatch.setattr(call_counts, "may_have_nan", lambda values: tf.constant(False))
+        monkeypatch.setattr(deferred_nan, "may_have_nan", lambda values: tf.constant(False))
     layers = [L.Dense(width), L.Rescaling(2.0), L.ReLU(name="relu"), L.Dense(1)]
 
     class Net(K.Model):
