@@ -52,9 +52,12 @@ def explain(
             history=None if history is None else history.get(name),
             loss_jumps=loss_jumps,
         )
-        lines += ["", *_wrapped(_counts(name, layers[name]))]
-        for sentence in _sentences(sick_layer, confidence):
-            lines += _wrapped(sentence, "  ")
+        sentences = _sentences(sick_layer, confidence)
+        lines += [
+            "",
+            *_wrapped(_counts(name, layers[name])),
+            *(line for text in sentences for line in _wrapped(text, "  ")),
+        ]
     notes = _unjudged(layers)
     if any(np.any(layer.report.nan) for layer in layers.values()):
         notes += nan_remedies(finite_data, first_nonfinite_weight, loss_jumps)

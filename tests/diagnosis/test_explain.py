@@ -242,6 +242,20 @@ def test_a_remedy_follows_from_its_finding_only(case):
     assert text.count("->") == len(expected)
 
 
+def test_singular_plural_and_ranges():
+    model, _ = bias()
+    text, _ = text_and_remedies(diagnose(model, (X, Y), bounds=(0, 4), confidence=0.9999))
+    assert "bias (2 neurons): w.x > 0 on some sample, but the bias keeps z <= 0; their largest z is -93." in text
+    assert "With 99.99 % confidence each of these dead neurons fires on less than 99 % of samples" in text
+    assert "2 of 2 neurons are certified dead: no input within the bounds activates them." in text
+    set_weights(model.layers[0], 1, [-100, -50.5])
+    assert "their largest z lies between -93 and -43.5." in text_and_remedies(diagnose(model, (X, Y)))[0]
+    single, _ = loss()
+    text, _ = text_and_remedies(diagnose(single, (X, Y), bounds=(0, 4)))
+    assert "0 of 1 neuron dead, 1 blocked. loss (1 neuron): no gradient leaves the loss for it." in text
+    assert "The only neuron is not certified dead within the bounds." in text
+
+
 def test_negative_inputs_need_no_standardising():
     model, _ = one_sided()
     set_weights(model.layers[0], [[-1, -1], [0, 0]], 0)
