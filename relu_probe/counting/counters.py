@@ -57,7 +57,7 @@ class Counters:
         self.jit = getattr(model, "jit_compile", None) is True
         self.failure: Exception | None = None  # why nothing could be counted
         self.left_out: dict[str, str] = {}  # layer -> why this layer alone could not be counted
-        self.untraceable: Exception | None = None  # why a counted training step could not be traced: see train_step.py
+        self.untraceable: Exception | None = None  # why a counted training step could not be traced: see measuring/train_step.py
         self.users = 0  # of the attached probes; `detach` takes them off again: see probe.py
         self.detach: list[Callable[[], None]] = []
         self._model = weakref.ref(model)
@@ -185,11 +185,11 @@ class Counters:
         self.left_out |= {key: f"{key} not counted: {why}" for key in keys}
 
     def missing(self, keys: list[str]) -> str:
-        """Why some of these layers have no counts, "" where all have."""
+        """Why some of these layers have no counts, "" if all have."""
         return "; ".join(self.left_out[key] for key in keys if key in self.left_out)
 
     def traces(self, relus: list[ReluLayer]) -> bool:
-        """Whether what was traced with these counters counts `relus`. A trace that failed is not used again."""
+        """Whether a step that was traced with these counters counts `relus`. A trace that failed is not used again."""
         return self.failure is None and list(self.relus.values()) == relus
 
     # --- between the steps --------------------------------------------------------------------------------------------
@@ -199,10 +199,10 @@ class Counters:
         return [variable for block in self._blocks.values() for variable in block.variables]
 
     def reset(self, steps: int | None = None) -> None:
-        """Starts counting anew; the last active steps belong to the whole fit and stay.
+        """Sets the counts to zero. The steps of the last activity belong to the whole fit and stay.
 
         Args:
-            steps: training steps of this fit so far, where some were taken without counting.
+            steps: the training steps of this fit so far, if some were not counted; None if all were.
         """
         with self.strategy.scope():
             for block in self._blocks.values():
@@ -213,20 +213,20 @@ class Counters:
                     self._step_counter.assign(steps)
 
     def restart(self) -> None:
-        """A fit begins."""
+        """Sets everything to zero: a fit begins."""
         self.reset(0)
         with self.strategy.scope():
             for block in self._blocks.values():
                 block.reset_last_active()
 
     def give_up(self) -> None:
-        """The training goes on without being counted."""
+        """Lets the training go on without being counted; whoever reads the counters gets the error."""
         error = self.untraceable
         self.failure = RuntimeError(f"the training step cannot be counted: {type(error).__name__}: {error}")
         self.untraceable = None  # its traceback holds a graph
 
     def check(self, steps: int) -> None:
-        """Raises what kept the counts of so many training steps from being whole."""
+        """Raises the error that kept these training steps from being counted, if there is one."""
         if self.failure is not None:
             raise self.failure
         if steps and not self._blocks and not self.left_out:
@@ -236,7 +236,15 @@ class Counters:
             )
 
     def read(self, keys: list[str], activation_sum: bool = True) -> dict[str, LayerReport]:
-        """The global counts, of all replicas and workers: a collective, which every worker has to call."""
+        """The global counts, of all replicas and workers. A collective: every worker has to call it.
+
+        Args:
+            keys: the layers.
+            activation_sum: whether the reports have the sums of the activations.
+
+        Raises:
+            ValueError: a layer was called on too many samples in one step.
+        """
         with self.strategy.scope():
             found = [pair for key, block in self._blocks.items() for pair in zip(key.keys, block.read())]
         with_gradients = any(counts.backward for _, counts in found)

@@ -1,4 +1,4 @@
-"""A dictionary of what is kept for a model as long as the model lives."""
+"""A dictionary from models to values, which forgets a model that is gone."""
 
 import weakref
 from typing import Any
