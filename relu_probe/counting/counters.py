@@ -57,7 +57,9 @@ class Counters:
         self.jit = getattr(model, "jit_compile", None) is True
         self.failure: Exception | None = None  # why nothing could be counted
         self.left_out: dict[str, str] = {}  # layer -> why this layer alone could not be counted
-        self.untraceable: Exception | None = None  # why a counted training step could not be traced: see measuring/train_step.py
+        self.untraceable: Exception | None = (
+            None  # why a counted training step could not be traced: see measuring/train_step.py
+        )
         self.users = 0  # of the attached probes; `detach` takes them off again: see probe.py
         self.detach: list[Callable[[], None]] = []
         self._model = weakref.ref(model)

@@ -1,8 +1,8 @@
-"""Benchmark of what the probe costs: `python tests/benchmarks/cost.py` prints a table of ratios.
+"""Benchmark of the cost of the probe: `python tests/benchmarks/cost.py` prints a table of ratios.
 
-It takes about 15 minutes; run it while nothing else runs. All works are timed alternately in one process, in random order.
-For training steps the table has the median ratio of the repetitions and its standard error; for the others the ratio of
-medians, with the half width of its 95 % bootstrap interval.
+It takes about 15 minutes and needs an otherwise idle machine. The variants of a row are timed alternately in one process, in
+random order. For training steps the table shows the median ratio of the repetitions and its standard error; for all other rows
+it shows the ratio of the medians and the half width of its 95 % bootstrap interval.
 """
 
 import argparse
@@ -27,7 +27,7 @@ GOALS = dict(zip(SIZES, ("1.03", "1.05", "1.03", "1.05")))
 
 
 def shown(times: dict[str, Any], name: str, base: str) -> str:
-    """Returns the ratio of two works with its half width, as text."""
+    """Returns the ratio of the times of two variants, with the half width of its interval, as text."""
     value, spread = ratio(times, name, base)
     return f"{value:.3f} ± {spread:.3f}"
 
@@ -35,23 +35,26 @@ def shown(times: dict[str, Any], name: str, base: str) -> str:
 def training(seconds: float, repeats: int) -> list[Row]:
     """Training steps with and without the probe.
 
-    Each repetition builds new models, because the place of a model in memory makes its steps up to 6 % faster or slower.
+    Each repetition builds new models, because the location of a model in memory changes the time of its steps by up to 6 %.
     """
     rows = []
     for name in SIZES:
         for jit in (False, True):
             found = [steps_with_and_without(name, jit, seconds / repeats) for _ in range(repeats)]
-            with_, null, step = (np.array(values) for values in zip(*found))
+            with_probe, null, step = (np.array(values) for values in zip(*found))
             what = f"step, {name}{', jit' if jit else ''} ({np.median(step) * 1e3:.1f} ms)"
-            rows.append((what, f"{spread(with_)}  (null: {spread(null)})", f"<= {GOALS[name]}"))
+            rows.append((what, f"{spread(with_probe)}  (null: {spread(null)})", f"<= {GOALS[name]}"))
     return rows
 
 
 def steps_with_and_without(name: str, jit: bool, seconds: float) -> tuple[float, float, float]:
-    """Returns the ratios with / without and without / without (a second model), and the seconds of a step without."""
-    works = {kind: training_step(model(name, jit), batches(name)) for kind in ("without", "again")}
-    works["with"] = training_step(model(name, jit), batches(name), ReluProbe())
-    times = interleaved(works, seconds)
+    """Returns two ratios of step times, with probe / without and again / without, and the seconds of a step without probe.
+
+    `again` is a second model without a probe: its ratio (the null ratio) shows the error of the measurement.
+    """
+    variants = {kind: training_step(model(name, jit), batches(name)) for kind in ("without", "again")}
+    variants["with"] = training_step(model(name, jit), batches(name), ReluProbe())
+    times = interleaved(variants, seconds)
     step = float(np.median(times["without"]))
     return ratio(times, "with", "without")[0], ratio(times, "again", "without")[0], step
 
@@ -92,11 +95,11 @@ def measuring(seconds: float) -> list[Row]:
         shape, _, _ = SIZES[name]
         rng, net = np.random.default_rng(0), model(name, False)
         x, y = rng.random((2560, *shape), np.float32), rng.integers(0, 10, 2560)
-        works = {
+        variants = {
             "evaluate": lambda net=net, x=x, y=y: net.evaluate(x, y, batch_size=256, verbose=0),
             "measure": lambda net=net, x=x, y=y: measure(net, (x, y), batch_size=256),
         }
-        times = interleaved(works, seconds, warm_up=2)
+        times = interleaved(variants, seconds, warm_up=2)
         rows.append(
             (f"measure / evaluate, {name.split(',')[0]}, batch 256", shown(times, "measure", "evaluate"), "<= 2.5")
         )
@@ -113,16 +116,16 @@ def others(seconds: float) -> list[Row]:
         "without": lambda d, net: [],
         "ReluProbe(log_dir)": lambda d, net: [ReluProbe(d)],
         "keras.callbacks.TensorBoard(histogram_freq=1)": lambda d, net: [K.callbacks.TensorBoard(d, histogram_freq=1)],
-        "a sub-model a layer, predict over the training set": lambda d, net: [PredictEachLayer(x)],
-        "an eager model(x) a layer on one batch": lambda d, net: [EagerEachLayer(x[:batch])],
+        "one sub-model per layer, predict over the training set": lambda d, net: [PredictEachLayer(x)],
+        "one eager model(x) per layer on one batch": lambda d, net: [EagerEachLayer(x[:batch])],
     }
     with tempfile.TemporaryDirectory() as directory:
-        works = {}
+        variants = {}
         for kind, make in kinds.items():
             net = model(name, False)
-            callbacks = make(f"{directory}/{len(works)}", net)
-            works[kind] = lambda net=net, callbacks=callbacks: net.fit(x, y, batch, verbose=0, callbacks=callbacks)
-        times = interleaved(works, seconds, warm_up=2)
+            callbacks = make(f"{directory}/{len(variants)}", net)
+            variants[kind] = lambda net=net, callbacks=callbacks: net.fit(x, y, batch, verbose=0, callbacks=callbacks)
+        times = interleaved(variants, seconds, warm_up=2)
     return [(f"epoch of 20 batches, {kind}", shown(times, kind, "without"), "") for kind in list(kinds)[1:]]
 
 
@@ -157,7 +160,7 @@ def wide(layers: int, neurons: int) -> Any:
 
 
 def epoch_end(layers: int, neurons: int, repeats: int = 5) -> float:
-    """Returns the seconds that the end of an epoch takes: reading counters, making the report, writing event files."""
+    """Returns the seconds that the end of an epoch takes: reading the counters, making the report, writing event files."""
     net, times = wide(layers, neurons), []
     with tempfile.TemporaryDirectory() as directory:
         probe = ReluProbe(directory, images=False)  # images are written only at reports 1, 2, 4, 8, ...
@@ -172,26 +175,27 @@ def epoch_end(layers: int, neurons: int, repeats: int = 5) -> float:
 
 
 def scaling() -> list[Row]:
-    """The end of an epoch, for more layers and for more neurons."""
-    rows = [("an epoch's end, 50 layers x 1,000 neurons", f"{epoch_end(50, 1000):.3f} s", "<= 0.3 s")]
+    """The time of the end of an epoch, for growing numbers of layers and of neurons."""
+    rows = [("end of an epoch, 50 layers x 1,000 neurons", f"{epoch_end(50, 1000):.3f} s", "<= 0.3 s")]
     rows += [
-        (f"an epoch's end, {n} layers x 100 neurons", f"{epoch_end(n, 100):.3f} s", "linear") for n in (1, 10, 100, 200)
+        (f"end of an epoch, {n} layers x 100 neurons", f"{epoch_end(n, 100):.3f} s", "linear")
+        for n in (1, 10, 100, 200)
     ]
     rows += [
-        (f"an epoch's end, 1 layer x {n:,} neurons", f"{epoch_end(1, n):.3f} s", "linear")
+        (f"end of an epoch, 1 layer x {n:,} neurons", f"{epoch_end(1, n):.3f} s", "linear")
         for n in (10**2, 10**4, 10**6)
     ]
     return rows
 
 
 def memory() -> list[Row]:
-    """The counters' bytes, and the peak memory of a fit."""
+    """The bytes of the counters, and the peak memory of a fit."""
     net = wide(1, 1000)
     net.fit(np.ones((8, 2)), np.ones((8, 1)), verbose=0, callbacks=[ReluProbe()])
     per_neuron = sum(v.dtype.size * v.shape.num_elements() for v in training_counters(net).variables()) / 1000
     return [
-        ("bytes a neuron", f"{per_neuron:.1f}", "<= 64"),
-        ("peak RSS, 1,000,000 neurons, above a fit without", f"{peak(True) - peak(False):.0f} MB", "<= 150 MB"),
+        ("bytes per neuron", f"{per_neuron:.1f}", "<= 64"),
+        ("extra peak RSS of a fit with probe, 1,000,000 neurons", f"{peak(True) - peak(False):.0f} MB", "<= 150 MB"),
     ]
 
 
@@ -210,7 +214,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def importing() -> list[Row]:
-    """The import of the package."""
+    """The time to import the package."""
     code = "import time; start = time.perf_counter(); import relu_probe; print(time.perf_counter() - start)"
     runs = [
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
@@ -227,7 +231,7 @@ def main() -> None:
         "--repeats", type=int, default=3, help="repetitions for the training steps, at least 2 (default 3)"
     )
     parser.add_argument(
-        "--only", help="one part: importing, memory, scaling, training, first_steps, measuring or others"
+        "--only", help="the only part to run: importing, memory, scaling, training, first_steps, measuring or others"
     )
     args = parser.parse_args()
     parts: dict[str, Callable[[], list[Row]]] = {

@@ -1,4 +1,7 @@
-"""The cost of logging an epoch with 50 layers of 1,000 neurons. Run `python tests/benchmarks/event_files.py` (seconds)."""
+"""Benchmark of writing the event files of an epoch with 50 layers of 1,000 neurons.
+
+`python tests/benchmarks/event_files.py` takes a few seconds.
+"""
 
 import tempfile
 import time
@@ -20,7 +23,7 @@ def report(epoch: int) -> Report:
 
 
 def costs(images: bool) -> list[tuple[float, int]]:
-    """Of each epoch: seconds, and bytes of the event file."""
+    """Returns for each epoch the seconds of writing, and the bytes added to the event file."""
     found, size = [], 0
     with tempfile.TemporaryDirectory() as log_dir:
         summaries = Summaries(log_dir, "run", images=images)
@@ -36,6 +39,6 @@ def costs(images: bool) -> list[tuple[float, int]]:
 
 if __name__ == "__main__":
     for images in (False, True):
-        print(f"images={images}; goal without: 0.5 s and 200,000 bytes an epoch")
+        print(f"images={images}; goal without images: 0.5 s and 200,000 bytes per epoch")
         for epoch, (seconds, added) in enumerate(costs(images)):
             print(f"  epoch {epoch}: {seconds:5.2f} s {added:9,} bytes")

@@ -1,4 +1,4 @@
-"""Models whose training step the benchmarks time, and the timing: alternating steps in one process."""
+"""Models whose training steps the benchmarks time, and the timer, which alternates between variants in one process."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def _conv() -> list[Any]:
     ]
 
 
-SIZES = {  # name -> (input shape, hidden layers, batch)
+SIZES = {  # name -> (input shape, hidden layers, batch size)
     "MLP 3 x 512, 784 inputs, batch 128": ((784,), lambda: [L.Dense(512, "relu") for _ in range(3)], 128),
     "MLP 3 x 64, 64 inputs, batch 32": ((64,), lambda: [L.Dense(64, "relu") for _ in range(3)], 32),
     "MLP 3 x 1024, 1024 inputs, batch 1024": ((1024,), lambda: [L.Dense(1024, "relu") for _ in range(3)], 1024),
@@ -40,7 +40,7 @@ def model(name: str, jit: bool) -> Any:
 
 
 def batches(name: str) -> Any:
-    """Returns an endless dataset whose batch size is unknown when the step is traced, as if `fit` were given arrays."""
+    """Returns an endless dataset whose batch size is unknown when the step is traced, as in `fit` with arrays."""
     shape, _, batch = SIZES[name]
     rng = np.random.default_rng(0)
     data = rng.random((batch, *shape), np.float32), rng.integers(0, 10, batch)
@@ -71,22 +71,22 @@ def training_step(net: Any, data: Any, probe: ReluProbe | None = None) -> Callab
     return step
 
 
-def interleaved(works: dict[str, Callable[[], None]], seconds: float, warm_up: int = 5) -> dict[str, np.ndarray]:
-    """Returns the seconds of each call of each work.
+def interleaved(variants: dict[str, Callable[[], None]], seconds: float, warm_up: int = 5) -> dict[str, np.ndarray]:
+    """Returns the seconds of each call of each variant.
 
-    The works alternate, so that a disturbance hits all of them. Each round has another order, because a step leaves the next
-    one a warm or a cold cache (1 to 2 % of a small model's step).
+    The variants alternate, so that a disturbance affects all of them. Each round has a new random order, because a step leaves
+    a warm or a cold cache to the next one (1 to 2 % of a small model's step).
     """
-    for work in works.values():
+    for variant in variants.values():
         for _ in range(warm_up):
-            work()
-    times: dict[str, list[float]] = {name: [] for name in works}
-    rng, names = np.random.default_rng(0), list(works)
+            variant()
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    rng, names = np.random.default_rng(0), list(variants)
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[names[0]]) < 15:
         for name in rng.permutation(names):
             start = time.perf_counter()
-            works[name]()
+            variants[name]()
             times[name].append(time.perf_counter() - start)
     return {name: np.array(values) for name, values in times.items()}
 

@@ -1,4 +1,4 @@
-"""Layers counted side by side are those of one batch, and the counts are as if each stood alone."""
+"""Tests of concatenated layers: only layers of one batch are concatenated, and their counts do not change."""
 
 from contextlib import nullcontext
 
@@ -24,7 +24,7 @@ def plain():
 
 
 class Folded(L.Layer):
-    """Time becomes part of the batch: the layer inside sees three times as many samples."""
+    """Folds the time axis into the batch axis, so that the inner layer sees three times as many samples."""
 
     def __init__(self):
         super().__init__()
@@ -52,7 +52,7 @@ def halves():
 
 
 def counted(build, monkeypatch, narrow):
-    """The report of an epoch with weights frozen, and how the layers stood side by side."""
+    """Fits one epoch with a learning rate of 0. Returns the report, the model and its counters."""
     monkeypatch.setattr(concat_layers, "NARROW", narrow)
     K.utils.set_random_seed(1)
     model = build()
@@ -63,18 +63,18 @@ def counted(build, monkeypatch, narrow):
 
 
 @pytest.mark.parametrize("build", [plain, folded, halves])
-def test_counts_are_those_of_each_layer_alone(build, monkeypatch):
-    joined, _, _ = counted(build, monkeypatch, 128)
-    alone, model, _ = counted(build, monkeypatch, 0)
-    assert joined == alone
-    if build is folded:  # without Dropout, and as many samples whatever the batch
+def test_concatenation_does_not_change_the_counts(build, monkeypatch):
+    concatenated, _, _ = counted(build, monkeypatch, 128)
+    separate, model, _ = counted(build, monkeypatch, 0)
+    assert concatenated == separate
+    if build is folded:  # has no Dropout, and its number of samples does not depend on the batch size
         measured = measure(model, (X, np.ones((10, 1))))
-        assert all(np.array_equal(joined[name].active, measured[name].active) for name in measured)
-        assert all(np.array_equal(joined[name].with_gradient, measured[name].with_gradient) for name in measured)
+        assert all(np.array_equal(concatenated[name].active, measured[name].active) for name in measured)
+        assert all(np.array_equal(concatenated[name].with_gradient, measured[name].with_gradient) for name in measured)
 
 
-def test_a_batch_is_proved_and_not_assumed(monkeypatch):
-    """The planted mistake: were all narrow layers joined, the step of `folded` could not be run."""
+def test_only_layers_of_one_batch_are_concatenated(monkeypatch):
+    """The planted mistake concatenates all narrow layers; the training step of `folded` then fails."""
     assert counted(folded, monkeypatch, 128)[0]["folded"].positions == 30
     monkeypatch.setattr(concat_layers, "origin_of_rows", lambda tensor: tf)
     K.utils.set_random_seed(1)
@@ -84,8 +84,8 @@ def test_a_batch_is_proved_and_not_assumed(monkeypatch):
         model.fit(X, np.ones((10, 1)), batch_size=4, verbose=0, callbacks=[ReluProbe()])
 
 
-def test_more_samples_in_a_step_than_floats_can_count():
-    """2**24 + 3 rows: float32 would say 2**24."""
+def test_a_step_with_more_samples_than_float32_can_count():
+    """With 2**24 + 3 rows, a float32 counter would stop at 2**24."""
     rows = 2**24 + 3
     model = K.Sequential([K.Input((1,)), L.Dense(1, "relu", kernel_initializer="ones", name="a")])
     known = tf.data.Dataset.from_tensors(tf.ones((rows, 1)))
@@ -94,14 +94,14 @@ def test_more_samples_in_a_step_than_floats_can_count():
 
 
 @pytest.mark.parametrize(("rows", "why"), [(10, ""), (11, "more than 10 samples in one step")])
-def test_where_floats_count_they_refuse_more(rows, why, monkeypatch):
-    """As on a GPU, and as if floats ended at 10: a batch of 2**24 for 129 neurons would be 9 GB."""
+def test_counting_in_floats_refuses_too_many_samples(rows, why, monkeypatch):
+    """Simulates a GPU on which floats are exact up to 10: a batch of 2**24 samples for 129 neurons would take 9 GB."""
     for module in (counters, kernels, step_totals):
         monkeypatch.setattr(module, "EXACT", 10)
     for module in (counter_block, kernels):
         monkeypatch.setattr(module, "on_gpu", lambda: True)
     model = sequential(2, L.Dense(129, "relu", name="a"), L.Dense(1))
-    x = np.ones((2 * rows + 1, 2), np.float32)  # of one batch only Keras would know the size
+    x = np.ones((2 * rows + 1, 2), np.float32)  # if there were one batch only, Keras would know its size
     with pytest.warns(UserWarning, match=why) if why else nullcontext():
         model.fit(x, x[:, :1], batch_size=rows, verbose=0, callbacks=[probe := ReluProbe()])
     assert why or set(probe.report["a"].active) == {0, 2 * rows + 1}

@@ -1,4 +1,4 @@
-"""What watching costs, as far as no clock is needed: operations, bytes, traces."""
+"""Tests of the cost of the probe that need no clock: numbers of operations, bytes and traces."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def net(depth, width=16):
 
 
 def traced(depth, width=16):
-    """Operations in the scope `relu_probe` of one counted training step."""
+    """Returns the types of the operations in the scope `relu_probe` of one counted training step."""
     model = net(depth, width)
     counters = training_counters(model)
     step = tf.function(counted_step(model.train_step, counters), autograph=False)
@@ -29,20 +29,20 @@ def traced(depth, width=16):
     ]
 
 
-def test_operations_of_narrow_layers_are_as_many_for_one_as_for_ten():
+def test_number_of_operations_does_not_grow_with_the_number_of_narrow_layers():
     assert len(traced(1)) <= 19
     assert len(traced(10)) == len(traced(2)) <= 21
 
 
 @pytest.mark.parametrize(("width", "most"), [(200, 10), (300, 10), (1100, 2)])
-def test_few_operations_a_wide_layer(width, most):
+def test_each_wide_layer_adds_few_operations(width, most):
     two, four, six = (len(traced(depth, width)) for depth in (2, 4, 6))
     assert (six - four) == (four - two)  # linear in the layers
     assert (four - two) / 2 <= most
 
 
 def nodes(counted, jit):
-    """Nodes of the graph of a training step of 12 convolutions, those of the functions in it included."""
+    """Returns the number of graph nodes per layer of a training step with 12 convolutions, functions included."""
     channels = [4, 8, 12, 16, 20, 24] * 2
     convolutions = [L.Conv2D(n, 3, padding="same", activation="relu") for n in channels]
     model = K.Sequential([K.Input((8, 8, 3)), *convolutions, L.Flatten(), L.Dense(1)])
@@ -55,13 +55,13 @@ def nodes(counted, jit):
 
 
 @pytest.mark.parametrize(("jit", "most"), [(False, 30), (True, 120)])
-def test_few_nodes_a_convolution(jit, most):
-    """The first step of a large model is built node by node. With XLA each of the six shapes here has a function of its own."""
+def test_each_convolution_adds_few_nodes(jit, most):
+    """The time of the first step grows with the number of nodes. With XLA, each of the six shapes has its own function."""
     assert 5 < nodes(True, jit) - nodes(False, jit) <= most
 
 
 @pytest.mark.parametrize(("width", "most"), [(1, 44), (1000, 44), (1100, 36)])
-def test_bytes_a_neuron(width, most):
+def test_bytes_per_neuron(width, most):
     model = net(2, width)
     model.fit(np.ones((16, 8)), np.ones((16, 1)), verbose=0, callbacks=[ReluProbe(activation_sum=True)])
     counters = training_counters(model, activation_sum=True)
@@ -69,22 +69,22 @@ def test_bytes_a_neuron(width, most):
     assert size <= most * 2 * width + 72
 
 
-def test_keras_own_relu_is_evaluated_once_a_process_and_the_users_each_time(monkeypatch):
+def test_the_relu_of_keras_is_evaluated_once_per_process_and_a_custom_one_each_time(monkeypatch):
     points, slope = [], [0.0]
     value = relu_function._value
     monkeypatch.setattr(relu_function, "_value", lambda function, point: points.append(point) or value(function, point))
     monkeypatch.setattr(relu_function, "_known", [])
 
-    def mine(z):
+    def custom(z):
         return tf.where(z > 0, z, slope[0] * z)
 
-    model = K.Sequential([K.Input((2,)), L.Dense(3, "relu", name="a"), L.Dense(3, mine, name="b"), L.ReLU(name="c")])
-    costs = []
+    model = K.Sequential([K.Input((2,)), L.Dense(3, "relu", name="a"), L.Dense(3, custom, name="b"), L.ReLU(name="c")])
+    evaluations = []
     for _ in range(3):
         points.clear()
         assert [relu.key for relu in relu_layers.find_relus(model)] == ["a", "b"]
-        costs.append(len(points))
-    assert costs[0] > costs[1] == costs[2]
+        evaluations.append(len(points))
+    assert evaluations[0] > evaluations[1] == evaluations[2]
     assert [function.__name__ for function in relu_function._known] == ["relu"]
-    slope[0] = 0.1  # what a verdict that was kept for every function would miss
+    slope[0] = 0.1  # a cache that also held custom functions would miss this change
     assert [relu.key for relu in relu_layers.find_relus(model)] == ["a", "c"]

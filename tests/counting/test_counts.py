@@ -1,4 +1,4 @@
-"""Counts against a NumPy network with loops, written by hand forwards and backwards: exactly equal."""
+"""Tests that counts equal exactly those of a hand-written NumPy network, whose two passes are plain loops."""
 
 import numpy as np
 import pytest
@@ -13,12 +13,15 @@ N = 37
 
 
 def small_integers(rng, *shape):
-    """Values whose sums are exact in float32: no pre-activation lies within rounding of zero but on it."""
+    """Returns integers, whose sums are exact in float32: rounding moves no pre-activation across zero."""
     return rng.integers(-3, 4, shape).astype("float32")
 
 
 def network(seed, **compile_args):
-    """6-5-4-1, with neuron 0 dead by its bias, 1 blocked (its outgoing weights are zero), in the first hidden layer."""
+    """Returns a 6-5-4-1 network, its weights and data.
+
+    In the first hidden layer, neuron 0 is dead (by its bias) and neuron 1 is blocked (its outgoing weights are zero).
+    """
     rng = np.random.default_rng(seed)
     weights = [small_integers(rng, 6, 5), small_integers(rng, 5), small_integers(rng, 5, 4), small_integers(rng, 4)]
     weights += [small_integers(rng, 4, 1), small_integers(rng, 1)]
@@ -30,7 +33,7 @@ def network(seed, **compile_args):
 
 
 def by_hand(weights, data):
-    """Forwards and backwards with loops, sample by sample, neuron by neuron."""
+    """Counts with loops over samples and neurons, forwards and backwards."""
     w1, b1, w2, b2, w3, b3 = (w.astype(float) for w in weights)
     units = {"a": 5, "b": 4}
     counts = {name: {"active": np.zeros(n, int), "with_gradient": np.zeros(n, int)} for name, n in units.items()}
@@ -50,7 +53,7 @@ def by_hand(weights, data):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_measure_counts_what_the_loops_count(seed):
+def test_measure_equals_the_loops(seed):
     model, weights, data = network(seed)
     report, expected = measure(model, data), by_hand(weights, data)
     assert_report(report, expected, N)
@@ -65,7 +68,7 @@ def test_measure_counts_what_the_loops_count(seed):
 
 
 @pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 3}])
-def test_fit_counts_what_the_loops_count(options):
+def test_fit_equals_the_loops(options):
     model, weights, data = network(0, **options)
     probe, expected = ReluProbe(strict=True), by_hand(weights, data)
     for _ in range(2):  # a second fit reuses Keras's traced function
@@ -77,7 +80,7 @@ def test_fit_counts_what_the_loops_count(options):
             assert report.source == "train"
 
 
-def test_a_probe_with_data_measures_at_the_epochs_end():
+def test_a_probe_with_data_measures_at_the_end_of_each_epoch():
     model, weights, data = network(1)
     probe = ReluProbe(data=data, strict=True)
     model.fit(np.zeros((8, 6)), np.zeros((8, 1)), epochs=2, verbose=0, callbacks=[probe])
@@ -100,13 +103,13 @@ def test_the_comparison_rejects(mistake):
         part = slice(0, 32) if mistake == "a dropped last batch" else slice(32, None)
         expected = by_hand(weights, (data[0][part], data[1][part]))
     for layer in expected.values():
-        layer["positions"] = N  # the counts alone must differ
+        layer["positions"] = N  # so that only the counts differ
     with pytest.raises(AssertionError):
         assert_report(report, expected, N)
 
 
-def test_the_gradient_at_the_output_is_the_wrong_one():
-    """A dead neuron receives a gradient at its output on all 64 samples; at its pre-activation never."""
+def test_the_gradient_is_counted_at_the_pre_activation():
+    """A dead neuron receives a gradient at its output on all 64 samples, but at its pre-activation on none."""
     hidden = L.Dense(2, "relu", name="a", bias_initializer=K.initializers.Constant(-100.0))
     model = sequential(3, hidden, L.Dense(1))
     x, y = np.random.default_rng(0).random((64, 3), np.float32), np.ones((64, 1), np.float32)
@@ -118,7 +121,7 @@ def test_the_gradient_at_the_output_is_the_wrong_one():
     assert measure(model, (x, y))["a"].with_gradient.tolist() == [0, 0]
 
 
-def test_nan_is_seen_and_not_called_dead():
+def test_nan_neurons_are_marked_and_not_dead():
     model, weights, (x, y) = network(0)
     x = x.copy()
     x[3, 0] = np.nan
@@ -147,21 +150,21 @@ def test_x_alone_gives_activations_only():
         assert np.isnan(report.zero_gradient_fraction)
 
 
-def test_activation_sums_are_the_sums():
+def test_activation_sums_equal_the_sums_of_numpy():
     model, weights, (x, _) = network(3)
     sums = np.maximum(x @ weights[0] + weights[1], 0).astype(float).sum(axis=0)
     np.testing.assert_allclose(measure(model, x)["a"].activation_sum, sums, rtol=1e-6)
-    for drop_unused_backward_passes in (True, False):
-        probe = ReluProbe(activation_sum=drop_unused_backward_passes, strict=True)
+    for requested in (True, False):
+        probe = ReluProbe(activation_sum=requested, strict=True)
         model.fit(x, np.zeros((N, 1)), batch_size=10, verbose=0, callbacks=[probe])
         found = probe.report["a"].activation_sum
-        assert (found is not None) == drop_unused_backward_passes
-        if drop_unused_backward_passes:
+        assert (found is not None) == requested
+        if requested:
             np.testing.assert_allclose(found, sums, rtol=1e-6)
 
 
-def test_a_training_that_turns_nan_is_not_called_dead():
-    """oneDNN's fused layer turns NaN into 0, so that a naive count finds every neuron dead."""
+def test_neurons_of_a_diverged_training_are_not_dead():
+    """oneDNN's fused layer turns NaN into 0, so a naive count would find every neuron dead."""
     model, _, (x, y) = network(0)
     model.compile(K.optimizers.SGD(0.1), "mse")
     probe = ReluProbe(strict=True)
@@ -172,8 +175,8 @@ def test_a_training_that_turns_nan_is_not_called_dead():
 
 
 @pytest.mark.parametrize("layer", [L.ReLU, lambda: L.Activation("relu"), lambda: L.ReLU(max_value=2.0)])
-def test_nan_before_an_activation_layer_is_said(layer):
-    """It has no weights to show one, and the ReLU of a bounded one is not its last operation."""
+def test_nan_before_an_activation_layer_is_reported(layer):
+    """The layer has no weights in which a NaN would show. In a bounded layer, the ReLU is not the last operation."""
     x, y = np.full((8, 2), np.nan, "f"), np.zeros((8, 1))
     model = sequential(2, L.Dense(3), layer(), L.Dense(1), optimizer=K.optimizers.SGD(0.1))
     probe = ReluProbe(strict=True)
@@ -184,8 +187,8 @@ def test_nan_before_an_activation_layer_is_said(layer):
         assert not found.dead.any()
 
 
-def test_a_nan_in_the_weights_is_said_of_the_right_neuron():
-    """The kernel of a transposed convolution has its inputs last."""
+def test_a_nan_in_the_weights_is_reported_for_the_right_neuron():
+    """In the kernel of a transposed convolution, the last axis is the input channels."""
     layer = L.Conv2DTranspose(2, 2, activation="relu", name="up")
     model = K.Sequential([K.Input((3, 3, 2)), layer])
     kernel, bias = np.ones((2, 2, 2, 2), "f"), np.zeros(2, "f")

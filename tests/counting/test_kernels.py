@@ -1,4 +1,4 @@
-"""The counting kernels count what NumPy counts, to the last position, in every shape and on every way."""
+"""Tests that the counting kernels give exactly the counts of NumPy, for every shape and with every counting method."""
 
 from contextlib import nullcontext
 
@@ -27,12 +27,15 @@ SHAPES = {  # name -> (shape, axis of the neurons)
 
 
 def masks_of(shape):
-    """Fires, flows, and where both: one neuron always, one never."""
+    """Returns random masks `(active, gradient)`: where neurons are active, and where a gradient arrives.
+
+    Neuron 0 is active and receives a gradient at every position, and neuron 1 is never active.
+    """
     rng = np.random.default_rng(0)
-    fires, flows = rng.random(shape) < 0.7, rng.random(shape) < 0.5
-    fires[..., 0], flows[..., 0] = True, True
-    fires[..., 1] = False
-    return fires, flows
+    active, gradient = rng.random(shape) < 0.7, rng.random(shape) < 0.5
+    active[..., 0], gradient[..., 0] = True, True
+    active[..., 1] = False
+    return active, gradient
 
 
 def by_numpy(mask, axis):
@@ -40,21 +43,23 @@ def by_numpy(mask, axis):
 
 
 def counted(shape, axis, xla, known):
-    """`(masks, neurons)` as a graph counts them, the size of the batch known to it or not."""
+    """Returns the counts of three masks by a kernel and by NumPy; the graph knows the batch size if `known`."""
     spec = tf.TensorSpec(shape if known else (None, *shape[1:]), tf.bool)
-    fires, flows = masks_of(shape)
+    active, gradient = masks_of(shape)
 
     @tf.function(input_signature=[spec, spec], jit_compile=xla is not False, autograph=False)
-    def count(fires, flows):  # where it is not known whether XLA compiles it, XLA must be able to
-        return kernels.plan(fires.shape, axis, xla)([[fires], [flows, fires], [flows]], axis)
+    def count(active, gradient):  # `xla=None` stands for unknown: XLA must be able to compile this function, too
+        return kernels.plan(active.shape, axis, xla)([[active], [gradient, active], [gradient]], axis)
 
-    return count(fires, flows).numpy(), np.concatenate([by_numpy(m, axis) for m in (fires, flows & fires, flows)])
+    return count(active, gradient).numpy(), np.concatenate(
+        [by_numpy(m, axis) for m in (active, gradient & active, gradient)]
+    )
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["batch known", "batch unknown"])
 @pytest.mark.parametrize("xla", [True, False, None])
 @pytest.mark.parametrize("name", SHAPES)
-def test_counts_are_numpys(name, xla, known):
+def test_counts_equal_those_of_numpy(name, xla, known):
     found, expected = counted(*SHAPES[name], xla, known)
     np.testing.assert_array_equal(found, expected)
 
@@ -63,7 +68,7 @@ def test_counts_are_numpys(name, xla, known):
     ("name", "xla", "bound"), [("more rows than a byte counts", False, "_BYTE"), ("an image", True, "_BITS")]
 )
 def test_the_comparison_rejects_blocks_that_are_too_long(name, xla, bound, monkeypatch):
-    """256 rows in a byte, or 900 in nine bits, run over into the next neuron or mask."""
+    """The counts of 256 rows in a byte, or of 900 positions in nine bits, overflow into the next neuron or mask."""
     monkeypatch.setattr(kernels, bound, {"_BYTE": 256, "_BITS": 9}[bound])
     monkeypatch.setattr(kernels, "_block_of_places", lambda shape, most: 900 if len(shape) > 2 else 1)
     found, expected = counted(*SHAPES[name], xla, known=True)
@@ -72,9 +77,12 @@ def test_the_comparison_rejects_blocks_that_are_too_long(name, xla, bound, monke
 
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("width", [64, 256, 1024])
-def test_nan_and_infinite_gradients_on_every_way(width, jit):
-    """Each width is counted in another way. A NaN among the inputs of one sample; a gradient that is infinite, which
-    the ReLU's own backward pass makes NaN where the neuron is off: no gradient is counted there."""
+def test_nan_and_infinite_gradients_with_every_counting_method(width, jit):
+    """Each width is counted with another method.
+
+    One sample has a NaN among its inputs, another an infinite gradient. The backward pass of the ReLU turns the infinite
+    gradient into NaN where the neuron is off; no gradient may be counted there.
+    """
     model = sequential(4, L.Dense(width, "relu", name="hidden"), L.Dense(1), jit_compile=jit)
     rng = np.random.default_rng(0)
     x, y, weight = rng.standard_normal((9, 4)).astype("float32"), np.ones((9, 1)), np.ones(9)
@@ -88,14 +96,14 @@ def test_nan_and_infinite_gradients_on_every_way(width, jit):
     assert measure(model, (x, y))["hidden"].nan.all()
     kernel = model.layers[0].kernel
     kernel.assign(tf.concat([kernel[:, :7] * np.nan, kernel[:, 7:]], 1))
-    spoilt = measure(model, (x[:5], y[:5]))["hidden"]
-    assert spoilt.nan.tolist() == [True] * 7 + [False] * (width - 7)
-    np.testing.assert_array_equal(spoilt.active[7:], active[:5, 7:].sum(0))
+    with_nan = measure(model, (x[:5], y[:5]))["hidden"]
+    assert with_nan.nan.tolist() == [True] * 7 + [False] * (width - 7)
+    np.testing.assert_array_equal(with_nan.active[7:], active[:5, 7:].sum(0))
 
 
 @pytest.mark.parametrize("width", [100, 300, 1100])
-def test_nan_that_come_and_go_in_a_training_are_seen(width):
-    """Neither in the weights at the epoch's end nor in the last batch: the choice to look is made at each step."""
+def test_a_nan_that_occurs_in_one_step_only_is_reported(width):
+    """The NaN is neither in the weights at the end of the epoch nor in the last batch, so every step must test for NaN."""
     model = sequential(width, L.ReLU(name="relu"), L.Dense(1))
     x = np.ones((12, width), "float32")
     x[1, 17] = np.nan
@@ -106,9 +114,12 @@ def test_nan_that_come_and_go_in_a_training_are_seen(width):
 
 
 @pytest.mark.parametrize(("width", "blind"), [(100, False), (300, False), (300, True), (1100, False)])
-def test_nan_of_a_trained_layer_are_found_neuron_by_neuron(width, blind, monkeypatch):
-    """In its one step, not in its weights: the ReLU has none, and in a subclass nothing tells whose it activates. The planted
-    mistake trusts a test that never fires."""
+def test_nan_in_a_training_step_are_reported_for_each_neuron(width, blind, monkeypatch):
+    """The NaN show only in the outputs of the single step.
+
+    The ReLU layer has no weights, and in a subclassed model nothing tells which layer feeds it. The planted mistake uses a
+    NaN test that is always False.
+    """
     if blind:
         monkeypatch.setattr(deferred_nan, "may_have_nan", lambda values: tf.constant(False))
     layers = [L.Dense(width), L.Rescaling(2.0), L.ReLU(name="relu"), L.Dense(1)]
@@ -139,7 +150,7 @@ def test_nan_of_a_trained_layer_are_found_neuron_by_neuron(width, blind, monkeyp
 @pytest.mark.parametrize("size", [1, 3, 8, 17, 513])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_no_nan_is_missed(size, dtype, sign):
-    """What is infinite is no NaN, nor is a sum that would overflow."""
+    """The test finds every NaN, and reports neither infinite values nor large ones whose sum would overflow."""
     largest = np.array(tf.as_dtype(dtype).max, "float64")
     values = np.where(np.arange(70 * size).reshape(70, size) % 3, largest, np.inf)
     values[0, 0] = 0.0
@@ -147,21 +158,24 @@ def test_no_nan_is_missed(size, dtype, sign):
     assert not test(tf.constant(values, dtype))
     assert not test(tf.zeros((0, size), dtype))
     for place in {0, 1, 69 * size, 70 * size - 1}:
-        spoilt = values.copy()
-        spoilt.flat[place] = np.copysign(np.nan, sign)
-        assert test(tf.constant(spoilt, dtype))
+        with_nan = values.copy()
+        with_nan.flat[place] = np.copysign(np.nan, sign)
+        assert test(tf.constant(with_nan, dtype))
 
 
 def test_a_negative_value_never_hides_a_nan():
-    """No ReLU gives one; a function that only looks like a ReLU might. Then the neurons are looked at."""
+    """No ReLU returns a negative value, but a custom function might; the mask of each neuron then decides."""
     assert may_have_nan(tf.constant([-1.0, np.nan]))
     assert may_have_nan(tf.constant([-0.0, np.nan]))
 
 
 @pytest.mark.parametrize("width", [256, 1024])
-@pytest.mark.parametrize("blind", [False, True], ids=["as it is", "blind to the ReLU"])
-def test_infinite_gradients_of_wide_layers_are_counted_where_the_neuron_is_active(blind, width, monkeypatch):
-    """An infinite weight of one sample: dL/dz is NaN at the neurons that are off. The planted mistake does not look."""
+@pytest.mark.parametrize("blind", [False, True], ids=["correct", "planted mistake"])
+def test_infinite_gradients_of_wide_layers_are_counted_only_at_active_neurons(blind, width, monkeypatch):
+    """One sample has an infinite weight, so that dL/dz is NaN at the neurons that are off.
+
+    The planted mistake counts gradients without checking that the neuron is active.
+    """
     if blind:
         monkeypatch.setattr(call_counts, "masks_of", lambda call: [mask[:1] for mask in passes.masks_of(call)])
     model = sequential(4, L.Dense(width, "relu", name="hidden"), L.Dense(1))
@@ -177,8 +191,8 @@ def test_infinite_gradients_of_wide_layers_are_counted_where_the_neuron_is_activ
 
 
 @pytest.mark.parametrize("width", [64, 130, 256, 1024])
-def test_a_fit_counts_what_the_oracle_counts_on_every_way(width):
-    """Gradients of both signs: the second layer's weights are of both. Some neurons are dead, and some blocked."""
+def test_a_fit_equals_the_oracle_with_every_counting_method(width):
+    """Gradients have both signs, as the weights of the second layer do. Some neurons are dead, and some are blocked."""
     K.utils.set_random_seed(0)
     bias = np.where(np.arange(width) % 5 == 0, -50.0, 0.1)
     layers = [L.Dense(width, "relu", name=name, bias_initializer=K.initializers.Constant(bias)) for name in "ab"]
@@ -195,9 +209,9 @@ def test_a_fit_counts_what_the_oracle_counts_on_every_way(width):
         assert 0 < np.count_nonzero(layer.with_gradient) < np.count_nonzero(layer.active) < width or key == "a"
 
 
-@pytest.mark.parametrize(("spoilt", "jit"), [(np.nan, False), (np.inf, False), (1e30, False), (1e30, True)])
-def test_convolutions_count_what_the_oracle_counts(spoilt, jit):
-    """XLA takes the places 8, 5 and 3 at a time. What is large and finite makes no NaN."""
+@pytest.mark.parametrize(("extreme", "jit"), [(np.nan, False), (np.inf, False), (1e30, False), (1e30, True)])
+def test_convolutions_equal_the_oracle(extreme, jit):
+    """With XLA, the places of the three layers are counted 8, 5 and 3 at a time. A large finite input causes no NaN."""
 
     def model(jit):
         K.utils.set_random_seed(0)
@@ -208,7 +222,7 @@ def test_convolutions_count_what_the_oracle_counts(spoilt, jit):
 
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((11, 14, 14, 3)).astype("float32"), rng.standard_normal((11, 1)).astype("float32")
-    x[10, 5, 6, 1] = spoilt  # in the last step: the weights turn NaN with it
+    x[10, 5, 6, 1] = extreme  # in the last step, because it can turn the weights NaN
     probe = ReluProbe(strict=True)
     model(jit).fit(x, y, batch_size=4, shuffle=False, verbose=0, callbacks=[probe])
     for key, expected in oracle.train(model(False), x, y, 4).items():

@@ -1,4 +1,4 @@
-"""A ReLU behind which max pooling follows is counted window by window, and counts what the oracle counts, position by position."""
+"""Tests of ReLUs before max pooling: counting their gradients by windows equals the oracle's count by positions."""
 
 import numpy as np
 import oracle
@@ -10,7 +10,7 @@ from relu_probe import ReluProbe
 from relu_probe.counting import call_counts, max_pooling
 
 K, L = tf.keras, tf.keras.layers
-POOLINGS = {  # name -> (of what size, arguments, whether its windows can be counted)
+POOLINGS = {  # name -> (pool size, other arguments, whether the windows can be counted)
     "as usual": (2, {}, True),
     "with gaps": (2, {"strides": 3}, True),
     "padded": (4, {"padding": "same"}, True),
@@ -20,7 +20,7 @@ POOLINGS = {  # name -> (of what size, arguments, whether its windows can be cou
 
 
 def model(size, arguments, rank=2):
-    """Its weights are small integers: so are the activations, and many windows have their maximum twice."""
+    """Returns a model whose weights and activations are small integers, so that many windows have their maximum twice."""
     K.utils.set_random_seed(0)
     conv, pool = (L.Conv2D, L.MaxPooling2D) if rank == 2 else (L.Conv3D, L.MaxPooling3D)
     layers = [conv(4, 2, activation="relu", name="relu"), pool(size, **arguments)]
@@ -39,7 +39,7 @@ def data(rank=2):
 
 
 def differences(make, x, y):
-    """Neurons at which a fit in batches of 4 and the oracle's count differently."""
+    """Returns the number of counts in which a fit with batches of 4 differs from the oracle."""
     probe = ReluProbe(strict=True)
     make().fit(x, y, batch_size=4, shuffle=False, verbose=0, callbacks=[probe])
     expected = oracle.train(make(), x, y, 4)
@@ -52,35 +52,37 @@ def differences(make, x, y):
 
 
 @pytest.fixture
-def taken(monkeypatch):
-    """For each call of a layer that was traced, whether its windows are counted."""
+def windows_used(monkeypatch):
+    """Returns a list that records, for each traced call of a layer, its windows; None if positions are counted instead."""
     found, windows_of = [], max_pooling.windows_of
     monkeypatch.setattr(call_counts, "windows_of", lambda call: found.append(windows_of(call)) or found[-1])
     return found
 
 
 @pytest.mark.parametrize("name", POOLINGS)
-def test_windows_count_what_the_oracle_counts(name, taken):
+def test_counting_windows_equals_the_oracle(name, windows_used):
     size, arguments, windows = POOLINGS[name]
     assert differences(lambda: model(size, arguments), *data()) == 0
-    assert [one is not None for one in taken[:2]] == [windows, False]
+    assert [one is not None for one in windows_used[:2]] == [windows, False]
 
 
-def test_windows_of_volumes(taken):
+def test_windows_of_3d_pooling(windows_used):
     assert differences(lambda: model(2, {}, rank=3), *data(rank=3)) == 0
-    assert taken[0] is not None
+    assert windows_used[0] is not None
 
 
-def test_windows_that_overlap_would_be_counted_twice(monkeypatch):
+def test_the_comparison_rejects_overlapping_windows(monkeypatch):
+    """The planted mistake counts windows although they overlap."""
     monkeypatch.setattr(max_pooling, "_overlap", lambda grad: False)
     assert differences(lambda: model(3, {"strides": 2}), *data())
 
 
-@pytest.mark.parametrize("mistake", [False, True], ids=["as it is", "windows although there are NaN"])
-def test_with_nan_positions_are_counted_and_not_windows(mistake, monkeypatch):
-    """The windows of this test pass on no gradient, so that only positions count any. The planted mistake sees no NaN.
+@pytest.mark.parametrize("mistake", [False, True], ids=["correct", "planted mistake"])
+def test_positions_are_counted_instead_of_windows_if_there_are_nan(mistake, monkeypatch):
+    """The gradients of the windows are replaced by zeros, so that only counting positions finds any gradient.
 
-    The layer is scaled before the ReLU: a ReLU that is fused with the convolution makes 0 of NaN.
+    The planted mistake uses a NaN test that is always False. `Rescaling` stands before the ReLU because a ReLU that is fused
+    with the convolution turns NaN into 0.
     """
 
     def make():
@@ -104,16 +106,16 @@ def test_with_nan_positions_are_counted_and_not_windows(mistake, monkeypatch):
 
 
 @pytest.mark.parametrize("where", ["inputs", "gradients"])
-def test_what_is_infinite(where, taken):
+def test_infinite_inputs_and_gradients(where, windows_used):
     x, y = data()
     (x if where == "inputs" else y)[9] = np.inf
     assert differences(lambda: model(2, {}), x, y) == 0
-    assert taken[0] is not None
+    assert windows_used[0] is not None
 
 
 @tf.custom_gradient
-def of_its_own(a):
-    """Max pooling whose gradient goes to the smallest of each window."""
+def pool_with_custom_gradient(a):
+    """Max pooling with a custom gradient, which goes to the smallest value of each window."""
     other, window = 9 - a, {"ksize": [1, 2, 2, 1], "strides": [1, 2, 2, 1], "padding": "VALID"}
 
     def backward(gradient):
@@ -123,18 +125,18 @@ def of_its_own(a):
     return tf.nn.max_pool2d(a, 2, 2, "VALID"), backward
 
 
-@pytest.mark.parametrize("between", ["a second way", "a threshold", "ReLU6", "a gradient of its own"])
-def test_windows_are_counted_only_where_all_depends_on_them(between, taken):
+@pytest.mark.parametrize("obstacle", ["a second branch", "a threshold", "ReLU6", "a custom gradient"])
+def test_windows_are_counted_only_if_all_gradients_pass_through_them(obstacle, windows_used):
     def make():
         K.utils.set_random_seed(0)
         x = K.Input((9, 9, 2))
-        a = L.Conv2D(4, 2, activation="relu6" if between == "ReLU6" else "relu", name="relu")(x)
-        pool = L.Lambda(of_its_own) if between == "a gradient of its own" else L.MaxPooling2D()
-        pooled = pool(L.ReLU(threshold=0.5)(a) if between == "a threshold" else a)
-        outputs = [L.Flatten()(pooled), *([L.Flatten()(a)] if between == "a second way" else [])]
+        a = L.Conv2D(4, 2, activation="relu6" if obstacle == "ReLU6" else "relu", name="relu")(x)
+        pool = L.Lambda(pool_with_custom_gradient) if obstacle == "a custom gradient" else L.MaxPooling2D()
+        pooled = pool(L.ReLU(threshold=0.5)(a) if obstacle == "a threshold" else a)
+        outputs = [L.Flatten()(pooled), *([L.Flatten()(a)] if obstacle == "a second branch" else [])]
         net = K.Model(x, L.Dense(1)(L.Concatenate()(outputs) if len(outputs) > 1 else outputs[0]))
         net.compile(K.optimizers.SGD(0.0), "mse")
         return net
 
     assert differences(make, *data()) == 0
-    assert taken[0] is None
+    assert windows_used[0] is None

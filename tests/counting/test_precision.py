@@ -1,4 +1,4 @@
-"""Float16, bfloat16, float64; jit, eager, many steps an execution; determinism: the counts stay right."""
+"""Tests that counts are exact for float16, bfloat16 and float64; jit, eager, many steps per execution; deterministic ops."""
 
 import numpy as np
 import oracle
@@ -17,7 +17,7 @@ POLICIES = ("mixed_float16", "mixed_bfloat16", "float64")
 
 
 def loss(y, p):
-    """The squared error over 4,096, so that the loss scale does not overflow: an infinite gradient counts as one."""
+    """The squared error divided by 4,096: the scaled loss must not overflow, since an infinite gradient counts as one."""
     return tf.reduce_mean(tf.square(tf.cast(y, p.dtype) - p), -1) / 4096
 
 
@@ -48,7 +48,7 @@ def test_counts_under_a_policy(policy, options):
 
 
 def underflowing(**options):
-    """Every dL/dz is about 1e-9 in size: zero in float16, unless the loss is scaled."""
+    """Returns a model in which every dL/dz is about 1e-9: zero in float16, unless the loss is scaled."""
     K.mixed_precision.set_global_policy("mixed_float16")
     model = K.Sequential(
         [
@@ -77,8 +77,8 @@ def test_the_loss_scale_keeps_gradients_from_underflowing(policy):
 
 @pytest.mark.parametrize("policy", ["mixed_float16"], indirect=True)
 @pytest.mark.skipif(LEGACY, reason="tf_keras always scales the loss under mixed_float16")
-def test_without_a_loss_scale_they_do_underflow(policy):
-    """The planted mistake: the case above can fail. Then the training itself gets no gradient, and that is counted."""
+def test_without_a_loss_scale_gradients_underflow(policy):
+    """The planted mistake of the test above. The training itself then gets no gradient, and the counts show that."""
     x, y = np.ones((8, 3), "f"), np.ones((8, 1), "f")
     model, probe = underflowing(), ReluProbe(strict=True)
     model.fit(x, y, verbose=0, callbacks=[probe])
@@ -88,13 +88,13 @@ def test_without_a_loss_scale_they_do_underflow(policy):
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16"], indirect=True)
-def test_counts_do_not_stick_where_float16_sums_do(policy):
+def test_counts_do_not_saturate_as_float16_sums_do(policy):
     """float16 cannot count beyond 2,048."""
     model = K.Sequential([K.Input((1,)), L.Dense(1, "relu", kernel_initializer="ones", name="a")])
     report = measure(model, np.ones((5000, 1), "f"), batch_size=5000)
     assert report["a"].active.tolist() == [5000]
     assert report["a"].activation_sum.tolist() == [5000.0]
-    assert np.ones(5000, np.float16).cumsum(dtype=np.float16)[-1] == 2048  # the mistake exists
+    assert np.ones(5000, np.float16).cumsum(dtype=np.float16)[-1] == 2048  # the mistake that is avoided
 
 
 # --- compilation ---------------------------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def test_counts_do_not_stick_where_float16_sums_do(policy):
     ],
     ids=["jit", "eager", "2 steps", "4 jitted steps"],
 )
-def test_weights_are_the_same_bits_and_counts_right(options):
+def test_weights_are_bit_identical_and_counts_right(options):
     (x, y), found = integer_data(N), []
     expected = oracle.measure(build(), oracle.batches(x, y, BATCH))
     probe = ReluProbe(strict=True)
@@ -160,8 +160,8 @@ model.fit(np.ones((4, 3)), np.ones((4, 1)), verbose=0)
 
 
 @pytest.mark.skipif(LEGACY or KERAS < (3, 9), reason="this Keras has no RematScope")
-def test_remat_scope_fails_in_kerass_own_fit():
-    """A pin, without us: the day this fit works, write what a ReLU under rematerialisation counts."""
+def test_fit_fails_under_a_remat_scope_without_a_probe():
+    """Pins a failure of Keras without a probe. Once this fit works, document what a ReLU under rematerialisation counts."""
     result = python(REMAT)
     assert result.returncode != 0, "keras.RematScope works now: add it to the table of what works"
     assert "relu_probe" not in result.stderr

@@ -1,4 +1,4 @@
-"""Every structure of the zoo: counts equal the oracle's, and nothing is left behind."""
+"""Tests of every model structure in the zoo: counts equal the oracle's, and the probe leaves nothing on the model."""
 
 import numpy as np
 import oracle
@@ -9,11 +9,11 @@ from assertions import assert_counts, assert_report
 
 from relu_probe import ReluProbe, measure
 
-OWN_STEP = {"teacher_and_student", "gan"}  # the loss of these is not the compiled one: tested below
+OWN_STEP = {"teacher_and_student", "gan"}  # models that do not train on the compiled loss: tested below
 
 
 def attributes(model):
-    """What stands on the model and on every layer of it."""
+    """Returns the identity of the attributes that a probe may replace, for the model and each layer."""
     layers = [model, *model._flatten_layers(include_self=False)]
     return [
         {k: id(v) for k, v in vars(layer).items() if k in ("call", "train_step", "train_function")} for layer in layers
@@ -43,8 +43,8 @@ def assert_saves_and_clones(model, x, path):
 
 
 @pytest.mark.parametrize("name", list(zoo.rows()))
-def test_fit_and_measure_count_what_the_oracle_counts_and_leave_nothing_behind(name, tmp_path):
-    """One model a row: building and tracing it is what takes the time."""
+def test_fit_and_measure_equal_the_oracle_and_leave_nothing_behind(name, tmp_path):
+    """Each row uses one model for everything, because building and tracing take most of the time."""
     row = zoo.rows()[name]
     model, x = row.build(), tf.nest.map_structure(tf.constant, row.x())
     batches = oracle.batches(row.x(), row.y(), zoo.BATCH)
@@ -65,7 +65,7 @@ def test_fit_and_measure_count_what_the_oracle_counts_and_leave_nothing_behind(n
         assert_saves_and_clones(model, x, str(tmp_path / "model.keras"))
 
 
-def test_a_teacher_is_never_trained_and_a_student_is():
+def test_only_the_student_of_a_teacher_gets_gradients():
     row = zoo.rows()["teacher_and_student"]
     report = fitted(row, row.build())
     assert report["taught"].with_gradient is None
@@ -75,7 +75,7 @@ def test_a_teacher_is_never_trained_and_a_student_is():
 
 
 def test_two_backward_passes_through_one_call_count_a_position_once():
-    """The GAN's persistent tape goes twice through the discriminator's call on the fake batch."""
+    """The persistent tape of the GAN goes backwards twice through the discriminator's call on the fake batch."""
     row = zoo.rows()["gan"]
     report = fitted(row, row.build())
     judged = report["judged"]
@@ -87,7 +87,7 @@ def test_two_backward_passes_through_one_call_count_a_position_once():
 
 @pytest.mark.parametrize("mistake", ["dL/da for dL/dz", "a dropped last batch", "the last axis"])
 def test_the_comparison_rejects(mistake):
-    """The oracle's own saboteurs: each planted mistake must be seen."""
+    """Each mistake planted in the expected counts must fail the comparison."""
     row = zoo.rows()["channels_first" if mistake == "the last axis" else "sequential"]
     model = row.build()
     batches = oracle.batches(row.x(), row.y(), zoo.BATCH)
