@@ -1,8 +1,8 @@
 """Benchmark of the cost of the probe: `python tests/benchmarks/cost.py` prints a table of ratios.
 
 It takes about 15 minutes and needs an otherwise idle machine. The variants of a row are timed alternately in one process, in
-random order. For training steps the table shows the median ratio of the repetitions and its standard error; for all other rows
-it shows the ratio of the medians and the half width of its 95 % bootstrap interval.
+random order. For training steps the table shows the median ratio of the repetitions and its standard error; for the
+other ratios it shows the ratio of the medians and the half width of its 95 % bootstrap interval.
 """
 
 import argparse
