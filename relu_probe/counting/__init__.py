@@ -1,1 +1,1 @@
-"""How one step is counted: probes, masks, kernels and the variables that hold the counts."""
+"""Counting of one step: probes, masks, counting kernels and the variables that hold the counts."""

@@ -1,4 +1,4 @@
-"""The number of rows of a tensor. Tensors that come from one batch have equally many: proved in the graph, never assumed."""
+"""The number of rows of a tensor. That two tensors have equally many rows is proved in the graph, never assumed."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _ELEMENTWISE = ("AddV2", "Mul", "Sub", "Maximum", "Minimum", "RealDiv")
 
 
 def rows_of(tensor: tf.Tensor) -> Any:
-    """The size of the first axis: an int if it is known, else an int64 scalar, one and the same for all tensors of a batch."""
+    """Returns the size of the first axis: an int if it is known, else an int64 scalar that all tensors of one batch share."""
     if tensor.shape[0] is not None:
         return int(tensor.shape[0])
     if tf.executing_eagerly():
@@ -24,7 +24,7 @@ def rows_of(tensor: tf.Tensor) -> Any:
 
 
 def origin_of_rows(tensor: tf.Tensor) -> tf.Tensor:
-    """The earliest tensor in the graph that certainly has as many rows."""
+    """Returns the earliest tensor in the graph that provably has the same number of rows as `tensor`."""
     known, path = _of_graph("origins"), []
     while id(tensor) not in known and (source := _source(tensor)) is not None:
         path.append(tensor)
@@ -35,7 +35,7 @@ def origin_of_rows(tensor: tf.Tensor) -> tf.Tensor:
 
 
 def _of_graph(name: str) -> dict[int, Any]:
-    """A dictionary by identity that goes with the graph; its values keep the tensors alive."""
+    """Returns a dictionary of the current graph, keyed by `id(tensor)`. Its values keep the tensors alive, so ids stay unique."""
     graph = tf.compat.v1.get_default_graph()
     kept = graph._relu_probe = getattr(graph, "_relu_probe", {})
     found: dict[int, Any] = kept.setdefault(name, {})
@@ -43,7 +43,7 @@ def _of_graph(name: str) -> dict[int, Any]:
 
 
 def _source(tensor: tf.Tensor) -> tf.Tensor | None:
-    """A tensor before this one with as many rows."""
+    """Returns an input of the tensor's operation with the same number of rows; None if there is no proof."""
     op = tensor.op
     if op.type == "ConcatV2":
         axis = tf.get_static_value(op.inputs[-1])

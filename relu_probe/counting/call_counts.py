@@ -1,4 +1,4 @@
-"""The counts of one call of a layer, in the way that `kernels.plan` chooses."""
+"""The counts of one call of a layer, by the counting method that `kernels.plan` chooses."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,10 +13,10 @@ from relu_probe.counting.shared_functions import SharedFunctions
 
 
 class CallCounts(NamedTuple):
-    """The counts of one call, or of several added up.
+    """The counts of one call, or the sum of several.
 
-    `counts` is `(2 * neurons,)`, the positions active and then those with a gradient. `nan_test` is a scalar bool, of which False
-    proves that there is no NaN; None if the mask costs no more than a test. `nan_mask` gives `(neurons,)` bool.
+    `counts` is `(2 * neurons,)`: first the positions active, then the positions with a gradient. `nan_test` is a scalar bool; False
+    proves that there is no NaN. It is None if the mask costs no more than the test. `nan_mask` returns `(neurons,)` bool.
     """
 
     counts: tf.Tensor
@@ -24,7 +24,7 @@ class CallCounts(NamedTuple):
     nan_mask: Callable[[], tf.Tensor]
 
     def plus(self, other: "CallCounts") -> "CallCounts":
-        """The counts of both."""
+        """Returns the sum of both counts."""
         tests = None if self.nan_test is None or other.nan_test is None else self.nan_test | other.nan_test
         counts = [tf.cast(each.counts, tf.int64) for each in (self, other)]
         return CallCounts(tf.add_n(counts), tests, lambda: self.nan_mask() | other.nan_mask())
@@ -35,9 +35,9 @@ def count_call(call: LayerCall, axis: int, xla: bool | None, shared: SharedFunct
 
     Args:
         call: one call of a layer.
-        axis: of the neurons, -1 or 1.
+        axis: the axis of the neurons, -1 or 1.
         xla: whether XLA compiles the counting, None if that is not known.
-        shared: the functions of the model; None outside of the step's graph.
+        shared: the shared functions of the model; None outside of the step's graph.
     """
     way = kernels.plan(call.output.shape, axis, xla)
     if way is kernels.packed:
@@ -46,13 +46,16 @@ def count_call(call: LayerCall, axis: int, xla: bool | None, shared: SharedFunct
         counts, test = _with_zeros(way(masks_of(call), axis), call), None
     else:
         counts, test = _count_in_function(call, shared)
-    if call.source is None:  # its NaN were looked for with the forward pass
+    if call.source is None:  # NaN were already looked for when the forward pass was counted
         return CallCounts(counts, tf.constant(False), lambda: tf.zeros(call.output.shape[axis], bool))
     return CallCounts(counts, nan_test(call, test), lambda: nan_mask(call.source, axis))
 
 
 def _count_in_function(call: LayerCall, shared: SharedFunctions) -> tuple[tf.Tensor, tf.Tensor]:
-    """The counts, and whether the output may have a NaN. Behind max pooling windows are counted, unless there may be NaN."""
+    """Returns the counts, and whether the output may have a NaN.
+
+    Before max pooling, gradients are counted by windows instead of positions, unless there may be NaN.
+    """
     neurons = call.output.shape[-1]
 
     def count(of: LayerCall) -> tuple[tf.Tensor, tf.Tensor]:
@@ -73,7 +76,7 @@ def _count_bytes(ceiling: float | None, output: tf.Tensor, *others: tf.Tensor) -
 
 
 def _count_packed(call: LayerCall, shared: SharedFunctions | None) -> CallCounts:
-    """XLA counts the NaN in the same pass."""
+    """Counts under XLA: active positions, gradients and NaN in a single pass."""
     known, neurons = call.source is not None, call.output.shape[-1]
     tensors = [call.output, *([call.source] if known else []), *call.gradients]
     static = (call.ceiling, known)
@@ -83,7 +86,7 @@ def _count_packed(call: LayerCall, shared: SharedFunctions | None) -> CallCounts
 
 
 def _pack(ceiling: float | None, has_source: bool, output: tf.Tensor, *others: tf.Tensor) -> tf.Tensor:
-    """The counts of `masks_of`, and of the NaN if there is a source. XLA takes the places of an image some at a time."""
+    """Returns the counts of `masks_of`, and of NaN if there is a source. XLA counts several parts of an image at a time."""
     k = kernels.parts_of(output.shape)
     parts = []
     for tensors in zip(*(_split(tensor, k) for tensor in (output, *others))):
@@ -94,7 +97,7 @@ def _pack(ceiling: float | None, has_source: bool, output: tf.Tensor, *others: t
 
 
 def _split(tensor: tf.Tensor, k: int) -> list[tf.Tensor]:
-    """`k` parts of the places of each sample."""
+    """Divides the places of each sample into `k` parts."""
     shape = tensor.shape
     if k == 1:
         return [tensor]
@@ -103,7 +106,7 @@ def _split(tensor: tf.Tensor, k: int) -> list[tf.Tensor]:
 
 
 def _with_zeros(counts: tf.Tensor, call: LayerCall) -> tf.Tensor:
-    """`(2 * neurons,)`, zeros in the place of what was not counted: an earlier forward pass, or no backward pass."""
+    """Returns `(2 * neurons,)`: zeros replace the half that is missing, because no such pass belongs to this call."""
     if call.source is not None and call.gradients:
         return counts
     zeros = tf.zeros_like(counts)

@@ -1,7 +1,7 @@
 """Concatenation of narrow layers, so that they are counted as one: in small models the number of operations costs most.
 
-Outputs `(batch, neurons)` can be concatenated if their batches are the same. That is proved in the graph, never assumed, since an
-operation that fails would stop the training.
+Outputs `(batch, neurons)` can be concatenated if they have the same batch. This is proved in the graph, never assumed, because a
+failing operation would stop the training.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ Passes = list[ForwardPass | BackwardPass]
 
 
 def concat_narrow_layers(passes: Passes) -> Passes:
-    """The same passes, those of narrow layers of one batch concatenated."""
+    """Returns the passes, with the narrow layers of one batch concatenated."""
     groups: dict[Any, list[Passes]] = {}
     for keys in dict.fromkeys(each.keys for each in passes):
         layer = [each for each in passes if each.keys == keys]
@@ -25,7 +25,7 @@ def concat_narrow_layers(passes: Passes) -> Passes:
 
 
 def _group_of(layer: Passes) -> Any:
-    """What the layers of a group must share; None for a layer that stands alone."""
+    """Returns what all layers of a group must have in common; None for a layer that cannot be concatenated."""
     first, *others = layer
     output = first.output
     if not isinstance(first, ForwardPass) or len(others) > 1 or tf.executing_eagerly():
@@ -50,8 +50,8 @@ def _concat(group: list[Passes]) -> Passes:
     neurons = tuple(n for each in forward for n in each.neurons)
     gradients = [pre_activation_gradient(each) for layer in group for each in layer if isinstance(each, BackwardPass)]
     gradient = tf.concat(gradients, 1) if gradients else None
-    # After the backward pass: TensorFlow would hand the next layer to another thread as soon as there is something else to do,
-    # which takes a small model longer.
+    # Concatenate after the backward pass. If this operation were ready earlier, TensorFlow would run the next layer on another
+    # thread, which makes the step of a small model slower.
     with tf.control_dependencies([] if gradient is None else [gradient]):
         output, relu = tf.concat([each.output for each in forward], 1), forward[0].relu
     concatenated: Passes = [ForwardPass(keys, neurons, relu, output, output)]

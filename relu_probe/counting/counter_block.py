@@ -1,7 +1,7 @@
-"""Counter blocks: the variables that hold the counts of the layers of one step, side by side, so that few operations add to them.
+"""Counter blocks: variables that hold the counts of several layers concatenated, so that few operations update them.
 
-A neuron takes 28 bytes: positions active and with a gradient 8 each, whether a NaN was seen 4, the step of the last activity 8; 36 in
-a model of up to 2,048 neurons, and 8 more with `activation_sum`.
+A neuron takes 28 bytes: 8 for positions active, 8 for positions with a gradient, 4 for whether a NaN was seen, and 8 for the step
+of the last activity. It takes 36 bytes in a model of up to 2,048 neurons, and 8 more with `activation_sum`.
 """
 
 from collections.abc import Callable
@@ -17,16 +17,16 @@ from relu_probe.counting.step_totals import TotalsLayout, increments
 
 
 class BlockKey(NamedTuple):
-    """What layers must share to be added to one block."""
+    """The layers and the layout of a block: increments with an equal key are added to the same block."""
 
     keys: tuple[str, ...]
     neurons: tuple[int, ...]
     totals: TotalsLayout
-    indexed: bool  # the last activity is written by index: half the operations, but nothing for XLA, and slow on a GPU
+    indexed: bool  # write the last activity by index: half the operations, but impossible under XLA and slow on a GPU
 
     @classmethod
     def of(cls, layers: list[LayerIncrements], replicas: int, xla: bool | None) -> "BlockKey":
-        """The key of these layers, in their order."""
+        """Returns the key of these layers, in their order."""
         keys = tuple(key for layer in layers for key in layer.keys)
         neurons = tuple(n for layer in layers for n in layer.neurons)
         indexed = xla is False and replicas == 1 and sum(neurons) <= INDEXED and not on_gpu()
@@ -34,7 +34,7 @@ class BlockKey(NamedTuple):
 
 
 class LayerCounts(NamedTuple):
-    """What the variables hold of one layer."""
+    """The counts of one layer, as read from the variables."""
 
     active: Any  # (neurons,), as the next four
     with_gradient: Any
@@ -47,17 +47,17 @@ class LayerCounts(NamedTuple):
     inexact: Any  # zero if all counts are exact
 
     def plus(self, other: "LayerCounts") -> "LayerCounts":
-        """The counts of two blocks."""
+        """Returns the sum of both counts, with the later of the last activities."""
         last = np.maximum(self.last_active, other.last_active)
         return LayerCounts._make(a + b for a, b in zip(self, other))._replace(last_active=last)
 
 
 class CounterBlock:
-    """The counters of layers that are added to together.
+    """The counters of layers that are updated together.
 
     Args:
-        strategy: of the model; the variables are made in its scope.
-        key: of the layers.
+        strategy: the distribution strategy, in whose scope the variables are made.
+        key: the layers and the layout of the block.
         dated: keep the step of the last activity.
         activation_sum: keep the sums of the activations.
     """
@@ -72,24 +72,24 @@ class CounterBlock:
             np.zeros(2 * total, np.int64),  # active, with gradient
             np.zeros(total, np.int32),  # 1 if a NaN was seen
             np.zeros(key.totals.shape, np.int64),
-            # The step of the last activity, from 1; 0 for never. Variables aggregate by SUM, not by MAX: a row for each replica. To
-            # write the steps of the last gradients as well, which nobody reads, is faster than to slice them off.
+            # The step of the last activity, from 1; 0 for never. Variables aggregate by SUM, not by MAX, so each replica has a row.
+            # If written by index, the steps of the last gradients are written, too: nobody reads them, but slicing costs more.
             np.zeros(dated * total * (2 if key.indexed else self._replicas), np.int64),
             np.zeros(total if activation_sum else 0, np.float64),
         )
         self._counts, self._nan, self._totals, self._last_active, self._activation_sum = self.variables
 
     def add(self, layers: list[LayerIncrements], step: Callable[[], Any] | None, batch: list[tf.Tensor]) -> None:
-        """Adds what one step counted; few large operations rather than many small ones.
+        """Adds the counts of one step, in few large operations rather than many small ones.
 
         Args:
-            layers: of the block, in its order.
-            step: gives the number of the step, from 1; None if activity is not dated.
-            batch: what the additions wait for. A constant would not wait for the batch, and be added once more after the last one.
+            layers: the increments of the block's layers, in the order of its key.
+            step: returns the number of the step, from 1; None if activity is not dated.
+            batch: tensors that the additions wait for. A constant would otherwise be added once more after the last batch.
         """
         counts = self._concat_counts(layers)
         added = tf.cast(counts, tf.int64)
-        # What waits only for the batch would be handed to other threads, operation by operation.
+        # Wait for the counts, too: TensorFlow runs operations that wait only for the batch on other threads, one by one.
         with tf.control_dependencies([counts, *batch]):
             self._counts.assign_add(added)
             self._totals.assign_add(increments([layer.totals for layer in layers]))
@@ -100,7 +100,7 @@ class CounterBlock:
         self._mark_nan(layers)
 
     def _concat_counts(self, layers: list[LayerIncrements]) -> tf.Tensor:
-        """Positions active of all layers, then positions with a gradient of all layers."""
+        """Returns the positions active of all layers, then the positions with a gradient of all layers."""
         if len(layers) == 1:
             return layers[0].positions.counts
         return tf.reshape(concat([tf.reshape(layer.positions.counts, [2, -1]) for layer in layers], 1), [-1])
@@ -129,7 +129,7 @@ class CounterBlock:
         self._last_active.assign(tf.where(fired, step, self._last_active))
 
     def reset(self) -> None:
-        """Sets all counters to zero but the last activity, which belongs to the whole fit."""
+        """Sets all counters to zero, except for the last activity, which belongs to the whole fit."""
         for variable in (self._counts, self._nan, self._totals, self._activation_sum):
             _set_to_zero(variable)
 
@@ -138,8 +138,9 @@ class CounterBlock:
         _set_to_zero(self._last_active)
 
     def read(self) -> list[LayerCounts]:
-        """The global counts of each layer. Reading is a collective of all workers."""
-        # Views of TensorFlow's memory, which `LayerReport` copies; the steps of the last activity are our own, and not copied again.
+        """Returns the global counts of each layer. A collective operation: every worker has to call it."""
+        # These arrays are views of TensorFlow's memory, and `LayerReport` copies them. It does not copy the last activity again:
+        # `_newest` returns a new read-only array.
         counts, nan, totals, last, sums = (np.asarray(memoryview(tf.convert_to_tensor(v))) for v in self.variables)
         active, with_gradient = counts.reshape(2, -1)
         last = self._newest(last)
@@ -150,19 +151,20 @@ class CounterBlock:
         ]
 
     def _newest(self, last: Any) -> Any:
-        """The last step of each neuron over the replicas, from 0; -1 for never."""
+        """Returns the last active step of each neuron over all replicas, from 0; -1 for never."""
         rows = last.reshape(-1, self._ends[-1])
         newest = rows[: 1 if self.key.indexed else None].max(axis=0, initial=0)
-        newest -= 1  # in place: a layer may be very wide
+        newest -= 1  # in place, because a layer may be very wide
         newest.flags.writeable = False
         return newest
 
 
 def make_variables(strategy: Any, *values: Any, aggregation: Any = tf.VariableAggregation.SUM) -> list[tf.Variable]:
-    """Counters of these initial values. (Keras variables are wrong under a strategy; float32 counters stop at 2**24.)
+    """Returns counters with these initial values.
 
-    They are made in a thread of its own, in which no function is being traced and no replica is at work: a `tf.function` that makes
-    a variable in its first trace is traced twice, `tf.init_scope` or not.
+    They are no Keras variables, which count wrongly under a strategy, and no floats: a float32 counter stops at 2**24. They are
+    made in a separate thread, in which no function is traced and no replica runs: a `tf.function` that makes a variable in its
+    first trace is traced twice, even with `tf.init_scope`.
     """
     on_read = tf.VariableSynchronization.ON_READ
     device = _device() if strategy.num_replicas_in_sync == 1 else None
@@ -183,7 +185,7 @@ def make_variables(strategy: Any, *values: Any, aggregation: Any = tf.VariableAg
 
 
 def _device() -> str:
-    """The caller's device: functions that XLA compiles take no variable of another one."""
+    """Returns the caller's device: a function that XLA compiles cannot use variables of another device."""
     with tf.init_scope():
         return str(tf.zeros(()).device)
 

@@ -1,7 +1,7 @@
-"""The counters of a model: what the calls of each step count, added up in variables and read as `LayerReport`s.
+"""The counters of a model: variables that add up the counts of each step, and are read as `LayerReport`s.
 
-What the calls of one training step count is gathered and added at the end of the step, once for all layers. A call in another
-graph than the step's (a loop, a nested `tf.function`) adds at once, to a block of its own.
+The passes of one training step are gathered, and their counts are added at the end of the step for all layers together. A call in
+another graph than the step's (a loop, a nested `tf.function`) is added immediately, to a separate block.
 """
 
 import threading
@@ -32,11 +32,11 @@ class Counters:
     """The counts of one model's ReLU layers. It does not keep the model alive.
 
     Args:
-        model: gives the strategy.
+        model: the Keras model; also gives the default of `strategy`.
         relus: the layers to count.
         activation_sum: keep the sums of the activations.
         steps: keep the training step at which each neuron was last active.
-        measuring: count also the backward passes that no training would use, and look for NaN before the activation.
+        measuring: also count backward passes that training would not use, and look for NaN before the activation.
         strategy: the distribution strategy to count in; None for the model's own.
     """
 
@@ -60,13 +60,13 @@ class Counters:
         self.untraceable: Exception | None = (
             None  # why a counted training step could not be traced: see measuring/train_step.py
         )
-        self.users = 0  # of the attached probes; `detach` takes them off again: see probe.py
+        self.users = 0  # of the attached probes; `detach` removes the probes: see probe.py
         self.detach: list[Callable[[], None]] = []
         self._model = weakref.ref(model)
         self._widths: dict[str, int] = {}
         self._blocks: dict[BlockKey, CounterBlock] = {}
         self._shared = SharedFunctions()
-        self._local = threading.local()  # each replica of a MirroredStrategy traces in a thread of its own
+        self._local = threading.local()  # each replica of a MirroredStrategy traces in its own thread
         self._lock = threading.RLock()
         self._dated = steps
         self._step_counter: tf.Variable | None = None  # made with the first step
@@ -82,7 +82,7 @@ class Counters:
     @tf.autograph.experimental.do_not_convert
     @contextmanager
     def step(self, data: Any) -> Iterator[None]:
-        """Gathers what the calls inside the block count, and adds it at the end, once; `data` is the batch of the step."""
+        """Gathers the passes inside the block, and adds their counts at its end; `data` is the batch of the step."""
         if getattr(self._local, "gathered", None) is not None:  # a train_step inside a train_step
             yield
             return
@@ -100,7 +100,7 @@ class Counters:
 
     @contextmanager
     def sources(self, tape: tf.GradientTape) -> Iterator[list[Any]]:
-        """While measuring: the outputs of the layers, watched by the tape, so that no gradient of a weight need be computed."""
+        """Yields the list of layer outputs, watched by the tape, so that measuring needs no gradients of weights."""
         sources: list[Any] = []
         self._local.tape, self._local.sources = tape, sources
         try:
@@ -109,14 +109,14 @@ class Counters:
             self._local.tape = None
 
     def watch(self, output: tf.Tensor) -> None:
-        """Has the tape of `sources` watch the output; None among the sources stands for an output of another graph."""
+        """Adds the output to `sources` and watches it. None stands for an output of another graph."""
         if (tape := getattr(self._local, "tape", None)) is not None:
             here = self._local.graph is _graph()
             tape.watch(output)
             self._local.sources.append(output if here else None)
 
     def is_frozen(self, relu: ReluLayer) -> bool:
-        """Whether no training could use a gradient here. A measurement counts it all the same."""
+        """Whether training cannot use a gradient of this layer. False while measuring, which counts it anyway."""
         return not self.measuring and is_frozen(relu.layer, self._model())
 
     def record(self, each: ForwardPass | BackwardPass) -> None:
@@ -143,7 +143,7 @@ class Counters:
         self._add([layer for layer in found if layer is not None], self.jit, step, batch)
 
     def _add_pass(self, each: ForwardPass | BackwardPass) -> None:
-        """Adds at once. The call may be in a function that the user has XLA compile."""
+        """Adds the counts of one pass immediately. Whether XLA compiles the enclosing function is unknown."""
         if (layer := self._increments([each], None, xla=None, shared=None)) is not None:
             counter = self._counter()
             self._add([layer], None, None if counter is None else lambda: tf.convert_to_tensor(counter) + 1, [])
@@ -159,7 +159,7 @@ class Counters:
             self._blocks[key].add(layers, step, batch)
 
     def _next_step(self, batch: list[tf.Tensor]) -> Callable[[], Any] | None:
-        """Counts the step, after its batch was read. Gives a function that reads the number of the step, from 1."""
+        """Counts the step after its batch was read. Returns a function that reads the number of the step, from 1."""
         if (counter := self._counter()) is None:
             return None
         with tf.control_dependencies(batch):
@@ -167,7 +167,7 @@ class Counters:
         return lambda: tf.convert_to_tensor(counter)
 
     def _counter(self) -> tf.Variable | None:
-        """The number of training steps of this fit, a variable of its own for all blocks; None if activity is not dated."""
+        """Returns the variable that counts the training steps of this fit, for all blocks; None if activity is not dated."""
         with self._lock:
             if self._dated and self._step_counter is None:
                 first = tf.VariableAggregation.ONLY_FIRST_REPLICA
@@ -179,7 +179,7 @@ class Counters:
     def _increments(self, passes: list[ForwardPass | BackwardPass], samples: Any, **how: Any) -> LayerIncrements | None:
         try:
             return LayerIncrements.of(passes, samples, activation_sum=self.activation_sum, **how)
-        except Exception as error:  # the other layers are counted all the same
+        except Exception as error:  # the other layers are still counted
             self._leave_out(passes[0].keys, reason(error))
             return None
 
@@ -187,7 +187,7 @@ class Counters:
         self.left_out |= {key: f"{key} not counted: {why}" for key in keys}
 
     def missing(self, keys: list[str]) -> str:
-        """Why some of these layers have no counts, "" if all have."""
+        """Returns the reasons why some of these layers have no counts; "" if all have counts."""
         return "; ".join(self.left_out[key] for key in keys if key in self.left_out)
 
     def traces(self, relus: list[ReluLayer]) -> bool:
@@ -197,7 +197,7 @@ class Counters:
     # --- between the steps --------------------------------------------------------------------------------------------
 
     def variables(self) -> list[tf.Variable]:
-        """All state that is kept for the model: at most 44 bytes a neuron."""
+        """Returns all variables that are kept for the model: at most 44 bytes per neuron."""
         return [variable for block in self._blocks.values() for variable in block.variables]
 
     def reset(self, steps: int | None = None) -> None:
@@ -215,14 +215,14 @@ class Counters:
                     self._step_counter.assign(steps)
 
     def restart(self) -> None:
-        """Sets everything to zero: a fit begins."""
+        """Sets everything to zero at the beginning of a fit."""
         self.reset(0)
         with self.strategy.scope():
             for block in self._blocks.values():
                 block.reset_last_active()
 
     def give_up(self) -> None:
-        """Lets the training go on without being counted; whoever reads the counters gets the error."""
+        """Lets the training continue without counting; whoever reads the counters gets the error."""
         error = self.untraceable
         self.failure = RuntimeError(f"the training step cannot be counted: {type(error).__name__}: {error}")
         self.untraceable = None  # its traceback holds a graph
@@ -238,11 +238,11 @@ class Counters:
             )
 
     def read(self, keys: list[str], activation_sum: bool = True) -> dict[str, LayerReport]:
-        """The global counts, of all replicas and workers. A collective: every worker has to call it.
+        """Returns the global counts, of all replicas and workers. A collective operation: every worker has to call it.
 
         Args:
             keys: the layers.
-            activation_sum: whether the reports have the sums of the activations.
+            activation_sum: whether the reports include the sums of the activations.
 
         Raises:
             ValueError: a layer was called on too many samples in one step.
@@ -278,7 +278,7 @@ class Counters:
 
 
 def batch_size(data: Any) -> Any:
-    """The number of samples of a batch, an int if its shape is known; None if the batch does not show it."""
+    """Returns the number of samples of a batch, an int if it is known statically; None if the batch does not show it."""
     first = next(iter(tf.nest.flatten(data)), None)
     if isinstance(first, tf.RaggedTensor):
         return first.nrows(tf.int64)

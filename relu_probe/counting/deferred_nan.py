@@ -1,4 +1,4 @@
-"""Deferred NaN detection: a cheap scalar test at every step, and the neurons only if the test fires."""
+"""Deferred NaN detection: a cheap scalar test at every step; the mask of the neurons is computed only if the test is True."""
 
 import numpy as np
 import tensorflow as tf
@@ -10,10 +10,11 @@ _BITS = {tf.float16: tf.uint16, tf.bfloat16: tf.uint16, tf.float32: tf.uint32, t
 
 
 def may_have_nan(values: tf.Tensor) -> tf.Tensor:
-    """Scalar bool; False proves that there is no NaN.
+    """Returns a scalar bool; False proves that there is no NaN.
 
-    A NaN is the float whose bits are larger than those of infinity, and so is every negative number. What a ReLU gives is not
-    negative: the largest bits of its output tell. Integers have no NaN and no infinity of their own, not even for an empty batch.
+    Read as unsigned integers, the bits of NaN and of negative numbers are larger than those of infinity. A ReLU returns no
+    negative number, so the largest bits tell whether there is a NaN. A maximum of integers, unlike one of floats, has no special
+    rules for NaN, infinity or an empty batch.
     """
     bits = _BITS[values.dtype]
     infinity = np.array(np.inf, values.dtype.as_numpy_dtype).view(bits.as_numpy_dtype)
@@ -21,19 +22,19 @@ def may_have_nan(values: tf.Tensor) -> tf.Tensor:
 
 
 def nan_mask(values: tf.Tensor, axis: int) -> tf.Tensor:
-    """`(neurons,)` bool: a NaN among the neuron's values."""
+    """Returns `(neurons,)` bool: whether there is a NaN among the values of each neuron."""
     others = [i for i in range(values.shape.rank) if i != axis % values.shape.rank]
     return tf.reduce_any(tf.math.is_nan(values), others)
 
 
 def nan_test(call: LayerCall, of_output: tf.Tensor | None = None) -> tf.Tensor | None:
-    """The test of a call; None if a choice would cost more than the mask.
+    """Returns the NaN test of a call; None if branching on the test would cost more than the mask.
 
     Args:
         call: one call of a layer, whose forward pass is counted.
-        of_output: `may_have_nan` of its output, if that is known already.
+        of_output: `may_have_nan` of the output, if it was already computed.
     """
-    if on_gpu():  # a choice would have to wait for a value on its way to the host
+    if on_gpu():  # a branch would have to wait until the value is copied to the host
         return None
     if call.source is not call.output:
         return tf.reduce_any(tf.math.is_nan(call.source))

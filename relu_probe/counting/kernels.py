@@ -1,11 +1,11 @@
 """Counting kernels: the number of positions of each neuron at which a mask is True, exact and in few passes over memory.
 
-What costs time is memory that is written and read again, and in small models the number of operations. `plan` chooses the way:
+Time goes into writing and rereading memory and, in small models, into the number of operations. `plan` chooses the method:
 
-| way    | where                                             | how                                                       |
+| method | used for                                          | how                                                       |
 | ------ | ------------------------------------------------- | --------------------------------------------------------- |
-| packed | XLA                                               | ten bits of an int32 for each mask: all masks in one pass |
-| bytes  | CPU; `(batch, ..., neurons)` or `WIDE` layers     | a byte a position, four neurons in an int32               |
+| packed | XLA                                               | ten bits of an int32 per mask: all masks in one pass      |
+| bytes  | CPU; `(batch, ..., neurons)` or `WIDE` layers     | a byte per position, four neurons in an int32             |
 | rows   | other `(batch, neurons)`                          | the gradient of a bias, TensorFlow's fastest sum over rows |
 | sums   | everything else, such as `channels_first`         | `reduce_sum`                                              |
 """
@@ -16,28 +16,28 @@ from typing import Any
 
 import tensorflow as tf
 
-EXACT = 2**24  # float32 counts up to here
+EXACT = 2**24  # float32 counts exactly up to this number
 NARROW = 128  # neurons up to which layers of one batch are concatenated
-INDEXED = 2048  # neurons of a block up to which the step of the last activity is written by index
+INDEXED = 2048  # neurons of a block, up to which the step of the last activity is written by index
 WIDE = 1024  # neurons from which `(batch, neurons)` is counted in bytes
-_BITS = 10  # of an int32, for each of at most three masks
-_BYTE = 255  # rows that a byte can count
+_BITS = 10  # bits of an int32 for each of at most three masks
+_BYTE = 255  # the number of rows that a byte can count
 
 Mask = list[tf.Tensor]  # bool tensors `(batch, ..., neurons)`; the mask is True where all of them are
 Way = Callable[[list[Mask], int], tf.Tensor]
 
 
 def plan(shape: tf.TensorShape, axis: int, xla: bool | None) -> Way:
-    """The way to count the masks of an output.
+    """Returns the function that counts the masks of an output.
 
     Args:
-        shape: of the output.
-        axis: of the neurons, -1 or 1.
+        shape: the shape of the output.
+        axis: the axis of the neurons, -1 or 1.
         xla: whether XLA compiles the counting; None if that is not known.
 
     Returns:
-        A function of `(masks, axis)`, at most three masks, that gives the counts of one mask behind those of the other,
-        `(masks * neurons,)`: int32 or int64, or float32, which is exact up to `exact_up_to` positions.
+        A function of `(masks, axis)` for at most three masks. It returns the concatenated counts of the masks,
+        `(masks * neurons,)`, as int32, int64 or float32; float32 is exact up to `exact_up_to` positions.
     """
     if axis == 1:
         return sums
@@ -50,39 +50,39 @@ def plan(shape: tf.TensorShape, axis: int, xla: bool | None) -> Way:
 
 
 def exact_up_to(output: tf.Tensor, axis: int, xla: bool | None) -> int:
-    """The number of positions up to which the counts of such an output are exact."""
+    """Returns the number of positions up to which the counts of such an output are exact."""
     in_floats = plan(output.shape, axis, xla) is rows and on_gpu()
     return EXACT if in_floats and output.shape[0] is None else 2**62
 
 
 def activation_sums(values: tf.Tensor, axis: int) -> tf.Tensor:
-    """The sum of each neuron's values, `(neurons,)`."""
+    """Returns the sum of the values of each neuron, `(neurons,)`."""
     if axis == 1:
         return tf.reduce_sum(values, [0, *range(2, values.shape.rank)])
     return _sum_rows(_sum_places(values))
 
 
 def rows(masks: list[Mask], axis: int) -> tf.Tensor:
-    """Counts of `(batch, neurons)`. On a GPU in floats: TensorFlow keeps int32 on the host."""
+    """Counts masks `(batch, neurons)`; int32, but float32 on a GPU, where TensorFlow keeps int32 on the host."""
     dtype = tf.float32 if on_gpu() and (masks[0][0].shape[0] or 0) <= EXACT else tf.int32
     whole = [reduce(tf.logical_and, mask) for mask in masks]
     return _sum_rows(tf.cast(concat(whole, 1), dtype))
 
 
 def sums(masks: list[Mask], axis: int) -> tf.Tensor:
-    """Counts of any shape; int64."""
+    """Counts masks of any shape; int64."""
     return concat([_sum(reduce(tf.logical_and, mask), axis) for mask in masks])
 
 
 def packed(masks: list[Mask], axis: int) -> tf.Tensor:
-    """Counts in one pass over all masks, for XLA; int64."""
+    """Counts all masks in one pass, for XLA; int64."""
     return packed_parts([masks])
 
 
 def packed_parts(parts: list[list[Mask]]) -> tf.Tensor:
-    """Counts of several parts of the positions together.
+    """Counts several parts of the positions together; int64.
 
-    Each mask has bits of its own in one int32, which is summed over the parts and over blocks of rows, 1,023 positions in all.
+    Each mask has its own bits in one int32. The int32 are summed over the parts and over blocks of rows, at most 1,023 positions.
     XLA vectorizes a sum over parts, but not a sum over many rows.
     """
     values = reduce(tf.add, [_digits(masks) for masks in parts])
@@ -98,26 +98,29 @@ def packed_parts(parts: list[list[Mask]]) -> tf.Tensor:
 
 
 def in_bytes(masks: list[Mask], axis: int) -> tf.Tensor:
-    """Counts with a byte for each position: a quarter of what floats read and write; int32."""
+    """Counts with one byte per position, which moves a quarter of the memory that floats would; int32."""
     return concat([count_bytes(mask, mask[0].shape[-1] // 4) for mask in masks])
 
 
 def count_bytes(mask: Mask, quarter: Any) -> tf.Tensor:
-    """`(neurons,)` int32; `quarter` of the neurons may be a tensor, so that one graph serves layers of all widths."""
+    """Returns the counts `(neurons,)` int32. `quarter` is neurons / 4; as a tensor it lets one graph serve layers of all widths."""
     fours = [tf.bitcast(tf.reshape(tf.cast(m, tf.uint8), [-1, quarter, 4]), tf.int32) for m in mask]
     blocks = tf.bitcast(_sum_blocks(reduce(tf.bitwise.bitwise_and, fours), _BYTE), tf.uint8)
     return tf.reshape(tf.reduce_sum(tf.cast(blocks, tf.int32), 0), [-1])
 
 
 def _sum_blocks(values: tf.Tensor, size: int) -> tf.Tensor:
-    """Sums over blocks of `size` rows: `(rows, n)` -> `(blocks, n)`. The first blocks are no copy, nor need it be known how many."""
+    """Sums blocks of `size` rows: `(rows, n)` -> `(blocks, n)`.
+
+    The number of rows may be unknown in the graph. The full blocks are not copied; the last block has the remaining rows.
+    """
     whole = tf.shape(values)[0] // size * size
     blocks = tf.reduce_sum(tf.reshape(values[:whole], tf.stack([-1, size, tf.shape(values)[1]])), 1)
     return tf.concat([blocks, tf.reduce_sum(values[whole:], 0, keepdims=True)], 0)
 
 
 def _digits(masks: list[Mask]) -> tf.Tensor:
-    """The bits of all masks at each position. Masks that end in the same factor share the choice on it: a third less for XLA."""
+    """Returns the bits of all masks at each position. Masks with the same last tensor share a `tf.where`, a third less for XLA."""
     last = masks[0][-1]
     inside: list[Any] = []
     outside: list[Any] = []
@@ -129,12 +132,12 @@ def _digits(masks: list[Mask]) -> tf.Tensor:
 
 
 def parts_of(shape: tf.TensorShape) -> int:
-    """The number of parts, up to 8, into which XLA divides the places of a sample; 1 if the number of places is not known."""
+    """Returns the number of parts, up to 8, into which XLA divides the places of a sample; 1 if their number is not known."""
     return _largest_divisor(shape, 8)
 
 
 def _block_of_places(shape: tf.TensorShape, most: int) -> int:
-    """The places of a sample that are summed together, at most `most`; 1 if that would be few, or is not known.
+    """Returns how many places of a sample are summed together, at most `most`; 1 if they would be under 16 or are not known.
 
     >>> [_block_of_places(tf.TensorShape([None, 30, n, 8]), 255) for n in (30, 509, None)]
     [225, 30, 1]
@@ -144,13 +147,13 @@ def _block_of_places(shape: tf.TensorShape, most: int) -> int:
 
 
 def _largest_divisor(shape: tf.TensorShape, most: int) -> int:
-    """The largest divisor, up to `most`, of the number of places of a sample."""
+    """Returns the largest divisor, up to `most`, of the number of places of a sample; 1 if that number is not known."""
     places = (shape[1:-1].num_elements() if shape.rank > 2 else None) or 1
     return next(k for k in range(min(places, most), 0, -1) if places % k == 0)
 
 
 def _sum(mask: tf.Tensor, axis: int) -> tf.Tensor:
-    """`(neurons,)` int64. Floats are fast, and exact for the places of one sample."""
+    """Returns the counts `(neurons,)` int64. The places of one sample are summed in floats, which is fast, if it is exact."""
     places = mask.shape[2:].num_elements() if axis == 1 else mask.shape[-2]
     values = tf.cast(mask, tf.float32 if places is not None and places <= EXACT else tf.int64)
     if axis == 1:
@@ -159,14 +162,14 @@ def _sum(mask: tf.Tensor, axis: int) -> tf.Tensor:
 
 
 def _sum_places(values: tf.Tensor) -> tf.Tensor:
-    """`(batch, ..., places, neurons)` -> `(rows, neurons)`: in XLA one sum over all axes is up to 10 times as slow."""
+    """Sums `(batch, ..., places, neurons)` to `(rows, neurons)`: in XLA, one sum over all axes takes up to 10 times as long."""
     if values.shape.rank == 2:
         return values
     return tf.reshape(tf.reduce_sum(values, -2), [-1, values.shape[-1]])
 
 
 def _sum_rows(values: tf.Tensor) -> tf.Tensor:
-    """The gradient of a bias: TensorFlow's fastest sum over rows."""
+    """Sums over rows by the gradient of a bias, TensorFlow's fastest way."""
     return tf.raw_ops.BiasAddGrad(out_backprop=values)
 
 
@@ -177,7 +180,7 @@ def on_gpu() -> bool:
 
 
 def concat(parts: list[Any], axis: int = 0) -> Any:
-    """The parts one behind the other; int64 if their types differ."""
+    """Returns the concatenated parts; int64 if their types differ."""
     if len({part.dtype for part in parts}) > 1:
         parts = [tf.cast(part, tf.int64) for part in parts]
     return parts[0] if len(parts) == 1 else tf.concat(parts, axis)

@@ -1,4 +1,4 @@
-"""What one step adds to the counts of a layer, as tensors."""
+"""The increments of one step: tensors to be added to the counts of a layer."""
 
 from functools import reduce
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from relu_probe.counting.step_totals import LayerTotals
 
 
 class LayerIncrements(NamedTuple):
-    """What a step adds to the counts of one layer, or of several that are concatenated; vectors over all their neurons."""
+    """The increments of one layer, or of several concatenated layers; each vector has all their neurons."""
 
     keys: tuple[str, ...]
     neurons: tuple[int, ...]  # of each key
@@ -34,11 +34,11 @@ class LayerIncrements(NamedTuple):
         """Counts the passes of one layer.
 
         Args:
-            passes: all of one step, or a single one outside of the step's graph.
-            samples: the samples of the step; None outside of its graph.
+            passes: all passes of one step, or a single pass outside of the step's graph.
+            samples: the number of samples of the step; None outside of its graph.
             xla: whether XLA compiles the counting, None if that is not known.
             activation_sum: whether to sum the outputs.
-            shared: the functions of the model; None outside of the step's graph.
+            shared: the shared functions of the model; None outside of the step's graph.
 
         Raises:
             ValueError: the output is not of a floating type.

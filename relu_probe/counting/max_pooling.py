@@ -1,7 +1,7 @@
-"""Gradients behind max pooling: where windows do not overlap, each hands its gradient to one position of the ReLU.
+"""Counting of gradients by windows, for a ReLU before max pooling.
 
-So windows can be counted instead of positions, four times fewer in most models of images. Not if there are NaN: a window may
-drop them.
+If windows do not overlap, each passes its gradient to one position of the ReLU. So windows can be counted instead of positions:
+four times fewer in most image models. This does not hold if there are NaN, because a window may drop them.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,10 @@ from relu_probe.counting.passes import LayerCall
 
 
 def windows_of(call: LayerCall) -> LayerCall | None:
-    """The pooled call, whose gradients are counted in the place of the ReLU's; None unless all gradients come from such a pooling."""
+    """Returns a call made of the windows, whose gradients can be counted instead of those at the positions of the ReLU.
+
+    None unless all gradients of the call come from one max pooling without overlap.
+    """
     if len(call.gradients) != 1 or call.ceiling is not None or call.counted is not None or tf.executing_eagerly():
         return None
     arrives = call.gradients[0]
@@ -30,7 +33,7 @@ def windows_of(call: LayerCall) -> LayerCall | None:
 def count_with_windows(
     call: LayerCall, windows: LayerCall, count: Callable[[LayerCall], tuple[tf.Tensor, tf.Tensor]]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """What `count(call)` gives, the counts and whether there may be NaN, with the gradients counted by windows if there are none."""
+    """Returns the counts and whether there may be NaN, as `count(call)` does, but counts gradients by windows if there is no NaN."""
     neurons = call.output.shape[-1]
     active, may_have_nan = count(call._replace(gradients=()))
     with_gradient = tf.cond(may_have_nan, lambda: count(call)[0][neurons:], lambda: count(windows)[0][neurons:])

@@ -1,4 +1,4 @@
-"""Forward and backward passes of a ReLU layer, and where a call was active and received a gradient."""
+"""Forward and backward passes of a ReLU layer, and the masks of positions that are active and that received a gradient."""
 
 from collections.abc import Iterable
 from functools import reduce
@@ -13,13 +13,13 @@ _FUNCTION_CALLS = ("If", "StatelessIf", "While", "StatelessWhile", "PartitionedC
 
 
 class CountedGradients:
-    """The positions of one call that were already counted with a gradient: a second tape over it adds only new ones."""
+    """The positions of one call that were already counted with a gradient, so that a second tape adds only new positions."""
 
     def __init__(self) -> None:
         self._mask: tf.Tensor | None = None
 
     def add(self, mask: tf.Tensor) -> tf.Tensor:
-        """Returns the positions of `mask` that are new. A mask of another graph cannot be compared."""
+        """Returns the positions of `mask` that are new. Masks of different graphs cannot be compared: all are new then."""
         before = self._mask
         if before is None or not (tf.executing_eagerly() or before.graph is mask.graph):
             self._mask = mask
@@ -50,20 +50,20 @@ class BackwardPass(NamedTuple):
 
 
 class LayerCall(NamedTuple):
-    """One call of a layer, with what a step knows of it."""
+    """One call of a layer, with all its passes that a step has gathered."""
 
     output: tf.Tensor
-    source: tf.Tensor | None = None  # None if the forward pass was counted before
-    gradients: tuple[tf.Tensor, ...] = ()  # of each backward pass, dL/dz or dL/da
+    source: tf.Tensor | None = None  # None if the forward pass was counted separately
+    gradients: tuple[tf.Tensor, ...] = ()  # one for each backward pass: dL/dz or dL/da
     ceiling: float | None = None
     counted: CountedGradients | None = None  # None if all backward passes are in `gradients`
 
 
 def calls_of(passes: Iterable[ForwardPass | BackwardPass], *, all_passes: bool) -> list[LayerCall]:
-    """The calls of one layer; a call is known by its output tensor.
+    """Returns the calls of one layer. The output tensor identifies a call.
 
     Args:
-        passes: of the layer.
+        passes: the passes of the layer.
         all_passes: whether these are all passes of the step, so that no position can have been counted before.
     """
     calls: dict[int, LayerCall] = {}
@@ -81,7 +81,7 @@ def calls_of(passes: Iterable[ForwardPass | BackwardPass], *, all_passes: bool) 
 
 
 def pre_activation_gradient(backward: BackwardPass) -> tf.Tensor:
-    """dL/dz if the graph shows it, else dL/da; they differ where the neuron is off.
+    """Returns dL/dz if the graph shows it, else dL/da; they differ where the neuron is off.
 
     If only the ReLU's own backward pass reads dL/da, TensorFlow overwrites it in place; another reader would cost a copy.
     """
@@ -93,7 +93,7 @@ def pre_activation_gradient(backward: BackwardPass) -> tf.Tensor:
 
 
 def masks_of(call: LayerCall) -> list[Mask]:
-    """Where the call is active, unless that was counted before; and, if there was a backward pass, where it has a gradient.
+    """Returns the mask of active positions and the mask of positions with a gradient, if the call has such a pass.
 
     dL/dz = dL/da * relu'(z) is zero where the neuron is off, even if dL/da is infinite there.
     """
@@ -103,9 +103,9 @@ def masks_of(call: LayerCall) -> list[Mask]:
 
 
 def _gradient_mask(call: LayerCall) -> tf.Tensor:
-    """Where a gradient arrives in any backward pass. At the ceiling of a bounded ReLU relu'(z) is zero.
+    """Returns where a gradient arrives in any backward pass. At the ceiling of a bounded ReLU, relu'(z) is zero.
 
-    A cast to bool runs in one thread; a comparison would wait for a second one, which a matrix product keeps busy.
+    A cast to bool runs in one thread. A comparison would wait for a second thread, which a matrix product keeps busy.
     """
     mask = reduce(tf.logical_or, [tf.cast(gradient, tf.bool) for gradient in call.gradients])
     if call.ceiling is not None:
@@ -114,9 +114,9 @@ def _gradient_mask(call: LayerCall) -> tf.Tensor:
 
 
 def drop_unused_backward_passes(passes: list[Any], graph: Any) -> list[Any]:
-    """Leaves out the backward passes whose gradient nobody uses.
+    """Returns the passes without the backward passes whose gradient nobody uses.
 
-    A tape walks through frozen layers, too, and TensorFlow then prunes the gradients that lead nowhere. Counting them would
+    A tape goes through frozen layers, too, and TensorFlow then prunes the gradients that lead nowhere. Counting them would
     keep a whole backward pass through a frozen backbone alive. A gradient is used if it reaches a stateful operation, such as
     the update of a weight.
     """
@@ -127,7 +127,7 @@ def drop_unused_backward_passes(passes: list[Any], graph: Any) -> list[Any]:
 
 
 def _is_used(tensor: tf.Tensor, unused: set[int]) -> bool:
-    """Adds the operations that it finds unused to `unused`, by identity, so that no operation is visited twice."""
+    """Whether a gradient is used. Adds the ids of unused operations to `unused`, so that no operation is visited twice."""
     seen: set[int] = set()
     pending = [tensor]
     while pending:

@@ -1,7 +1,7 @@
-"""The probe sub-model of a ReLU layer, and how it is attached to the layer for the time of a step.
+"""The probe sub-model of a ReLU layer, and its attachment to the layer for the duration of a step.
 
-A probe sits on the output of its layer and is the identity. On the way forward it records the output, on the way back the
-gradient, through a custom gradient that passes the gradient on unchanged. It is attached only while a step is traced or run, so
+A probe is applied to the output of its layer and returns it unchanged. The forward pass records the output. The backward pass
+records the gradient, through a custom gradient that passes it on unchanged. It is attached only while a step is traced or run, so
 that nothing is left on the model.
 """
 
@@ -19,7 +19,7 @@ from relu_probe.utils.instance_patch import patch_instance
 from relu_probe.utils.tensorflow_private import forget_gradient_with, is_inside_vectorized_map, is_loop_or_branch
 
 _WRAPPED = "_relu_probe_wrapped"  # attribute of our wrapper functions: the `call` that they wrap
-_AFTER_RELU = ("Identity", "Minimum", "Maximum", "Mul", "Square")  # operations behind a ReLU that is bounded or squared
+_AFTER_RELU = ("Identity", "Minimum", "Maximum", "Mul", "Square")  # follow the ReLU if it is bounded or squared
 _lock = threading.RLock()
 
 
@@ -28,7 +28,7 @@ class Probe:
 
     Args:
         relu: the layer.
-        counters: what records the passes through the layer.
+        counters: record the passes through the layer.
     """
 
     def __init__(self, relu: ReluLayer, counters: Counters) -> None:
@@ -39,7 +39,7 @@ class Probe:
     def __call__(self, output: Any) -> Any:
         """Returns the output `(batch, ..., neurons)` of the layer unchanged, and records it.
 
-        What is symbolic, ragged or of unknown width is not recorded.
+        A symbolic or ragged output, or one of unknown width, is not recorded.
         """
         if not isinstance(output, tf.Tensor) or output.shape.rank is None or output.shape[self.relu.axis] is None:
             return output
@@ -54,7 +54,7 @@ class Probe:
     def _check_context(self) -> None:
         """Raises ValueError in the body of a `tf.vectorized_map`.
 
-        Only what the result of the body depends on is run for all its elements: a count would be of a single one.
+        TensorFlow runs only the operations on which the result depends for all elements; the counts would cover one element.
         """
         if is_inside_vectorized_map():
             raise ValueError(
@@ -108,7 +108,7 @@ class Probe:
 @tf.autograph.experimental.do_not_convert
 @contextmanager
 def attached(counters: Counters) -> Iterator[None]:
-    """Attaches a probe to each counted layer for the time of the block. Re-entrant: replicas trace in several threads."""
+    """Attaches a probe to each counted layer during the block. Re-entrant, because replicas trace in several threads."""
     with _lock:
         counters.users += 1
     try:
@@ -130,7 +130,7 @@ def _attach(relu: ReluLayer, counters: Counters) -> Callable[[], None]:
         return lambda: None
     name = "quantized_call" if getattr(layer, "quantization_mode", None) else "call"  # the one that Keras 3 calls
     call = getattr(layer, name)
-    call = getattr(call, _WRAPPED, call)  # of two probes the inner one counts, as in a measure inside a watch
+    call = getattr(call, _WRAPPED, call)  # with two probes the inner one counts, as for `measure` inside `watch`
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         return probe(call(*args, **kwargs))
@@ -140,10 +140,10 @@ def _attach(relu: ReluLayer, counters: Counters) -> Callable[[], None]:
 
 
 def _before_relu(output: tf.Tensor) -> tf.Tensor:
-    """The pre-activation if the graph shows it: oneDNN's fused MatMul + bias + ReLU turns NaN into 0.
+    """Returns the pre-activation if the graph shows it, else the output: oneDNN's fused MatMul + bias + ReLU turns NaN into 0.
 
-    Reading the pre-activation undoes that fusion. A training step must keep its bits, and leaves it alone; there NaN show in the
-    weights after one update.
+    Reading the pre-activation undoes the fusion. A training step does not read it, because its results must stay bit-identical;
+    there, NaN show in the weights after one update.
     """
     if tf.executing_eagerly():
         return output

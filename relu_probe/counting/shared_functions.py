@@ -1,6 +1,6 @@
-"""Functions that the layers of a model share: traced once, so that each layer adds a single call to the graph.
+"""Functions that the layers of a model share: traced once, so that each layer adds only one call to the graph.
 
-A large model has hundreds of ReLU layers, and each operation takes about 0.3 ms of the time in which a step is traced.
+A large model has hundreds of ReLU layers, and each operation adds about 0.3 ms to the time of tracing a step.
 """
 
 import threading
@@ -21,7 +21,7 @@ class SharedFunctions:
     def call(
         self, body: Callable[..., Any], tensors: list[tf.Tensor], *static: Any, one_for_all_shapes: bool = False
     ) -> Any:
-        """`body(*static, *tensors)`, traced once for each kind of tensors.
+        """Returns `body(*static, *tensors)`, traced once for each combination of `body`, `static`, shapes and dtypes.
 
         Args:
             body: a function without side effects.

@@ -1,7 +1,7 @@
-"""Totals of a step: positions, samples and steps of each layer, as multiples of a few numbers of rows.
+"""Totals of a step: positions and samples of each layer, as multiples of a few numbers of rows.
 
-The layers of a model see the same batch, so that all their totals are multiples of its size. What a step adds is therefore one
-number for each tensor that holds a number of rows, in most models a single one.
+The layers of a model see the same batch, so all their totals are multiples of its size. A step therefore adds one number for each
+distinct number of rows, in most models a single one.
 """
 
 from typing import Any, NamedTuple
@@ -14,11 +14,11 @@ from relu_probe.counting.kernels import EXACT, exact_up_to
 from relu_probe.counting.passes import LayerCall
 
 Rows = Any  # a number of rows: int, or a scalar int64 tensor
-Multiples = list[tuple[Rows, int]]  # their sum: rows * factor
+Multiples = list[tuple[Rows, int]]  # (rows, factor) pairs; their value is the sum of rows * factor
 
 
 class LayerTotals(NamedTuple):
-    """What a step adds to the totals of one layer."""
+    """The amounts that a step adds to the totals of one layer."""
 
     positions: Multiples
     samples: Multiples
@@ -27,11 +27,12 @@ class LayerTotals(NamedTuple):
 
     @classmethod
     def of(cls, calls: list[LayerCall], axis: int, samples: Any, xla: bool | None) -> "LayerTotals":
-        """
+        """Returns the totals of the calls of a layer.
+
         Args:
-            calls: of the layer.
-            axis: of the neurons.
-            samples: of the step, None if it is not known.
+            calls: the calls of the layer.
+            axis: the axis of the neurons.
+            samples: the number of samples of the step, None if it is not known.
             xla: whether XLA compiles the step.
         """
         outputs = [call.output for call in calls if call.source is not None]
@@ -39,8 +40,8 @@ class LayerTotals(NamedTuple):
         limited = [rows_of(a) for a in outputs if exact_up_to(a, axis, xla) <= EXACT]
         return cls(
             positions,
-            # A shared layer that is called twice sees its samples once, though its positions add up, and TimeDistributed may fold
-            # the time into the batch: the samples are those of the step.
+            # Samples are counted once per step, not from the rows: a shared layer that is called twice sees the same samples twice,
+            # and TimeDistributed may fold the time axis into the batch axis.
             [(_largest([rows_of(a) for a in outputs]) if samples is None else samples, 1)] if outputs else [],
             (positions or [(1, 1)]) if any(call.gradients for call in calls) else [],
             [(rows // (EXACT + 1), 1) for rows in limited],
@@ -48,13 +49,13 @@ class LayerTotals(NamedTuple):
 
 
 class TotalsLayout(NamedTuple):
-    """How the totals follow from the sums of what `increments` gives: `(4, layers, sums)` factors, nested tuples."""
+    """The factors that turn the summed `increments` into totals: `(4, layers, sums)`, as nested tuples."""
 
     factors: tuple[tuple[tuple[int, ...], ...], ...]
 
     @classmethod
     def of(cls, layers: list[LayerTotals]) -> "TotalsLayout":
-        """The layout of these layers, in their order."""
+        """Returns the layout of these layers, in their order."""
         index = {key: i for i, key in enumerate(_sources(layers))}
         factors = np.zeros((4, len(layers), len(index)), np.int64)
         for j, layer in enumerate(layers):
@@ -65,23 +66,23 @@ class TotalsLayout(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the sums; one alone is a scalar, which saves an operation."""
+        """The shape of the sums; a single sum is a scalar, which saves an operation."""
         size = len(self.factors[0][0])
         return () if size == 1 else (size,)
 
     def read(self, sums: Any) -> Any:
-        """`(4, layers)` int64: positions, samples, backward, inexact."""
+        """Returns the totals `(4, layers)` int64: positions, samples, backward, inexact."""
         return np.array(self.factors, np.int64) @ np.atleast_1d(sums)
 
 
 def increments(layers: list[LayerTotals]) -> tf.Tensor:
-    """What a step adds to the sums: `(sums,)` int64, a scalar if there is only one."""
+    """Returns the amounts that a step adds to the sums: `(sums,)` int64, a scalar if there is only one."""
     found = [tf.cast(rows, tf.int64) for rows in _sources(layers).values()]
     return found[0] if len(found) == 1 else tf.stack(found)
 
 
 def _sources(layers: list[LayerTotals]) -> dict[int, Any]:
-    """The tensors of rows, each once; and the number 1, of which a known number of rows is a multiple."""
+    """Returns each distinct tensor of rows, and the number 1 for all numbers of rows that are known statically."""
     all_rows = [rows for layer in layers for multiples in layer for rows, _ in multiples]
     return {_key(rows): rows if tf.is_tensor(rows) else 1 for rows in all_rows} or {0: 1}
 
@@ -91,7 +92,7 @@ def _key(rows: Rows) -> int:
 
 
 def _positions(output: tf.Tensor, axis: int) -> tuple[Rows, int]:
-    """Rows times places; where the number of places is not known, positions are the rows."""
+    """Returns the positions as `(rows, places)`; as `(positions, 1)` if the number of places is not known."""
     others = [size for i, size in enumerate(output.shape) if i not in (0, axis % output.shape.rank)]
     if None in others:
         return tf.size(output, tf.int64) // output.shape[axis], 1
