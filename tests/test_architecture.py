@@ -52,7 +52,7 @@ def test_imports_keep_all_contracts(copy):
         ("report/report.py", "from relu_probe.callbacks.relu_probe import ReluProbe", FLOORS),
         ("report/table.py", "import relu_probe.structure.weights", FLOORS),
         ("utils/layer_names.py", "def late():\n    from relu_probe.cli import main", FLOORS),
-        ("counting/rows.py", "def late():\n    from relu_probe.counting.counters import Counters", CIRCLES),
+        ("counting/batch_rows.py", "def late():\n    from relu_probe.counting.counters import Counters", CIRCLES),
         ("utils/validation.py", "import tensorflow as tf", NO_TENSORFLOW),
         ("report/history.py", "from relu_probe.utils.distributed import is_chief", NO_TENSORFLOW),
     ],

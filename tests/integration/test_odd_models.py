@@ -56,7 +56,7 @@ def test_a_noisy_relu_draws_the_same_numbers_as_without_the_probe():
 
 
 def test_the_comparison_rejects_a_function_that_is_called(monkeypatch):
-    monkeypatch.setattr(relu_function, "_has_effects", lambda function: False)
+    monkeypatch.setattr(relu_function, "_has_side_effects", lambda function: False)
     with pytest.raises(AssertionError, match="changed the training"):
         test_a_function_with_effects_is_never_called_to_find_out_whether_it_is_a_relu()
 

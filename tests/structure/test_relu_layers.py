@@ -322,7 +322,7 @@ def test_channels_first_is_followed_from_the_layer_that_makes_it(layers, axis):
 # --- layers inside a vectorized loop ----------------------------------------------------------------------------------
 
 UNKNOWN_TIME = (
-    "layer 'hidden' is called inside tf.vectorized_map, as Keras 3's TimeDistributed does where the number of time steps "
+    "layer 'hidden' is called inside tf.vectorized_map, as Keras 3's TimeDistributed does if the number of time steps "
     "is unknown; its counts would be wrong. Give the time axis a fixed length, or call the layer without "
     "TimeDistributed: a Dense acts on the last axis anyway."
 )
