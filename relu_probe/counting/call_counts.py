@@ -1,13 +1,13 @@
 """The counts of one call of a layer, by the counting method that `kernels.plan` chooses."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from relu_probe.counting import kernels
 from relu_probe.counting.deferred_nan import may_have_nan, nan_mask, nan_test
-from relu_probe.counting.max_pooling import count_with_windows, windows_of
+from relu_probe.counting.max_pooling import windows_of
 from relu_probe.counting.passes import LayerCall, masks_of
 from relu_probe.counting.shared_functions import SharedFunctions
 
@@ -58,21 +58,30 @@ def _count_in_function(call: LayerCall, shared: SharedFunctions) -> tuple[tf.Ten
     """
     neurons = call.output.shape[-1]
 
-    def count(of: LayerCall) -> tuple[tf.Tensor, tf.Tensor]:
+    def run(body: Callable[..., Any], of: LayerCall) -> Any:
         tensors = [of.output, *of.gradients, tf.constant(neurons // 4)]
-        counts, may = shared.call(_count_bytes, tensors, of.ceiling, one_for_all_shapes=True)
-        counts.set_shape([2 * neurons])
-        return counts, may
+        return shared.call(body, tensors, of.ceiling, one_for_all_shapes=True)
 
-    windows = windows_of(call)
-    return count(call) if windows is None else count_with_windows(call, windows, count)
+    if (windows := windows_of(call)) is None:
+        counts, may = run(_count_bytes, call)
+    else:
+        active, may = run(_count_bytes, call._replace(gradients=()))
+        gradients = tf.cond(may, lambda: run(_count_gradients, call), lambda: run(_count_gradients, windows))
+        counts = tf.concat([active, gradients], 0)
+    counts.set_shape([neurons * (1 + bool(call.gradients))])
+    return _with_zeros(counts, call), may
 
 
 def _count_bytes(ceiling: float | None, output: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     *gradients, quarter = others
     masks = masks_of(LayerCall(output, output, tuple(gradients), ceiling))
-    active, *with_gradient = (kernels.count_bytes(mask, quarter) for mask in masks)
-    return tf.concat([active, *(with_gradient or [tf.zeros_like(active)])], 0), may_have_nan(output)
+    return kernels.concat([kernels.count_bytes(mask, quarter) for mask in masks]), may_have_nan(output)
+
+
+def _count_gradients(ceiling: float | None, output: tf.Tensor, *others: tf.Tensor) -> tf.Tensor:
+    *gradients, quarter = others
+    (mask,) = masks_of(LayerCall(output, None, tuple(gradients), ceiling))
+    return kernels.count_bytes(mask, quarter)
 
 
 def _count_packed(call: LayerCall, shared: SharedFunctions | None) -> CallCounts:

@@ -70,7 +70,7 @@ class CounterBlock:
         self.variables = make_variables(
             strategy,
             np.zeros(2 * total, np.int64),  # active, with gradient
-            np.zeros(total, np.int32),  # 1 if a NaN was seen
+            np.zeros(total, np.int32),  # steps with a NaN
             np.zeros(key.totals.shape, np.int64),
             # The step of the last activity, from 1; 0 for never. Variables aggregate by SUM, not by MAX, so each replica has a row.
             # If written by index, the steps of the last gradients are written, too: nobody reads them, but slicing costs more.
@@ -107,14 +107,17 @@ class CounterBlock:
 
     def _mark_nan(self, layers: list[LayerIncrements]) -> None:
         def mark() -> None:
-            mask = tf.cast(concat([layer.positions.nan_mask() for layer in layers]), tf.int32)
-            self._nan.assign(tf.maximum(self._nan, mask))
+            self._nan.assign_add(tf.cast(concat([layer.positions.nan_mask() for layer in layers]), tf.int32))
 
         tests = [layer.positions.nan_test for layer in layers]
-        if any(test is None for test in tests):
+        if all(test is None for test in tests):
             mark()
         else:
-            tf.cond(tests[0] if len(tests) == 1 else tf.reduce_any(tf.stack(tests)), mark, lambda: None)
+            found = [
+                tf.reduce_any(layer.positions.nan_mask()) if test is None else test
+                for layer, test in zip(layers, tests)
+            ]
+            tf.cond(found[0] if len(found) == 1 else tf.reduce_any(tf.stack(found)), mark, lambda: None)
 
     def _date(self, counts: tf.Tensor, step: tf.Tensor) -> None:
         if self.key.indexed:

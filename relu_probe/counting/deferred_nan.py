@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.counting.kernels import on_gpu
+from relu_probe.counting.kernels import WIDE, on_gpu
 from relu_probe.counting.passes import LayerCall
 
 _BITS = {tf.float16: tf.uint16, tf.bfloat16: tf.uint16, tf.float32: tf.uint32, tf.float64: tf.uint64}
@@ -34,8 +34,11 @@ def nan_test(call: LayerCall, of_output: tf.Tensor | None = None) -> tf.Tensor |
         call: one call of a layer, whose forward pass is counted.
         of_output: `may_have_nan` of the output, if it was already computed.
     """
-    if on_gpu():  # a branch would have to wait until the value is copied to the host
+    source = call.source
+    assert source is not None, "its forward pass is counted"
+    few = source.shape.rank == 2 and source.shape[1] < WIDE
+    if few or on_gpu():  # on a GPU a branch would have to wait until the value is copied to the host
         return None
-    if call.source is not call.output:
-        return tf.reduce_any(tf.math.is_nan(call.source))
+    if source is not call.output:
+        return tf.reduce_any(tf.math.is_nan(source))
     return may_have_nan(call.output) if of_output is None else of_output

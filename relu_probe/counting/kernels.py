@@ -19,7 +19,7 @@ import tensorflow as tf
 EXACT = 2**24  # float32 counts exactly up to this number
 NARROW = 128  # neurons up to which layers of one batch are concatenated
 INDEXED = 2048  # neurons of a block, up to which the step of the last activity is written by index
-WIDE = 1024  # neurons from which `(batch, neurons)` is counted in bytes
+WIDE = 256  # neurons from which `(batch, neurons)` is counted in bytes, and NaN are tested for before they are located
 _BITS = 10  # bits of an int32 for each of at most three masks
 _BYTE = 255  # the number of rows that a byte can count
 

@@ -4,8 +4,6 @@ If windows do not overlap, each passes its gradient to one position of the ReLU.
 four times fewer in most image models. This does not hold if there are NaN, because a window may drop them.
 """
 
-from collections.abc import Callable
-
 import tensorflow as tf
 
 from relu_probe.counting.passes import LayerCall
@@ -28,16 +26,6 @@ def windows_of(call: LayerCall) -> LayerCall | None:
     if _behind_identities(before) is not _behind_identities(call.output):
         return None
     return LayerCall(pooled, None, (gradient,))
-
-
-def count_with_windows(
-    call: LayerCall, windows: LayerCall, count: Callable[[LayerCall], tuple[tf.Tensor, tf.Tensor]]
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the counts and whether there may be NaN, as `count(call)` does, but counts gradients by windows if there is no NaN."""
-    neurons = call.output.shape[-1]
-    active, may_have_nan = count(call._replace(gradients=()))
-    with_gradient = tf.cond(may_have_nan, lambda: count(call)[0][neurons:], lambda: count(windows)[0][neurons:])
-    return tf.concat([active[:neurons], with_gradient], 0), may_have_nan
 
 
 def _overlap(pool_grad: tf.Operation) -> bool:

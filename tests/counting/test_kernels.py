@@ -10,7 +10,7 @@ from assertions import assert_report
 from models import sequential
 
 from relu_probe import ReluProbe, measure
-from relu_probe.counting import call_counts, deferred_nan, kernels, passes
+from relu_probe.counting import call_counts, kernels, passes
 from relu_probe.counting.deferred_nan import may_have_nan
 
 K, L = tf.keras, tf.keras.layers
@@ -113,6 +113,20 @@ def test_a_nan_that_occurs_in_one_step_only_is_reported(width):
     assert probe.report["relu"].active[17] == 11
 
 
+def test_nan_of_narrow_and_wide_layers_in_one_model():
+    """The NaN of a narrow layer are located at every step, those of a wide one only if there are any."""
+    x = K.Input((300,))
+    outputs = [L.ReLU(name="wide")(x), L.ReLU(name="narrow")(x[:, :20])]
+    model = K.Model(x, L.Dense(1)(L.Concatenate()(outputs)))
+    model.compile(K.optimizers.SGD(0.0), "mse")
+    data = np.ones((12, 300), "float32")
+    data[1, 17], data[6, 200] = np.nan, np.nan
+    probe = ReluProbe(strict=True)
+    model.fit(data, np.ones((12, 1)), batch_size=4, verbose=0, shuffle=False, callbacks=[probe])
+    assert np.flatnonzero(probe.report["wide"].nan).tolist() == [17, 200]
+    assert np.flatnonzero(probe.report["narrow"].nan).tolist() == [17]
+
+
 @pytest.mark.parametrize(("width", "blind"), [(100, False), (300, False), (300, True), (1100, False)])
 def test_nan_in_a_training_step_are_reported_for_each_neuron(width, blind, monkeypatch):
     """The NaN show only in the outputs of the single step.
@@ -121,7 +135,7 @@ def test_nan_in_a_training_step_are_reported_for_each_neuron(width, blind, monke
     NaN test that is always False.
     """
     if blind:
-        monkeypatch.setattr(deferred_nan, "may_have_nan", lambda values: tf.constant(False))
+        monkeypatch.setattr(call_counts, "may_have_nan", lambda values: tf.constant(False))
     layers = [L.Dense(width), L.Rescaling(2.0), L.ReLU(name="relu"), L.Dense(1)]
 
     class Net(K.Model):
