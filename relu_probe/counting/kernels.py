@@ -4,10 +4,10 @@ Time goes into writing and rereading memory and, in small models, into the numbe
 
 | method | used for                                      | how                                          | gain, two masks on 2 CPU cores      |
 | ------ | --------------------------------------------- | -------------------------------------------- | ----------------------------------- |
-| packed | XLA                                           | ten bits of an int32 per mask: a single pass | 0.3 of `rows` for (128, 512); in    |
-|        |                                               |                                              | parts 0.05 of `sums` for images     |
-| bytes  | CPU; `(batch, ..., neurons)`, `WIDE` layers   | a byte per position, four neurons an int32   | 0.7 of `sums` for (64, 30, 30, 32); |
-|        |                                               |                                              | 0.5 of `rows` for (1024, 1024)      |
+| packed | XLA                                           | ten bits of an int32 per mask: a single pass | 0.5 of `rows` for (1024, 1024); in  |
+|        |                                               |                                              | parts 0.07 of `sums` for images     |
+| bytes  | CPU; `(batch, ..., neurons)`, `WIDE` layers   | a byte per position, four neurons an int32   | 0.8 of `sums` for (64, 30, 30, 32); |
+|        |                                               |                                              | 0.7 of `rows` for (1024, 1024)      |
 | rows   | other `(batch, neurons)`                      | the gradient of a bias                       | the fewest operations               |
 | sums   | everything else, such as `channels_first`     | `reduce_sum`                                 |                                     |
 """
