@@ -134,10 +134,10 @@ def _measure(model: Any, data: Any, args: argparse.Namespace) -> Report:
 
 
 def _verdict(report: Report, limits: Limits) -> tuple[int, str]:
-    if why := unmeasured(report.layers) or limits.missing_gradients(report.layers):
+    if why := unmeasured(report.layers, report.unseen) or limits.missing_gradients(report.layers):
         raise ValueError(why)
     if found := limits.exceeded_by(report.layers):
-        return EXCEEDED, explain(report.layers, found).splitlines()[0]
+        return EXCEEDED, explain(found, len(report.layers)).splitlines()[0]
     return ALIVE, f"alive: no layer above {limits} on {report.samples:,} samples"
 
 

@@ -131,6 +131,11 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
         """Zero-gradient neurons / neurons; nan if the layer was not measured, or without gradients."""
         return fraction(pooled_mask([self], "zero_gradient"))
 
+    @property
+    def nan_fraction(self) -> float:
+        """Neurons at which a NaN was seen / neurons; nan if the layer was not measured."""
+        return fraction(pooled_mask([self], "nan"))
+
     def dormant(self, tau: float = 0.0) -> Mask:
         """Returns `(neurons,)`: mean activation / the layer's mean of it <= tau (Sokar et al. 2023, arXiv:2302.12902).
 

@@ -1,6 +1,6 @@
 """Limits on the reports of a training, with a patience."""
 
-from relu_probe.report.limits import ExceededLimit, Limits, explain
+from relu_probe.report.limits import ExceededLimit, Limits
 from relu_probe.report.report import Report
 from relu_probe.utils.validation import is_whole
 
@@ -65,7 +65,7 @@ class LimitMonitor:
         lasting = [one for one in exceeded if self._reports_above[_key(one)] > self.patience]
         if not lasting:
             return ""
-        return explain(report.layers, lasting, epoch=report.epoch, source=report.source, incomplete=report.incomplete)
+        return report.explain(lasting)
 
 
 def _key(exceeded: ExceededLimit) -> tuple[str, str]:

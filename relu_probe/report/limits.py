@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from relu_probe.report.coverage import coverage_notes
 from relu_probe.report.layer_report import LayerReport, Mask, any_gradients
-from relu_probe.report.table import report_cells, text_table
 from relu_probe.utils.validation import check_fraction
 
 _MAX_NEURONS_NAMED = 10  # of each layer, in an error text
@@ -107,8 +107,8 @@ class Limits:
         )
 
 
-def checked_limits(layers: Mapping[str, LayerReport], limits: Limits) -> list[ExceededLimit]:
-    """Returns the limits that the layers exceed.
+def checked_limits(layers: Mapping[str, LayerReport], limits: Limits, unseen: Mapping[str, str]) -> list[ExceededLimit]:
+    """Returns the limits that the layers exceed; `unseen` are the ReLUs that are not counted.
 
     Raises:
         AssertionError: a layer was not measured.
@@ -117,15 +117,20 @@ def checked_limits(layers: Mapping[str, LayerReport], limits: Limits) -> list[Ex
     __tracebackhide__ = True  # pytest shows the caller's line
     if not limits:
         raise ValueError("max_dead and max_zero_gradient are both None; expected a limit. Pass max_dead=0.0 or more.")
-    if why := unmeasured(layers):
+    if why := unmeasured(layers, unseen):
         raise AssertionError(why)
     if why := limits.missing_gradients(layers):
         raise ValueError(why)
     return limits.exceeded_by(layers)
 
 
-def unmeasured(layers: Mapping[str, LayerReport]) -> str:
+def unmeasured(layers: Mapping[str, LayerReport], unseen: Mapping[str, str]) -> str:
     """Returns which layers were not measured, as an error text; "" if all were."""
+    if unseen and not layers:
+        return (
+            f"not measured: no ReLU is counted; {coverage_notes(unseen, ())[0]}; expected at least one ReLU that can be "
+            "counted, such as a ReLU layer outside of loops."
+        )
     names = [name for name, layer in layers.items() if not layer.measured]
     if layers and not names:
         return ""
@@ -135,20 +140,18 @@ def unmeasured(layers: Mapping[str, LayerReport]) -> str:
     )
 
 
-def explain(
-    layers: Mapping[str, LayerReport],
-    exceeded: list[ExceededLimit],
-    *,
-    epoch: int | None = None,
-    source: str = "",
-    incomplete: str = "",
-) -> str:
-    """Returns a line for each exceeded limit, the largest fraction first, and the table's rows of these layers."""
-    names = {one.layer for one in exceeded}
-    rows = {name: layer for name, layer in layers.items() if name in names}
-    table = text_table(report_cells(rows, epoch=epoch, source=source, incomplete=incomplete))
-    head = f"{len(rows)} of {len(layers)} layers above a limit. {exceeded[0]}"
-    return "\n".join([head, *map(str, exceeded[1:]), "", table])
+def explain(exceeded: list[ExceededLimit], layers: int) -> str:
+    """Returns how many of `layers` layers are above a limit, and a line for each exceeded limit, largest fraction first."""
+    head = f"{len({one.layer for one in exceeded})} of {layers} layers above a limit. {exceeded[0]}"
+    return "\n".join([head, *map(str, exceeded[1:])])
+
+
+def not_all_counted(unseen: Mapping[str, str]) -> str:
+    """Returns the error text of `require_all`."""
+    return (
+        f"{coverage_notes(unseen, ())[0]}; require_all=True expects every ReLU of the model to be counted. Make them layers "
+        "that can be counted, or leave require_all out."
+    )
 
 
 def _checked(name: str, layer: LayerReport, limit: str, maximum: float) -> ExceededLimit | None:

@@ -8,9 +8,10 @@ from functools import reduce
 from types import MappingProxyType
 from typing import Any
 
+from relu_probe.report.coverage import coverage_notes, union, united_reasons
 from relu_probe.report.export import to_frame
 from relu_probe.report.layer_report import LayerReport, any_gradients, fraction, most_samples, pooled_mask
-from relu_probe.report.limits import Limits, checked_limits, explain
+from relu_probe.report.limits import ExceededLimit, Limits, checked_limits, explain, not_all_counted
 from relu_probe.report.markup import html_table
 from relu_probe.report.serialization import SCHEMA, checked_fields, checked_schema, json_values
 from relu_probe.report.table import ReportCells, report_cells, text_table
@@ -25,7 +26,10 @@ class Report:
         layers: name -> `LayerReport`, in the model's order.
         epoch: counted from 0, as Keras does; None outside a fit.
         source: "train", "data", "measure" or "watch".
-        incomplete: why something is missing from the counts; "" if nothing is.
+        incomplete: what the probe could not do, such as "logging stopped: disk full"; "" if nothing.
+        unseen: the ReLUs of the model that cannot be counted: name -> reason.
+        never_called: the names of the ReLU layers that no call of the model reached; kept sorted.
+        last_step: the newest training step that the counts hold, numbered from 0 over the fit; None outside of training.
 
     >>> half = LayerReport(samples=4, positions=4, active=[0, 4])
     >>> report = Report({"dense": half}, source="measure")
@@ -41,9 +45,14 @@ class Report:
     epoch: int | None = None
     source: str = ""
     incomplete: str = ""
+    unseen: Mapping[str, str] = field(default_factory=dict)
+    never_called: tuple[str, ...] = ()
+    last_step: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", MappingProxyType(dict(self.layers)))
+        for name in ("layers", "unseen"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        object.__setattr__(self, "never_called", tuple(sorted(set(self.never_called))))
 
     @classmethod
     def empty(cls) -> Report:
@@ -77,6 +86,11 @@ class Report:
         return fraction(pooled_mask(self.layers.values(), "zero_gradient"))
 
     @property
+    def nan_fraction(self) -> float:
+        """Neurons at which a NaN was seen / neurons of all measured layers pooled; nan if no layer was measured."""
+        return fraction(pooled_mask(self.layers.values(), "nan"))
+
+    @property
     def has_gradients(self) -> bool:
         """Whether a backward pass reached any layer."""
         return any_gradients(self.layers.values())
@@ -86,12 +100,14 @@ class Report:
             return NotImplemented
         names = list(dict.fromkeys([*self.layers, *other.layers]))
         parts = [[r.layers[n] for r in (self, other) if n in r.layers] for n in names]
-        epochs = [e for e in (self.epoch, other.epoch) if e is not None]
         return Report(
             {name: reduce(LayerReport.__add__, part) for name, part in zip(names, parts)},
-            epoch=max(epochs, default=None),
-            source=_union("+", self.source, other.source),
-            incomplete=_union("; ", self.incomplete, other.incomplete),
+            epoch=_newest(self.epoch, other.epoch),
+            source=union("+", self.source, other.source),
+            incomplete=union("; ", self.incomplete, other.incomplete),
+            unseen=united_reasons(self.unseen, other.unseen),
+            never_called=self.never_called + other.never_called,
+            last_step=_newest(self.last_step, other.last_step),
         )
 
     __radd__ = __add__  # `+` is commutative
@@ -120,10 +136,17 @@ class Report:
 
     def cells(self, tau: float | None = None) -> ReportCells:
         """Returns the texts of the table, for other formats; `tau` and errors as in `table`."""
-        return report_cells(self.layers, epoch=self.epoch, source=self.source, incomplete=self.incomplete, tau=tau)
+        notes = [f"Incomplete: {self.incomplete}"] if self.incomplete else []
+        notes += coverage_notes(self.unseen, self.never_called)
+        return report_cells(self.layers, epoch=self.epoch, source=self.source, notes=notes, tau=tau)
 
     def assert_alive(
-        self, max_dead: float | None = 0.0, max_zero_gradient: float | None = None, layers: Any = None
+        self,
+        max_dead: float | None = 0.0,
+        max_zero_gradient: float | None = None,
+        layers: Any = None,
+        *,
+        require_all: bool = False,
     ) -> Report:
         """Asserts that no layer has a larger fraction of dead neurons, or of neurons without gradient.
 
@@ -134,12 +157,13 @@ class Report:
             max_zero_gradient: the largest zero-gradient fraction of a layer; None for no limit. Frozen layers, through
                 which no gradient can flow, are left out.
             layers: names or globs of layers of this report; None for all.
+            require_all: fail too if a ReLU of the model is not counted (`unseen`).
 
         Returns:
             The report itself.
 
         Raises:
-            AssertionError: a layer exceeds a limit, or saw no sample. The text shows limit, layers, neurons and N.
+            AssertionError: a layer exceeds a limit or saw no sample, or `require_all` finds one not counted. The text shows limit, layers, neurons and N.
             ValueError: a limit is no fraction, `layers` matches none, or a limit on gradients meets a report without.
 
         >>> report = Report({"hidden": LayerReport(samples=8, positions=8, active=[0, 3, 8, 8])})
@@ -154,10 +178,17 @@ class Report:
         limits = Limits(max_dead, max_zero_gradient)
         names = list(self.layers) if layers is None else select(self.layers, layers, expected=expected)
         chosen = {name: self.layers[name] for name in names}
-        if exceeded := checked_limits(chosen, limits):
-            text = explain(chosen, exceeded, epoch=self.epoch, source=self.source, incomplete=self.incomplete)
-            raise AssertionError(text)
+        if exceeded := checked_limits(chosen, limits, self.unseen):
+            raise AssertionError(self.select(names).explain(exceeded))
+        if require_all and self.unseen:
+            raise AssertionError(not_all_counted(self.unseen))
         return self
+
+    def explain(self, exceeded: list[ExceededLimit]) -> str:
+        """Returns a line for each exceeded limit, the largest fraction first, and the table's rows of these layers."""
+        names = {one.layer for one in exceeded}
+        rows = self.select([name for name in self.layers if name in names])
+        return f"{explain(exceeded, len(self.layers))}\n\n{rows}"
 
     def to_frame(self) -> Any:
         """Returns a pandas data frame with one row per neuron.
@@ -171,12 +202,13 @@ class Report:
         return html_table(self.cells())
 
     def __reduce__(self) -> Any:  # a mappingproxy cannot be pickled
-        layers, *others = (getattr(self, f.name) for f in fields(self))
-        return type(self), (dict(layers), *others)
+        values = (getattr(self, f.name) for f in fields(self))
+        return type(self), tuple(dict(value) if isinstance(value, MappingProxyType) else value for value in values)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as numbers, strings, lists, dicts and None, ready for JSON."""
         values = json_values({name: value for name, value in vars(self).items() if name != "layers"})
+        values |= {"unseen": dict(self.unseen), "never_called": list(self.never_called)}
         return {"schema": SCHEMA, **values, "layers": {name: layer.to_dict() for name, layer in self.layers.items()}}
 
     @classmethod
@@ -186,10 +218,11 @@ class Report:
         Raises:
             ValueError: `data` has another schema, is no report, or is damaged.
         """
-        values = checked_fields(checked_schema(data), fields(cls), "the report")
+        read = {"unseen": {}, **checked_schema(data)}  # earlier versions wrote no `unseen`
+        values = checked_fields(read, fields(cls), "the report")
         layers = {name: LayerReport.from_dict(part, f"layer {name!r}") for name, part in values["layers"].items()}
         return cls(**{**values, "layers": layers})
 
 
-def _union(separator: str, *texts: str) -> str:
-    return separator.join(sorted({part for text in texts for part in text.split(separator) if part}))
+def _newest(*numbers: int | None) -> int | None:
+    return max((number for number in numbers if number is not None), default=None)

@@ -13,6 +13,9 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "epoch": ((int, type(None)), "a whole number or null"),
     "source": ((str,), "a string"),
     "incomplete": ((str,), "a string"),
+    "unseen": ((dict,), "a mapping of names to reasons"),
+    "never_called": ((list,), "a list of names"),
+    "last_step": ((int, type(None)), "a whole number or null"),
     "frozen": ((bool,), "true or false"),
 }
 _SPECIAL_FLOATS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}

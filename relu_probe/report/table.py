@@ -1,7 +1,7 @@
 """The table of a report: plain ASCII of at most 80 columns, the same on every terminal."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -39,10 +39,14 @@ def report_cells(
     *,
     epoch: int | None = None,
     source: str = "",
-    incomplete: str = "",
+    notes: Iterable[str] = (),
     tau: float | None = None,
 ) -> ReportCells:
-    """Returns the texts of the table; see `Report` for the arguments, and `Report.table` for `tau`."""
+    """Returns the texts of the table; see `Report` for the arguments, and `Report.table` for `tau`.
+
+    Args:
+        notes: further lines below the table.
+    """
     rates = "activation rate\nmin median max" if tau is None else f"dormant\ntau = {tau:g}"
     when = "" if epoch is None else f", epoch {epoch}"
     return ReportCells(
@@ -50,7 +54,7 @@ def report_cells(
         headers=["layer", "neurons", "dead", "zero\ngradient", rates, "N\nsamples", "N\npositions"],
         rows=[[name, *_row(layer, tau)] for name, layer in layers.items()],
         total=["total", *_total(layers)],
-        notes=_notes(layers) + ([f"Incomplete: {incomplete}"] if incomplete else []),
+        notes=[*_notes(layers), *notes],
     )
 
 

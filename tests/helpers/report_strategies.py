@@ -31,4 +31,7 @@ reports = st.builds(
     st.none() | st.integers(-1, 9),
     st.sampled_from(["", "train", "data", "measure", "watch"]),
     st.sampled_from(["", "disk full", "no data"]),
+    st.dictionaries(st.sampled_from("abc"), st.sampled_from(["in a loop", "in a branch", "in a branch; in a loop"])),
+    st.lists(st.sampled_from("abc")).map(tuple),
+    st.none() | st.integers(0, 99),
 )

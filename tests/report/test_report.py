@@ -23,6 +23,19 @@ def test_a_report_survives_json(report):
     assert Report.from_dict(json.loads(json.dumps(report.to_dict()))) == report
 
 
+def test_json_of_earlier_versions_reads():
+    old = pooled().to_dict()
+    for name in ("unseen", "never_called", "last_step"):
+        del old[name]
+    assert Report.from_dict(old) == pooled()
+
+
+@pytest.mark.parametrize(("field", "value"), [("unseen", []), ("never_called", "a"), ("last_step", True)])
+def test_a_damaged_report_is_refused(field, value):
+    with pytest.raises(ValueError, match=f"{field} of the report is "):
+        Report.from_dict({**pooled().to_dict(), field: value})
+
+
 @given(layers())
 def test_the_masks_follow_the_definitions(layer):
     for i in range(NEURONS):
