@@ -68,6 +68,9 @@ def checked_fields(data: Any, fields: Iterable[Field[Any]], where: str) -> dict[
     for name, (types, expected) in _TYPES.items():
         if name in data and type(data[name]) not in types:  # not isinstance, for which True is an int
             raise ValueError(f"{name} of {where} is {data[name]!r:.60}; expected {expected}.")
+    texts = [*data.get("unseen", {}).values(), *data.get("never_called", [])]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"unseen or never_called of {where} holds {texts!r:.60}; expected strings.")
     return dict(data)
 
 

@@ -63,8 +63,14 @@ def damaged(**changes):
         (None, "found 'NoneType'; expected what Report.to_dict() gives, with schema 1. Write the report again"),
         ({}, "found 'no schema'; expected what Report.to_dict() gives, with schema 1."),
         ({**GOOD, "schema": 2}, "found 2; expected what Report.to_dict() gives, with schema 1."),
-        ({"schema": 1}, "the report lacks layers; expected the fields layers, epoch, source, incomplete."),
-        ({**GOOD, "rank": 0}, "the report has unknown 'rank'; expected the fields layers, epoch, source, incomplete."),
+        (
+            {"schema": 1},
+            "the report lacks layers; expected the fields layers, epoch, source, incomplete, unseen, never_called, last_step.",
+        ),
+        (
+            {**GOOD, "rank": 0},
+            "the report has unknown 'rank'; expected the fields layers, epoch, source, incomplete, unseen, never_called, last_step.",
+        ),
         ({**GOOD, "layers": []}, "layers of the report is []; expected a mapping of names to layers."),
         ({**GOOD, "epoch": 1.5}, "epoch of the report is 1.5; expected a whole number or null."),
         ({**GOOD, "epoch": True}, "epoch of the report is True; expected a whole number or null."),
