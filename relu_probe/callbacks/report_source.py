@@ -104,7 +104,7 @@ class TrainingBatches:
     def report(self, model: Any, keys: list[str], steps: int) -> Report:
         """Reads the counters: a collective, and so before anything that may fail."""
         counters = self.counters(model)
-        report = Report(counters.read(keys, self.activation_sum))
+        report = Report(counters.read(keys, self.activation_sum, gradients=True))
         counters.check(steps)
         return report
 

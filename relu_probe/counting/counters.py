@@ -24,7 +24,7 @@ from relu_probe.counting.passes import BackwardPass, ForwardPass, drop_unused_ba
 from relu_probe.counting.shared_functions import SharedFunctions
 from relu_probe.report.layer_report import LayerReport
 from relu_probe.structure.relu_layers import ReluLayer
-from relu_probe.structure.weights import is_frozen, nan_weights
+from relu_probe.structure.weights import is_frozen, is_frozen_in, nan_weights
 from relu_probe.utils.error_policy import reason
 
 
@@ -237,24 +237,28 @@ class Counters:
                 "make_train_function of your own has to call self.train_step."
             )
 
-    def read(self, keys: list[str], activation_sum: bool = True) -> dict[str, LayerReport]:
+    def read(
+        self, keys: list[str], activation_sum: bool = True, gradients: bool | None = None
+    ) -> dict[str, LayerReport]:
         """Returns the global counts, of all replicas and workers. A collective operation: every worker has to call it.
 
         Args:
             keys: the layers.
             activation_sum: whether the reports include the sums of the activations.
+            gradients: whether the steps computed gradients of a loss: then a layer that no backward pass reached has no path
+                from the loss, and no gradient at any position. None if some backward pass has to show it.
 
         Raises:
             ValueError: a layer was called on too many samples in one step.
         """
         with self.strategy.scope():
             found = [pair for key, block in self._blocks.items() for pair in zip(key.keys, block.read())]
-        with_gradients = any(counts.backward for _, counts in found)
+        gradients = any(counts.backward for _, counts in found) if gradients is None else gradients
         parts = {key: [one for name, one in found if name == key and key not in self.left_out] for key in keys}
-        layers = {key: self._layer(self.relus[key], parts[key], with_gradients) for key in keys}
+        layers = {key: self._layer(self.relus[key], parts[key], gradients) for key in keys}
         return layers if activation_sum else {key: replace(layer, activation_sum=None) for key, layer in layers.items()}
 
-    def _layer(self, relu: ReluLayer, parts: list[LayerCounts], with_gradients: bool) -> LayerReport:
+    def _layer(self, relu: ReluLayer, parts: list[LayerCounts], gradients: bool) -> LayerReport:
         if not any(part.positions for part in parts):
             neurons = len(parts[0].active) if parts else relu.width()
             return LayerReport(0, 0, np.zeros(neurons, np.int64), np.zeros(neurons, np.int64))
@@ -265,15 +269,16 @@ class Counters:
                 "exactly; expected smaller batches, or a batch size that the model knows (keras.Input(batch_size=...))."
             )
         reached = total.backward > 0
+        frozen = gradients and not reached and is_frozen_in(self._model(), relu.layer)
         return LayerReport(
             samples=total.samples,
             positions=total.positions,
             active=total.active,
-            with_gradient=total.with_gradient if reached else None,
+            with_gradient=total.with_gradient if reached or (gradients and not frozen) else None,
             nan=(total.nan > 0) | nan_weights(relu.layer, len(total.nan)),
             activation_sum=total.activation_sum if self.activation_sum else None,
             last_active=total.last_active if self._dated else None,
-            frozen=bool(with_gradients and not reached and is_frozen(relu.layer)),
+            frozen=frozen,
         )
 
 

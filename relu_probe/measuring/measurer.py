@@ -68,7 +68,11 @@ class Measurer:
         if counters.failure is not None:
             raise counters.failure
         missing = counters.missing(list(counters.relus))
-        report = Report(counters.read(list(counters.relus)), source="measure", incomplete=missing)
+        report = Report(
+            counters.read(list(counters.relus), gradients=self._has_gradients(data)),
+            source="measure",
+            incomplete=missing,
+        )
         if not report.samples and missing:
             raise ValueError(f"nothing could be measured: {missing}.")
         if not report.samples:
@@ -121,11 +125,14 @@ class Measurer:
         Ranks are part of the key: given labels `(n, 1)` after `(n,)`, TensorFlow would relax the trace to labels of any
         rank, and fail.
         """
-        gradients = data.labelled and has_loss(self._model())
+        gradients = self._has_gradients(data)
         key = (gradients, tuple(spec.shape.rank for spec in tf.nest.flatten(data.dataset.element_spec)))
         if key not in self._steps:
             self._steps[key] = self._make_step(gradients)
         return self._steps[key]
+
+    def _has_gradients(self, data: BatchedData) -> bool:
+        return data.labelled and has_loss(self._model())
 
     def _make_step(self, gradients: bool) -> Any:
         model, strategy, count = self._model(), self.counters.strategy, self._counted(gradients)

@@ -33,7 +33,8 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
         positions: the number of values seen of each neuron: one per sample for a Dense output `(batch, n)`, one per sample
             and place for `(batch, ..., n)`.
         active: `(neurons,)`, the number of positions with output > 0.
-        with_gradient: `(neurons,)`, the number of positions with dL/dz != 0; None if no backward pass reached the layer.
+        with_gradient: `(neurons,)`, the number of positions with dL/dz != 0; 0 without a path from the loss. None if no gradient was
+            asked for, or if the layer is frozen.
         nan: `(neurons,)` bool, whether a NaN was seen; None means no NaN.
         activation_sum: `(neurons,)` float64, the sum of the outputs; None if it was not asked for.
         last_active: `(neurons,)`, the training step of this fit, counted from 0, at which the neuron was last active; -1 if

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.structure.keras_layers import inbound_layers
+from relu_probe.structure.keras_layers import inbound_layers, locate_layers
 
 
 def is_frozen(layer: Any, model: Any = None) -> bool:
@@ -30,6 +30,15 @@ def is_frozen(layer: Any, model: Any = None) -> bool:
             return False
         todo += before
     return True
+
+
+def is_frozen_in(model: Any, layer: Any) -> bool:
+    """Whether training computes no gradient for the layer, because nothing that it changes stands at or before it.
+
+    Where the model hides what comes before a layer, the layer is frozen only if some layer of the model was frozen at all.
+    """
+    hidden = any(getattr(each.layer, "trainable", True) is False for each in locate_layers(model))
+    return is_frozen(layer, model) or (is_frozen(layer) and hidden)
 
 
 def nan_weights(layer: Any, neurons: int) -> Any:
