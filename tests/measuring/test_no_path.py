@@ -44,7 +44,11 @@ def behind_stop_gradient():
 def output_without_loss():
     x = K.Input((6,))
     cut, free = (L.Dense(3, "relu", name=name, **ALIVE)(x) for name in ("cut", "free"))
-    return K.Model(x, {"p": L.Dense(1, name="p")(cut), "q": L.Dense(1, name="q")(free)}), {"p": None, "q": "mse"}, {"p": DATA[1], "q": DATA[1]}
+    return (
+        K.Model(x, {"p": L.Dense(1, name="p")(cut), "q": L.Dense(1, name="q")(free)}),
+        {"p": None, "q": "mse"},
+        {"p": DATA[1], "q": DATA[1]},
+    )
 
 
 def subclassed():
