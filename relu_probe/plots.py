@@ -17,8 +17,8 @@ except ImportError as error:
 from relu_probe.report.history import list_of_reports
 from relu_probe.report.layer_report import LayerReport
 from relu_probe.report.life_image import DEAD, colours, draw_life
-from relu_probe.report.markup import shortened
 from relu_probe.report.report import Report
+from relu_probe.utils.foreign_text import shown
 
 _MAX_COLOURED = 8  # layers that get a colour and an image
 # Okabe and Ito's colours, which differ with every kind of colour vision (Wong 2011, Nature Methods 8, 441).
@@ -57,7 +57,7 @@ def plot_report(report: Report) -> Figure:
         axes.imshow(draw_life([report[name]]), extent=(0, 1, y + 0.4, y - 0.4), aspect="auto", interpolation="nearest")
         axes.text(1.01, y, _summary(report[name]), va="center")
     axes.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), xlabel="share of the layer's neurons")
-    axes.set_yticks(range(len(names)), [shortened(name) for name in names], parse_math=False)
+    axes.set_yticks(range(len(names)), [shown(name, 60) for name in names], parse_math=False)
     axes.spines[:].set_visible(False)
     axes.set_title(f"{report.cells().title}, N = {report.samples:,}", loc="left", fontsize="medium")
     _add_colour_bar(figure, [axes])
@@ -156,18 +156,18 @@ def _add_legend(figure: Any, coloured: list[str], others: bool) -> None:
     legend = figure.legend(lines, ["name"] * len(lines), loc="outside right upper", frameon=False)
     for text, name in zip(legend.get_texts(), names):
         text.set_parse_math(False)
-        text.set_text(shortened(name))
+        text.set_text(shown(name, 60))
 
 
 def _draw_image(axes: Any, reports: list[Report], name: str) -> None:
     layers, epochs = _layers(reports, name), _epochs([report for report in reports if name in report.layers])
     neurons = max(layer.neurons for layer in layers)
     axes.imshow(draw_life(layers), extent=(0, neurons, len(layers), 0), aspect="auto", interpolation="nearest")
-    shown = np.unique(np.linspace(0, len(layers) - 1, 6).astype(int))
-    axes.set_yticks(shown + 0.5, [str(epochs[i]) for i in shown])
+    ticks = np.unique(np.linspace(0, len(layers) - 1, 6).astype(int))
+    axes.set_yticks(ticks + 0.5, [str(epochs[i]) for i in ticks])
     axes.set(xlabel="neurons", ylabel="epoch")
     newest = [layer for layer in layers if layer.measured][-1]
-    axes.set_title(f"{shortened(name)}: {_summary(newest)}", loc="left", fontsize="medium", parse_math=False)
+    axes.set_title(f"{shown(name, 60)}: {_summary(newest)}", loc="left", fontsize="medium", parse_math=False)
 
 
 def _summary(layer: LayerReport) -> str:

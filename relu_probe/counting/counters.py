@@ -26,6 +26,7 @@ from relu_probe.report.layer_report import LayerReport
 from relu_probe.structure.relu_layers import ReluLayer
 from relu_probe.structure.weights import is_frozen, is_frozen_in, nan_weights
 from relu_probe.utils.error_policy import reason
+from relu_probe.utils.foreign_text import shown
 
 
 class Counters:
@@ -184,7 +185,7 @@ class Counters:
             return None
 
     def _leave_out(self, keys: Iterable[str], why: str) -> None:
-        self.left_out |= {key: f"{key} not counted: {why}" for key in keys}
+        self.left_out |= {key: f"{shown(key)} not counted: {why}" for key in keys}
 
     def missing(self, keys: list[str]) -> str:
         """Returns the reasons why some of these layers have no counts; "" if all have counts."""

@@ -25,6 +25,7 @@ from relu_probe.report.loss_jumps import LossJump
 from relu_probe.report.report import Report
 from relu_probe.structure.relu_layers import find_relus
 from relu_probe.structure.support import check_model, is_tf_keras
+from relu_probe.utils.foreign_text import shown
 from relu_probe.utils.validation import check_confidence
 
 
@@ -156,7 +157,7 @@ def _check_strategy(model: Any) -> None:
     replicated = is_tf_keras(model) and strategy.num_replicas_in_sync > 1  # its metrics are kept for each replica
     if replicated or isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         raise ValueError(
-            f"model {model.name!r} was made under {type(strategy).__name__}, and diagnose runs in one replica; expected a "
+            f"model {shown(repr(model.name))} was made under {type(strategy).__name__}, and diagnose runs in one replica; expected a "
             "model made outside of it. Save it, and load it outside of the strategy."
         )
 

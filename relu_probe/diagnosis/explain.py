@@ -16,6 +16,7 @@ from relu_probe.report.layer_report import Floats
 from relu_probe.report.loss_jumps import LossJump
 from relu_probe.report.report import Report
 from relu_probe.report.table import WIDTH
+from relu_probe.utils.foreign_text import shown
 
 _CAUSE_DESCRIPTIONS = {
     "input": "nothing but zeros reaches {them}",
@@ -71,7 +72,7 @@ def _headline(layers: Mapping[str, LayerDiagnosis], report: Report, sick: int, f
     blocked = " or blocked" if report.has_gradients else ""
     if sick:
         relu_layers = f"{sick} of {_number(len(layers), 'ReLU layer')} {'has' if sick == 1 else 'have'}"
-        return f"{relu_layers} dead{blocked} neurons {on_samples}; the first sick layer is {first_sick_layer}."
+        return f"{relu_layers} dead{blocked} neurons {on_samples}; the first sick layer is {shown(first_sick_layer)}."
     if any(not layer.report.measured or np.any(layer.report.nan) for layer in layers.values()):
         return f"No neuron was found dead{blocked} {on_samples}, but not all neurons could be judged."
     neurons = sum(layer.report.neurons for layer in layers.values())
@@ -81,7 +82,7 @@ def _headline(layers: Mapping[str, LayerDiagnosis], report: Report, sick: int, f
 def _counts(name: str, layer: LayerDiagnosis) -> str:
     counts = layer.report
     blocked = "" if counts.blocked is None else f", {np.count_nonzero(counts.blocked):,} blocked"
-    return f"{name}: {np.count_nonzero(counts.dead):,} of {_number(counts.neurons, 'neuron')} dead{blocked}."
+    return f"{shown(name)}: {np.count_nonzero(counts.dead):,} of {_number(counts.neurons, 'neuron')} dead{blocked}."
 
 
 def _sentences(sick_layer: SickLayer, confidence: float) -> Iterator[str]:
@@ -143,14 +144,14 @@ def _certified(certified: int, neurons: int, stopped_at: str) -> str:
         words = f"{certified:,} of {_number(neurons, 'neuron')} {are} certified dead: no input within the bounds activates {them}"
     else:
         words = f"{_none_of(neurons, 'neuron').capitalize()} certified dead within the bounds"
-    stop = f"; the bounds could not be carried through {stopped_at}" if stopped_at else ""
+    stop = f"; the bounds could not be carried through {shown(stopped_at)}" if stopped_at else ""
     return f"{words}{stop}. [Gowal et al. 2018, arXiv:1810.12715]"
 
 
 def _unjudged(layers: Mapping[str, LayerDiagnosis]) -> list[str]:
-    notes = [f"{name}: not measured." for name, layer in layers.items() if not layer.report.measured]
+    notes = [f"{shown(name)}: not measured." for name, layer in layers.items() if not layer.report.measured]
     return notes + [
-        f"{name}: NaN at {_number(count, 'neuron')}, neither active nor dead."
+        f"{shown(name)}: NaN at {_number(count, 'neuron')}, neither active nor dead."
         for name, layer in layers.items()
         if (count := int(np.count_nonzero(layer.report.nan)))
     ]

@@ -11,6 +11,7 @@ import numpy as np
 from relu_probe.report.loss_jumps import LossJump
 from relu_probe.report.report import Report
 from relu_probe.report.table import WIDTH
+from relu_probe.utils.foreign_text import shown
 
 
 def nan_line(report: Report) -> str:
@@ -28,7 +29,7 @@ def nan_line(report: Report) -> str:
     neurons = sum(layer.neurons for layer in report.layers.values())
     when = "before the first step" if report.epoch == -1 else f"in epoch {report.epoch}"
     return textwrap.fill(
-        f"relu_probe: NaN {when} at {sum(counts.values()):,} of {neurons:,} neurons, first in layer {next(iter(counts))}, "
+        f"relu_probe: NaN {when} at {sum(counts.values()):,} of {neurons:,} neurons, first in layer {shown(next(iter(counts)))}, "
         "counted neither as active nor as dead. More: print(diagnose(model, data, probe=probe))",
         WIDTH,
     )
@@ -50,7 +51,7 @@ def nan_remedies(finite_data: bool, first_nonfinite_weight: str, loss_jumps: Ite
         )
     if first_nonfinite_weight:
         found.append(
-            f"-> The weights contain NaN or infinities, first in {first_nonfinite_weight}. {_when_lost(loss_jumps)}No "
+            f"-> The weights contain NaN or infinities, first in {shown(first_nonfinite_weight)}. {_when_lost(loss_jumps)}No "
             "training takes that back: load weights from before, and lower the learning rate or clip the gradients "
             "(clipnorm=1.0 in the optimizer), unless the model was trained on NaN. "
             "[Pascanu et al. 2013, arXiv:1211.5063]"

@@ -13,6 +13,7 @@ from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis
 from relu_probe.report.history import LayerHistory
 from relu_probe.report.layer_report import Counts, Mask
 from relu_probe.report.loss_jumps import LossJump
+from relu_probe.utils.foreign_text import shown
 
 JUMP_RATIO = 2.0  # a loss of at least this multiple of the mean before it counts as a jump
 STEPS_AFTER_JUMP = 5  # gradients stay large for a few steps after a jump
@@ -140,7 +141,7 @@ def _no_input(layer: SickLayer) -> str | None:
     mask = layer.neurons_with_cause("input")
     if not np.any(mask) or layer.first_sick_layer is None:
         return None
-    return f"nothing but zeros reaches {_neurons(mask)}. The first sick layer is {layer.first_sick_layer}."
+    return f"nothing but zeros reaches {_neurons(mask)}. The first sick layer is {shown(layer.first_sick_layer)}."
 
 
 def _blocked_by_loss(layer: SickLayer) -> str | None:

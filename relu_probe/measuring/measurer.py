@@ -14,6 +14,7 @@ from relu_probe.report.report import Report
 from relu_probe.structure.keras_layers import compile_config, layer_settings
 from relu_probe.structure.relu_layers import find_relus
 from relu_probe.utils.error_policy import reason
+from relu_probe.utils.foreign_text import shown
 
 Verbosity = int | Literal["auto"]
 
@@ -172,7 +173,7 @@ def check_built(model: Any) -> None:
     """Raises ValueError if the model has no weights yet."""
     if not model.built:
         raise ValueError(
-            f"model {model.name!r} is unbuilt: it has no weights yet, so nothing can be measured. Call it on a batch, or "
+            f"model {shown(repr(model.name))} is unbuilt: it has no weights yet, so nothing can be measured. Call it on a batch, or "
             "model.build(input_shape), or begin it with keras.Input."
         )
 

@@ -14,6 +14,7 @@ from relu_probe.measuring.model_state import ModelState
 from relu_probe.structure.relu_layers import find_relus
 from relu_probe.structure.train_function import build_train_function, tf_functions, trained_variables
 from relu_probe.utils.callback_list import fit_under_way
+from relu_probe.utils.foreign_text import shown
 from relu_probe.utils.tensorflow_private import lend_trace
 
 _lock = threading.RLock()
@@ -60,7 +61,7 @@ def counters_of_current_fit(model: Any) -> Counters:
     fit, now = state.counted_fit, fit_under_way()
     if fit is not None and now is not None and fit() is not now:
         raise RuntimeError(
-            f"a callback of this fit trained the same model {model.name!r} in a fit with a probe, which reset the counts "
+            f"a callback of this fit trained the same model {shown(repr(model.name))} in a fit with a probe, which reset the counts "
             "of this fit; expected a probe in one of the two. Leave it out of the inner fit, or give it data=."
         )
     assert state.training_counters is not None, "begin_counting comes first"

@@ -11,6 +11,7 @@ from relu_probe.report.report import Report
 from relu_probe.structure.keras_layers import compile_config
 from relu_probe.structure.relu_layers import find_relus, select_layers
 from relu_probe.structure.support import check_model
+from relu_probe.utils.foreign_text import shown
 
 _FUNCTIONS = ("train_function", "test_function", "predict_function")
 
@@ -38,7 +39,7 @@ class Watch:
             raise RuntimeError(f"watch could count nothing: {missing}.")
         if not report.samples:
             raise RuntimeError(
-                f"watch counted no call of model {self._model.name!r}: it was not called in the block, or only by a "
+                f"watch counted no call of model {shown(repr(self._model.name))}: it was not called in the block, or only by a "
                 "tf.function that was traced before the first watch, which runs without the probes. Make or first call "
                 "the tf.function inside the block."
             )
@@ -74,7 +75,7 @@ def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
     counters = _watch_counters(model)
     if counters.users:
         raise RuntimeError(
-            f"model {model.name!r} is already watched, and a second watch would reset its counts; expected one block at a "
+            f"model {shown(repr(model.name))} is already watched, and a second watch would reset its counts; expected one block at a "
             "time. Use the report() of the outer one."
         )
     counters.reset()

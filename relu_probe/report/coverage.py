@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
+from relu_probe.utils.foreign_text import shown
+
 
 def united_reasons(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str]:
     """Returns the names of both mappings. A name keeps the reasons of both, each once.
@@ -30,6 +32,6 @@ def coverage_notes(unseen: Mapping[str, str], never_called: Iterable[str]) -> li
     names: dict[str, list[str]] = {}
     for name, why in unseen.items():
         names.setdefault(why, []).append(name)
-    unseen_text = "; ".join(f"{', '.join(group)} ({why})" for why, group in names.items())
-    notes = {"not counted": unseen_text, "never called": ", ".join(never_called)}
+    unseen_text = "; ".join(f"{', '.join(map(shown, group))} ({shown(why, 500)})" for why, group in names.items())
+    notes = {"not counted": unseen_text, "never called": ", ".join(map(shown, never_called))}
     return [f"{what}: {text}" for what, text in notes.items() if text]

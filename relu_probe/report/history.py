@@ -13,6 +13,7 @@ from rich.text import Text
 from relu_probe.report.layer_report import Counts, LayerReport, Mask
 from relu_probe.report.report import Report
 from relu_probe.report.table import plain_table, render
+from relu_probe.utils.foreign_text import shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class History(dict[str, LayerHistory]):
             for i, (epoch, died, revived) in enumerate(zip(layer.epochs, layer.died, layer.revived)):
                 if not i or died.any() or revived.any():
                     born = f"{np.count_nonzero(layer.born_dead):,}" if not i else ""
-                    table.add_row(Text(name), str(epoch), born, *(f"{mask.sum():,}" for mask in (died, revived)))
+                    table.add_row(Text(shown(name)), str(epoch), born, *(f"{mask.sum():,}" for mask in (died, revived)))
         return render(table)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from relu_probe.report.coverage import coverage_notes
 from relu_probe.report.layer_report import LayerReport, Mask, any_gradients
+from relu_probe.utils.foreign_text import shown, shown_names
 from relu_probe.utils.validation import check_fraction
 
 _MAX_NEURONS_NAMED = 10  # of each layer, in an error text
@@ -45,7 +46,7 @@ class ExceededLimit(NamedTuple):
         first = ", ".join(map(str, neurons[:_MAX_NEURONS_NAMED]))
         more = ", ..." if len(neurons) > _MAX_NEURONS_NAMED else ""
         return (
-            f"{self.layer}: {len(neurons):,} of {len(self.mask):,} neurons {words[self.limit]}{nan} "
+            f"{shown(self.layer)}: {len(neurons):,} of {len(self.mask):,} neurons {words[self.limit]}{nan} "
             f"({self.fraction:.1%}, {self.limit}={self.maximum:g}) on {self.samples:,} samples; neurons {first}{more}"
         )
 
@@ -102,7 +103,7 @@ class Limits:
             return ""
         return (
             f"max_zero_gradient={self.max_zero_gradient:g} needs gradients, and the report has none of "
-            f"{', '.join(without)}; expected a report of a compiled model on (x, y). Compile the model and pass labels, "
+            f"{shown_names(without)}; expected a report of a compiled model on (x, y). Compile the model and pass labels, "
             "name the other layers in layers=, or leave max_zero_gradient out."
         )
 
@@ -135,7 +136,7 @@ def unmeasured(layers: Mapping[str, LayerReport], unseen: Mapping[str, str]) -> 
     if layers and not names:
         return ""
     return (
-        f"not measured: {', '.join(names) or 'the report has no layers'} (0 samples), so nothing is known of the neurons; "
+        f"not measured: {shown_names(names) or 'the report has no layers'} (0 samples), so nothing is known of the neurons; "
         "expected at least 1 sample in each layer. Measure on data that reaches them, or name the other layers in layers=."
     )
 

@@ -4,6 +4,7 @@ import re
 from html import escape
 
 from relu_probe.report.table import ReportCells
+from relu_probe.utils.foreign_text import shown
 
 _MAX_NAME = 60  # characters
 
@@ -17,7 +18,7 @@ def markdown_table(cells: ReportCells) -> str:
     """
     rules = [":--"] + ["--:"] * (len(cells.headers) - 1)
     total = [f"**{text}**" if text else "" for text in map(plain_text, cells.total)]
-    rows = [[plain_text(shortened(text)) for text in row] for row in (cells.headers, *cells.rows)]
+    rows = [[plain_text(text) for text in row] for row in (cells.headers, *map(_with_short_name, cells.rows))]
     table = "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rules, *rows[1:], total))
     return "\n\n".join([f"**{plain_text(cells.title)}**", table, *map(plain_text, cells.notes)])
 
@@ -33,14 +34,6 @@ def plain_text(text: str) -> str:
     return re.sub(r"[^\w ,.%-]|_", lambda character: f"&#{ord(character[0])};", " ".join(text.split()))
 
 
-def shortened(text: str) -> str:
-    """Returns `text` with its middle left out if it is longer than 60 characters.
-
-    A name of hundreds of characters would leave the columns of numbers no room.
-    """
-    return text if len(text) <= _MAX_NAME else f"{text[: _MAX_NAME - 21]}...{text[-18:]}"
-
-
 def html_table(cells: ReportCells) -> str:
     """Returns the title, the table and the notes as HTML, for notebooks.
 
@@ -54,6 +47,11 @@ def html_table(cells: ReportCells) -> str:
         f'<table><caption style="text-align: left">{escape(cells.title)}</caption><thead>{head}</thead>'
         f"<tbody>{body}</tbody><tfoot>{_row('th', cells.total)}</tfoot></table>{notes}"
     )
+
+
+def _with_short_name(row: list[str]) -> list[str]:
+    """A name of hundreds of characters would leave the columns of numbers no room."""
+    return [shown(row[0], _MAX_NAME), *row[1:]]
 
 
 def _row(tag: str, texts: list[str]) -> str:

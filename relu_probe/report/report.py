@@ -15,6 +15,7 @@ from relu_probe.report.limits import ExceededLimit, Limits, checked_limits, expl
 from relu_probe.report.markup import html_table
 from relu_probe.report.serialization import SCHEMA, checked_fields, checked_schema, json_values
 from relu_probe.report.table import ReportCells, report_cells, text_table
+from relu_probe.utils.foreign_text import shown, shown_names
 from relu_probe.utils.layer_names import select
 
 
@@ -63,9 +64,7 @@ class Report:
         try:
             return self.layers[name]
         except KeyError:
-            raise KeyError(
-                f"no layer {name!r} in this report; its layers are {', '.join(self.layers) or 'none'}."
-            ) from None
+            raise KeyError(f"no layer {name!r} in this report; its layers are {shown_names(self) or 'none'}.") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layers)
@@ -136,7 +135,7 @@ class Report:
 
     def cells(self, tau: float | None = None) -> ReportCells:
         """Returns the texts of the table, for other formats; `tau` and errors as in `table`."""
-        notes = [f"Incomplete: {self.incomplete}"] if self.incomplete else []
+        notes = [f"Incomplete: {shown(self.incomplete, 2000)}"] if self.incomplete else []
         notes += coverage_notes(self.unseen, self.never_called)
         return report_cells(self.layers, epoch=self.epoch, source=self.source, notes=notes, tau=tau)
 
@@ -174,7 +173,7 @@ class Report:
         AssertionError: 1 of 1 layers above a limit. hidden: 1 of 4 neurons dead (25.0%, max_dead=0) on 8 samples; ...
         """
         __tracebackhide__ = True  # pytest shows the caller's line
-        expected = f"expected names or globs of {', '.join(self.layers) or 'a report that has layers'}."
+        expected = f"expected names or globs of {shown_names(self) or 'a report that has layers'}."
         limits = Limits(max_dead, max_zero_gradient)
         names = list(self.layers) if layers is None else select(self.layers, layers, expected=expected)
         chosen = {name: self.layers[name] for name in names}

@@ -11,8 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from relu_probe.report.layer_report import LayerReport, Mask, fraction, most_samples, pooled_mask
+from relu_probe.utils.foreign_text import shown
 
 WIDTH = 80
+_MAX_NAME = 300  # characters
 _RULES = Box("    \n    \n -- \n    \n -- \n -- \n    \n    \n", ascii=True)
 
 
@@ -52,7 +54,7 @@ def report_cells(
     return ReportCells(
         title=f'ReLU report ({source or "empty"}{when}): "dead" is never active on the N samples',
         headers=["layer", "neurons", "dead", "zero\ngradient", rates, "N\nsamples", "N\npositions"],
-        rows=[[name, *_row(layer, tau)] for name, layer in layers.items()],
+        rows=[[shown(name, _MAX_NAME), *_row(layer, tau)] for name, layer in layers.items()],
         total=["total", *_total(layers)],
         notes=[*_notes(layers), *notes],
     )
@@ -125,12 +127,12 @@ def _share(mask: Mask) -> str:
 
 def _notes(layers: Mapping[str, LayerReport]) -> list[str]:
     notes = [
-        f"NaN seen at {np.count_nonzero(layer.nan):,} neurons of {name}: neither active nor dead."
+        f"NaN seen at {np.count_nonzero(layer.nan):,} neurons of {shown(name)}: neither active nor dead."
         for name, layer in layers.items()
         if np.any(layer.nan)
     ]
     notes += [
-        f"{name}: {layer.died or 0:,} died and {layer.revived or 0:,} revived since the previous report."
+        f"{shown(name)}: {layer.died or 0:,} died and {layer.revived or 0:,} revived since the previous report."
         for name, layer in layers.items()
         if layer.died or layer.revived
     ]

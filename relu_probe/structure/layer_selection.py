@@ -3,6 +3,7 @@
 from typing import Any
 
 from relu_probe.structure.relu_layers import find_relus, select_layers
+from relu_probe.utils.foreign_text import shown_names
 
 
 class LayerSelection:
@@ -39,7 +40,7 @@ class LayerSelection:
         self._unbuilt, self.incomplete = False, ""
         if late and counted:
             self._late = found
-            self.incomplete = f"{', '.join(late)} not counted yet: made while the model was built, by its first step"
+            self.incomplete = f"{shown_names(late)} not counted yet: made while the model was built, by its first step"
         elif late:
             self.keys = found
 

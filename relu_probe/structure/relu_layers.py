@@ -16,6 +16,7 @@ from relu_probe.structure.keras_layers import (
     predecessors,
 )
 from relu_probe.structure.relu_function import is_relu, relu_ceiling, relu_threshold
+from relu_probe.utils.foreign_text import shown, shown_names
 from relu_probe.utils.layer_names import matching, unique
 
 _OTHER_AXES = ("EinsumDense", "Reshape", "Permute", "Lambda", "Transpose", "Moveaxis", "Swapaxes", "Einsum")
@@ -114,7 +115,7 @@ def _matching(relus: list[ReluLayer], item: Any, model: Any) -> list[ReluLayer]:
 
 
 def _expected(relus: list[ReluLayer]) -> str:
-    return f"expected names, globs or layer objects from {', '.join(r.key for r in relus)}."
+    return f"expected names, globs or layer objects from {shown_names(r.key for r in relus)}."
 
 
 def _without_repeats(relus: list[LocatedLayer]) -> list[LocatedLayer]:
@@ -152,13 +153,15 @@ def _neuron_axis(located: LocatedLayer) -> int:
 
 def _no_relu(model: Any) -> str:
     layers = [each for each in locate_layers(model) if not isinstance(each.layer, tf.keras.layers.InputLayer)]
-    shown = [f"{'/'.join(each.path)} ({type(each.layer).__name__}{_activation_name(each.layer)})" for each in layers]
+    looked_at = [
+        f"{shown('/'.join(each.path))} ({type(each.layer).__name__}{_activation_name(each.layer)})" for each in layers
+    ]
     soft = {name for each in layers if (name := _activation_name(each.layer).strip(", ")) in ("sigmoid", "tanh")}
     hint = f" {' and '.join(sorted(soft))} units can saturate but not die." if soft else ""
     if not model.built:
         hint += " The model is not built: layers that are made while it is built are found after a call on a batch."
     return (
-        f"no ReLU found in model {model.name!r}; looked at {', '.join(shown) or 'no layers'}.{hint} Expected a layer that "
+        f"no ReLU found in model {shown(repr(model.name))}; looked at {', '.join(looked_at) or 'no layers'}.{hint} Expected a layer that "
         "ends in a ReLU: a ReLU used as a plain function inside a subclassed call cannot be seen; write it as a layer of "
         'its own, keras.layers.ReLU(), or as Dense(n, activation="relu").'
     )

@@ -4,6 +4,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from relu_probe.utils.foreign_text import shown
+
 _UNSUPPORTED_STRATEGIES = ("TPUStrategy", "ParameterServerStrategy")
 
 
@@ -42,7 +44,7 @@ def _inherits_from(model: Any, library: str) -> bool:
 
 def _not_a_model(model: Any) -> str:
     if isinstance(model, tf.keras.layers.Layer):
-        return f"found the layer {model.name!r} ({type(model).__name__}); expected a Keras model. Make one around it."
+        return f"found the layer {shown(repr(model.name))} ({type(model).__name__}); expected a Keras model. Make one around it."
     if is_tf_keras(model):
         return (
             f"{type(model).__name__} is a tf_keras model, and tf.keras is Keras 3 in this process; set the environment "

@@ -19,6 +19,7 @@ from relu_probe.report.life_image import LEGEND, draw_life
 from relu_probe.report.markup import markdown_table, plain_text
 from relu_probe.report.report import Report
 from relu_probe.tensorboard.event_file import EventFile
+from relu_probe.utils.foreign_text import shown
 
 # TensorBoard's page sorts the buckets that it gets into 30 bins of equal width. So it leaves these as they are.
 BUCKETS = 30
@@ -107,14 +108,17 @@ class Summaries:
             layers = [report[name] for report in self._reports]
             if any(layer.measured for layer in layers):
                 tf.summary.image(
-                    f"life/{name}", draw_life(layers)[None], description=f"Layer {plain_text(name)}: {LEGEND}"
+                    f"life/{name}", draw_life(layers)[None], description=f"Layer {plain_text(shown(name))}: {LEGEND}"
                 )
 
     def _write_report(self, report: Report) -> None:
         if self.text:
             legend = f"\n\nThe images, life/: {LEGEND}" if self.images else ""
             tf.summary.text("report", markdown_table(report.cells()) + legend, description=_TABLE)
-        about = {name: f"Layer {plain_text(name)}, {layer.neurons:,} neurons." for name, layer in report.layers.items()}
+        about = {
+            name: f"Layer {plain_text(shown(name))}, {layer.neurons:,} neurons."
+            for name, layer in report.layers.items()
+        }
         # All values in one event: `tf.summary.scalar` takes a millisecond for each.
         values = [
             _scalar(tag, getattr(report, tag), f"{text} All {len(about)} layers pooled.")

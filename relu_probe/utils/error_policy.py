@@ -4,6 +4,9 @@ import re
 import warnings
 from collections.abc import Callable, Collection
 
+from relu_probe.utils.foreign_text import shown
+
+_MOST = 500  # characters of a reason
 # Lines that TensorFlow writes before the one that says what happened inside a graph.
 _PREAMBLE = ("Graph execution error", "Detected at node", "  File", "<stack traces unavailable>")
 _FRAMES = re.compile(r'in user code:\n.*\n    File "[^\n]*\n[^\n]*\n', re.DOTALL)
@@ -75,7 +78,7 @@ def reason(error: Exception) -> str:
     """
     text = _DECORATION.sub("", _FRAMES.sub("", str(error))).strip()
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith(_PREAMBLE)]
-    return next(iter(lines), text).partition("\n")[0].strip()
+    return shown(next(iter(lines), text).partition("\n")[0].strip(), _MOST)
 
 
 def _describe(error: Exception) -> str:
