@@ -112,10 +112,10 @@ def _measured(reports: Sequence[Report]) -> list[str]:
 
 
 def _sickest(reports: list[Report], names: list[str]) -> list[str]:
-    """Returns at most `_MAX_COLOURED` of the names, of the layers with the most dead neurons, in the model's order."""
+    """Returns at most `_MAX_COLOURED` of the names, of the layers with the most dead or NaN neurons, in the model's order."""
 
     def worst(name: str) -> float:
-        return max((layer.dead_fraction for layer in _layers(reports, name) if layer.measured), default=0.0)
+        return max(float(np.mean(layer.dead | layer.nan)) for layer in _layers(reports, name) if layer.measured)
 
     most = sorted(names, key=worst, reverse=True)[:_MAX_COLOURED]
     return [name for name in names if name in most]

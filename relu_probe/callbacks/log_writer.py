@@ -42,7 +42,7 @@ class LogWriter:
             self._summaries.write(report, epoch)
 
     def print_nan(self, report: Report) -> None:
-        """Prints a line on the first report with NaN, which `dead_fraction` does not show."""
+        """Prints a line on the first report with NaN, whose neurons no fraction includes."""
         if not self._nan_printed and (line := nan_line(report)):
             self._nan_printed = True
             if self._chief:
@@ -76,7 +76,7 @@ def epoch_logs(report: Report | None, name: str, *, expects_gradients: bool) -> 
     """
     prefix = "" if name == "relu_probe" else f"{name}_"
     report = report or Report.empty()
-    logs = {f"{prefix}dead_fraction": float(report.dead_fraction)}
+    logs = {f"{prefix}{name}": float(getattr(report, name)) for name in ("dead_fraction", "nan_fraction")}
     if report.has_gradients if report.samples else expects_gradients:
         logs[f"{prefix}zero_gradient_fraction"] = float(report.zero_gradient_fraction)
     return logs

@@ -97,6 +97,17 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
         return self.positions > 0 and self.neurons > 0
 
     @property
+    def has_gradients(self) -> bool:
+        """Whether a backward pass reached the layer."""
+        return self.with_gradient is not None
+
+    @property
+    def judged(self) -> Mask:
+        """`(neurons,)`, whether the neuron can be judged: it was measured, and no NaN was seen. Fractions are over these."""
+        judged: Mask = ~self.nan & self.measured
+        return judged
+
+    @property
     def activation_rate(self) -> Floats:
         """`(neurons,)`, active / positions: 1 - APoZ (Hu et al. 2016, arXiv:1607.03250); nan if not measured."""
         return _rate(self.active, self.positions)
@@ -124,18 +135,18 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
 
     @property
     def dead_fraction(self) -> float:
-        """Dead neurons / neurons; nan if the layer was not measured."""
-        return fraction(pooled_mask([self], "dead"))
+        """Dead neurons / neurons that can be judged; nan if there are none."""
+        return fraction(judged_mask([self], "dead"))
 
     @property
     def zero_gradient_fraction(self) -> float:
-        """Zero-gradient neurons / neurons; nan if the layer was not measured, or without gradients."""
-        return fraction(pooled_mask([self], "zero_gradient"))
+        """Zero-gradient neurons / neurons that can be judged; nan if there are none, or without gradients."""
+        return fraction(judged_mask([self], "zero_gradient"))
 
     @property
     def nan_fraction(self) -> float:
         """Neurons at which a NaN was seen / neurons; nan if the layer was not measured."""
-        return fraction(pooled_mask([self], "nan"))
+        return fraction(nan_mask([self]))
 
     def dormant(self, tau: float = 0.0) -> Mask:
         """Returns `(neurons,)`: mean activation / the layer's mean of it <= tau (Sokar et al. 2023, arXiv:2302.12902).
@@ -207,10 +218,15 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
             raise ValueError(f"{where} is damaged: {error}") from error
 
 
-def pooled_mask(layers: Iterable[LayerReport], mask: str) -> Mask:
-    """Returns the property `mask` of all measured layers that have it, joined to one vector."""
-    masks = [getattr(layer, mask) for layer in layers if layer.measured]
-    return np.concatenate([np.zeros(0, bool), *(found for found in masks if found is not None)])
+def judged_mask(layers: Iterable[LayerReport], mask: str) -> Mask:
+    """Returns the property `mask` of the neurons that can be judged, of all layers that have it, joined to one vector."""
+    masks = [(getattr(layer, mask), layer.judged) for layer in layers]
+    return np.concatenate([np.zeros(0, bool), *(found[judged] for found, judged in masks if found is not None)])
+
+
+def nan_mask(layers: Iterable[LayerReport]) -> Mask:
+    """Returns which neurons of all measured layers saw a NaN, as one vector."""
+    return np.concatenate([np.zeros(0, bool), *(layer.nan for layer in layers if layer.measured)])
 
 
 def fraction(mask: Mask) -> float:
@@ -220,7 +236,7 @@ def fraction(mask: Mask) -> float:
 
 def any_gradients(layers: Iterable[LayerReport]) -> bool:
     """Returns whether a backward pass reached any of the layers."""
-    return any(layer.with_gradient is not None for layer in layers)
+    return any(layer.has_gradients for layer in layers)
 
 
 def most_samples(layers: Iterable[LayerReport]) -> int:

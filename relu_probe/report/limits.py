@@ -159,6 +159,6 @@ def _checked(name: str, layer: LayerReport, limit: str, maximum: float) -> Excee
     mask = layer.dead if limit == "max_dead" else layer.zero_gradient
     if mask is None or not layer.measured:
         return None
-    # A neuron that gave nothing but NaN is not known to be dead, but not shown to be alive either.
-    nan = layer.nan & (layer.active == 0)
-    return ExceededLimit(name, limit, maximum, mask | nan, int(np.count_nonzero(nan)), layer.samples)
+    # A neuron with a NaN is not known to be dead, but not shown to be alive either.
+    nan_neurons = int(np.count_nonzero(layer.nan))
+    return ExceededLimit(name, limit, maximum, mask | layer.nan, nan_neurons, layer.samples)

@@ -10,7 +10,7 @@ from typing import Any
 
 from relu_probe.report.coverage import coverage_notes, union, united_reasons
 from relu_probe.report.export import to_frame
-from relu_probe.report.layer_report import LayerReport, any_gradients, fraction, most_samples, pooled_mask
+from relu_probe.report.layer_report import LayerReport, any_gradients, fraction, judged_mask, most_samples, nan_mask
 from relu_probe.report.limits import ExceededLimit, Limits, checked_limits, explain, not_all_counted
 from relu_probe.report.markup import html_table
 from relu_probe.report.serialization import SCHEMA, checked_fields, checked_schema, json_values
@@ -76,18 +76,18 @@ class Report:
 
     @property
     def dead_fraction(self) -> float:
-        """Dead neurons / neurons of all measured layers pooled, not the mean over the layers; nan if there are none."""
-        return fraction(pooled_mask(self.layers.values(), "dead"))
+        """Dead neurons / neurons that can be judged, all layers pooled, not the mean over the layers; nan if there are none."""
+        return fraction(judged_mask(self.layers.values(), "dead"))
 
     @property
     def zero_gradient_fraction(self) -> float:
-        """Zero-gradient neurons / neurons of all measured layers that a backward pass reached; nan if there are none."""
-        return fraction(pooled_mask(self.layers.values(), "zero_gradient"))
+        """Zero-gradient neurons / neurons that can be judged, of all layers with gradients pooled; nan if there are none."""
+        return fraction(judged_mask(self.layers.values(), "zero_gradient"))
 
     @property
     def nan_fraction(self) -> float:
-        """Neurons at which a NaN was seen / neurons of all measured layers pooled; nan if no layer was measured."""
-        return fraction(pooled_mask(self.layers.values(), "nan"))
+        """Neurons at which a NaN was seen / neurons, all measured layers pooled; nan if no layer was measured."""
+        return fraction(nan_mask(self.layers.values()))
 
     @property
     def has_gradients(self) -> bool:

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from relu_probe.report.layer_report import LayerReport, Mask, fraction, most_samples, pooled_mask
+from relu_probe.report.layer_report import Floats, LayerReport, Mask, any_gradients, fraction, judged_mask, most_samples
 from relu_probe.utils.foreign_text import shown
+from relu_probe.utils.wording import number
 
 WIDTH = 80
 _MAX_NAME = 300  # characters
@@ -99,12 +100,11 @@ def render(table: Table) -> str:
 def _row(layer: LayerReport, tau: float | None) -> list[str]:
     if not layer.measured:
         return [f"{layer.neurons:,}", "-", "-", "not measured", "0", "0"]
-    rate = layer.activation_rate
     return [
         f"{layer.neurons:,}",
-        _share(layer.dead),
+        _share(judged_mask([layer], "dead")),
         _gradient_cell(layer),
-        f"{rate.min():.3f} {np.median(rate):.3f} {rate.max():.3f}" if tau is None else _share(layer.dormant(tau)),
+        _rates(layer.activation_rate[layer.judged]) if tau is None else _share(layer.dormant(tau)[layer.judged]),
         f"{layer.samples:,}",
         f"{layer.positions:,}",
     ]
@@ -112,22 +112,29 @@ def _row(layer: LayerReport, tau: float | None) -> list[str]:
 
 def _gradient_cell(layer: LayerReport) -> str:
     if layer.zero_gradient is not None and not (layer.frozen and not np.any(layer.with_gradient)):
-        return _share(layer.zero_gradient)
+        return _share(judged_mask([layer], "zero_gradient"))
     return "frozen" if layer.frozen else "-"
 
 
+def _rates(rates: Floats) -> str:
+    return f"{rates.min():.3f} {np.median(rates):.3f} {rates.max():.3f}" if len(rates) else "NaN"
+
+
 def _total(layers: Mapping[str, LayerReport]) -> list[str]:
-    dead, zero_gradient = (pooled_mask(layers.values(), mask) for mask in ("dead", "zero_gradient"))
-    return [f"{len(dead):,}", _share(dead), _share(zero_gradient), "", f"{most_samples(layers.values()):,}", ""]
+    measured = [layer for layer in layers.values() if layer.measured]
+    dead = _share(judged_mask(measured, "dead")) if measured else "-"
+    zero_gradient = _share(judged_mask(measured, "zero_gradient")) if any_gradients(measured) else "-"
+    return [f"{sum(layer.neurons for layer in measured):,}", dead, zero_gradient, "", f"{most_samples(measured):,}", ""]
 
 
-def _share(mask: Mask) -> str:
-    return f"{np.count_nonzero(mask):,} {fraction(mask):5.1%}" if len(mask) else "-"
+def _share(judged: Mask) -> str:
+    """Returns the number and the share of the neurons in a mask over those that can be judged; "NaN" if there are none."""
+    return f"{np.count_nonzero(judged):,} {fraction(judged):5.1%}" if len(judged) else "NaN"
 
 
 def _notes(layers: Mapping[str, LayerReport]) -> list[str]:
     notes = [
-        f"NaN seen at {np.count_nonzero(layer.nan):,} neurons of {shown(name)}: neither active nor dead."
+        f"NaN seen at {number(int(layer.nan.sum()), 'neuron')} of {shown(name)}: neither active nor dead."
         for name, layer in layers.items()
         if np.any(layer.nan)
     ]

@@ -2,6 +2,7 @@
 
 import shlex
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from tensorboard.plugins.histogram import metadata as histograms
 from tensorboard.plugins.scalar import metadata as scalar
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from relu_probe.report.layer_report import Floats
+from relu_probe.report.layer_report import Floats, LayerReport
 from relu_probe.report.life_image import LEGEND, draw_life
 from relu_probe.report.markup import markdown_table, plain_text
 from relu_probe.report.report import Report
 from relu_probe.tensorboard.event_file import EventFile
 from relu_probe.utils.foreign_text import shown
+from relu_probe.utils.wording import number
 
 # TensorBoard's page sorts the buckets that it gets into 30 bins of equal width. So it leaves these as they are.
 BUCKETS = 30
@@ -32,6 +34,7 @@ _SCALARS = {
     "zero_gradient_fraction": "Fraction of the ReLU neurons through which no gradient flowed: dead, or active but blocked. "
     "0 is healthy.",
 }
+_NAN = "Fraction of the ReLU neurons at which a NaN was seen. The other fractions leave them out."
 _CHANGES = {
     "died": "Number of neurons that were active in the previous report and are dead in this one.",
     "revived": "Number of neurons that were dead in the previous report and are active in this one.",
@@ -115,21 +118,13 @@ class Summaries:
         if self.text:
             legend = f"\n\nThe images, life/: {LEGEND}" if self.images else ""
             tf.summary.text("report", markdown_table(report.cells()) + legend, description=_TABLE)
-        about = {
-            name: f"Layer {plain_text(shown(name))}, {layer.neurons:,} neurons."
-            for name, layer in report.layers.items()
-        }
         # All values in one event: `tf.summary.scalar` takes a millisecond for each.
-        values = [
-            _scalar(tag, getattr(report, tag), f"{text} All {len(about)} layers pooled.")
-            for tag, text in _SCALARS.items()
-        ]
-        for tag, text in (_SCALARS | _CHANGES).items():
-            values += [_scalar(f"{tag}/{name}", getattr(report[name], tag), f"{text} {about[name]}") for name in report]
-        for tag, text in _HISTOGRAMS.items():
-            rates = [(name, getattr(report[name], tag)) for name in report if report[name].measured]
-            values += [_histogram(f"{tag}/{name}", rate, f"{text} {about[name]}") for name, rate in rates]
-        summary = Summary(value=[value for value in values if value is not None])
+        values = list(_scalars(report, "", f"All {number(len(report.layers), 'layer')} pooled."))
+        for name, layer in report.layers.items():
+            about = f"Layer {plain_text(shown(name))}, {number(layer.neurons, 'neuron')}."
+            values += _scalars(layer, f"/{name}", about)
+            values += [*_changes(layer, name, about), *_histograms(layer, name, about)]
+        summary = Summary(value=values)
         tf.summary.experimental.write_raw_pb(summary.SerializeToString())
 
     def close(self) -> None:
@@ -164,16 +159,40 @@ def _write_layout(report: Report) -> None:
     tf.summary.experimental.write_raw_pb(custom_scalar.pb(layout).SerializeToString())
 
 
-def _scalar(tag: str, value: float | None, description: str) -> Any:
-    """Returns None if nothing was measured: the chart gets no point."""
-    if value is None or np.isnan(value):
-        return None
+def _scalars(part: Report | LayerReport, suffix: str, about: str) -> Iterator[Any]:
+    """Yields the scalars of the model or of one layer.
+
+    What was not measured gets no point. A fraction without neurons that can be judged gets the point NaN, at which the
+    page interrupts the line: without a point, the line would go on as if nothing had happened.
+    """
+    nan_seen = part.nan_fraction > 0
+    for tag, text in _SCALARS.items():
+        value = getattr(part, tag)
+        if not np.isnan(value) or (nan_seen and (part.has_gradients or tag == "dead_fraction")):
+            yield _scalar(f"{tag}{suffix}", value, f"{text} {about}")
+    if nan_seen:
+        yield _scalar(f"nan_fraction{suffix}", part.nan_fraction, f"{_NAN} {about}")
+
+
+def _changes(layer: LayerReport, name: str, about: str) -> Iterator[Any]:
+    for tag, text in _CHANGES.items():
+        if (value := getattr(layer, tag)) is not None:
+            yield _scalar(f"{tag}/{name}", value, f"{text} {about}")
+
+
+def _histograms(layer: LayerReport, name: str, about: str) -> Iterator[Any]:
+    """Yields the histograms of the rates of the neurons that can be judged: the rate 0 of a NaN would show as dead."""
+    for tag, text in _HISTOGRAMS.items():
+        rates = getattr(layer, tag)
+        if rates is not None and np.any(layer.judged):
+            yield _histogram(f"{tag}/{name}", rates[layer.judged], f"{text} {about}")
+
+
+def _scalar(tag: str, value: float, description: str) -> Any:
     about = scalar.create_summary_metadata(display_name=None, description=description)
     return Summary.Value(tag=tag, tensor=make_tensor_proto(np.float32(value)), metadata=about)
 
 
-def _histogram(tag: str, rates: Floats | None, description: str) -> Any:
-    if rates is None:
-        return None
+def _histogram(tag: str, rates: Floats, description: str) -> Any:
     about = histograms.create_summary_metadata(display_name=None, description=description)
     return Summary.Value(tag=tag, tensor=make_tensor_proto(histogram(rates)), metadata=about)

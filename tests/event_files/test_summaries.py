@@ -105,6 +105,22 @@ def test_probes_of_two_names_write_two_runs(tmp_path, data):
     assert not [tag for tag in events(tmp_path / "val")[0] if tag.startswith(("zero_gradient", "gradient_rate"))]
 
 
+def test_the_chart_has_a_gap_where_no_neuron_can_be_judged(tmp_path):
+    """Without a point of its own, the line would go on as if nothing had happened."""
+    dead, lost = LayerReport(2, 2, [0, 0], [0, 0]), LayerReport(2, 2, [0, 0], [0, 0], nan=[True, True])
+    writer = Summaries(str(tmp_path), "run")
+    for epoch, layer in enumerate([dead, lost, dead]):
+        writer.write(Report({"a": layer, "forward": LayerReport(2, 2, [0], nan=layer.nan[:1])}, epoch), epoch)
+    writer.close()
+    found, _ = events(tmp_path / "run")
+    for tag in ("dead_fraction", "dead_fraction/a", "zero_gradient_fraction/a", "dead_fraction/forward"):
+        np.testing.assert_array_equal([value for _, value in found[tag]], [1, np.nan, 1])
+    assert [(step, float(value)) for step, value in found["nan_fraction/a"]] == [(1, 1.0)]
+    assert [(step, float(value)) for step, value in found["nan_fraction"]] == [(1, 1.0)]
+    assert "zero_gradient_fraction/forward" not in found
+    assert [step for step, _ in found["activation_rate/a"]] == [0, 2]  # a rate of 0 would look dead
+
+
 def test_nothing_is_written_for_unmeasured_layers(tmp_path):
     writer = Summaries(str(tmp_path), "run")
     writer.write(Report({"a": LayerReport(0, 0, [0]), "b": LayerReport(1, 1, [1])}, 0), 0)

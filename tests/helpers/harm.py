@@ -30,7 +30,9 @@ def fitted(model: Any, callbacks: list[Any], x: Any = None, y: Any = None, **fit
     fit_args = {"verbose": 0, "epochs": 2, "batch_size": 8, **fit_args}
     history = model.fit(x, y, callbacks=callbacks, **fit_args).history
     own = {
-        key: value for key, value in history.items() if not key.endswith(("dead_fraction", "zero_gradient_fraction"))
+        key: value
+        for key, value in history.items()
+        if not key.endswith(("dead_fraction", "zero_gradient_fraction", "nan_fraction"))
     }
     return {"history": [np.asarray(own[key]) for key in sorted(own)], **state(model)}
 

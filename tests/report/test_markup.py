@@ -82,7 +82,7 @@ def test_the_numbers_equal_those_of_the_printed_table(report, shown):
     cells = report.cells()
     expected = [[" ".join(text.split()) for text in row[1:]] for row in [*cells.rows, cells.total]]
     assert numbers[1:-1] == expected[:-1]
-    assert numbers[1][:3] == ["3", "1 33.3%", "2 66.7%"]
+    assert numbers[1][:3] == ["3", "1 50.0%", "2 100.0%"]
     assert numbers[-1][0] == expected[-1][0] == "30"
 
 
@@ -90,7 +90,7 @@ def test_the_numbers_equal_those_of_the_printed_table(report, shown):
 def test_title_and_notes_are_shown(report, shown):
     text = shown(report).text
     assert 'ReLU report (train, epoch 3): "dead" is never active on the N samples' in text
-    assert "NaN seen at 1 neurons of <img src=x>: neither active nor dead." in text
+    assert "NaN seen at 1 neuron of <img src=x>: neither active nor dead." in text
     assert "Incomplete: <b>disk</b> | full" in text
 
 

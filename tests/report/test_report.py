@@ -38,6 +38,10 @@ def test_a_damaged_report_is_refused(field, value):
         Report.from_dict({**pooled().to_dict(), field: value})
 
 
+def assert_share(found, flags):
+    assert found == sum(map(bool, flags)) / len(flags) if flags else np.isnan(found)
+
+
 @given(layers())
 def test_the_masks_follow_the_definitions(layer):
     for i in range(NEURONS):
@@ -47,7 +51,10 @@ def test_the_masks_follow_the_definitions(layer):
             assert layer.blocked[i] == (layer.active[i] > 0 and layer.with_gradient[i] == 0)
             assert layer.zero_gradient[i] == (dead or layer.blocked[i])
     if layer.measured:
-        assert layer.dead_fraction == sum(map(bool, layer.dead)) / NEURONS
+        judged = [i for i in range(NEURONS) if not layer.nan[i]]
+        assert_share(layer.dead_fraction, [layer.active[i] == 0 for i in judged])
+        if layer.with_gradient is not None:
+            assert_share(layer.zero_gradient_fraction, [layer.with_gradient[i] == 0 for i in judged])
         np.testing.assert_array_equal(layer.activation_rate, layer.active / layer.positions)
     else:
         assert np.isnan(layer.dead_fraction)
@@ -86,7 +93,25 @@ def test_the_fractions_of_an_empty_report_are_nan():
 def test_nan_is_neither_active_nor_dead():
     layer = LayerReport(3, 3, [0, 0], nan=[True, False])
     assert layer.dead.tolist() == [False, True]
-    assert "NaN seen at 1 neurons of a: neither active nor dead." in str(Report({"a": layer}))
+    assert "NaN seen at 1 neuron of a: neither active nor dead." in str(Report({"a": layer}))
+
+
+def test_nan_is_shown_as_nan_and_not_as_zero():
+    """Weights that all turn NaN after an epoch in which all neurons are dead: the fraction must not recover."""
+    lost = Report(
+        {"a": LayerReport(3, 3, [0, 0], [0, 0], nan=[True, True]), "b": LayerReport(3, 3, [0], [0], nan=[True])}
+    )
+    assert np.isnan([lost.dead_fraction, lost.zero_gradient_fraction, lost["a"].dead_fraction]).all()
+    assert lost.nan_fraction == lost["a"].nan_fraction == 1
+    assert not lost.dead_fraction < 0.05
+    row = next(line.split() for line in str(lost).splitlines() if line.startswith("a "))
+    assert row == ["a", "2", "NaN", "NaN", "NaN", "3", "3"]
+    total = next(line.split() for line in str(lost).splitlines() if line.startswith("total"))
+    assert total == ["total", "3", "NaN", "NaN", "3"]
+    partly = Report({"a": LayerReport(4, 4, [0, 0, 4, 2], nan=[True, False, True, False])})
+    assert partly.dead_fraction == 0.5  # planted mistakes: 1 of 4 and 2 of 4 neurons
+    assert "1 50.0%" in str(partly)
+    assert "0.000 0.250 0.500" in str(partly)
 
 
 def test_none_plus_counts_is_none():
