@@ -8,6 +8,7 @@ from relu_probe.measuring.data import BatchedData, read_batches
 from relu_probe.measuring.inference import has_loss
 from relu_probe.measuring.measure import measurer_of
 from relu_probe.measuring.model_state import ModelState
+from relu_probe.measuring.nothing_counted import uncounted, warn_if_nothing_is_counted
 from relu_probe.measuring.train_step import begin_counting, counters_of_current_fit, training_counters
 from relu_probe.report.report import Report
 from relu_probe.structure.layer_selection import LayerSelection
@@ -45,9 +46,6 @@ class ReportSource(Protocol):
     def report(self, model: Any, keys: list[str], steps: int) -> Report:
         """The report of an epoch with `steps` training steps on, at least, the layers `keys`."""
 
-    def counters(self, model: Any) -> Counters:
-        """The counters of the newest report."""
-
 
 def report_source(data: Any, *, activation_sum: bool) -> ReportSource:
     """The source for the callback's arguments: `data`, or the training batches if it is None."""
@@ -58,14 +56,15 @@ def selected_report(source: ReportSource, selection: LayerSelection, model: Any,
     """The report of an epoch with `steps` training steps on the selected layers; updates the selection.
 
     Raises:
-        ValueError: a selected layer could not be counted, and `strict` is set.
+        ValueError: with `strict`, a layer that was selected by name, or every layer, could not be counted.
     """
     report = source.report(model, selection.keys, steps)
     selection.find_late_layers(model, counted=source.kind == "train")
-    if (missing := source.counters(model).missing(selection.keys)) and strict:
-        raise ValueError(f"{missing}.")
-    selection.incomplete = "; ".join(filter(None, (selection.incomplete, missing)))
-    return replace(report.select(selection.keys), source=source.kind)
+    report = replace(report if selection.is_everything else report.select(selection.keys), source=source.kind)
+    if strict and (why := uncounted(report, [] if selection.is_everything else selection.keys)):
+        raise ValueError(f"{why}.")
+    selection.warned = selection.warned or warn_if_nothing_is_counted(report)
+    return report
 
 
 class TrainingBatches:
@@ -104,7 +103,7 @@ class TrainingBatches:
     def report(self, model: Any, keys: list[str], steps: int) -> Report:
         """Reads the counters: a collective, and so before anything that may fail."""
         counters = self.counters(model)
-        report = Report(counters.read(keys, self.activation_sum, gradients=True))
+        report = counters.report(keys, self.kind, activation_sum=self.activation_sum, gradients=True)
         counters.check(steps)
         return report
 
@@ -150,10 +149,6 @@ class GivenData:
     def report(self, model: Any, keys: list[str], steps: int) -> Report:
         """Measures the data in one pass."""
         return measurer_of(model).run(self._batches)
-
-    def counters(self, model: Any) -> Counters:
-        """The measurer's counters."""
-        return measurer_of(model).counters
 
 
 def _is_distributed(model: Any) -> bool:

@@ -23,10 +23,10 @@ from relu_probe.counting.layer_counts import LayerIncrements
 from relu_probe.counting.passes import BackwardPass, ForwardPass, drop_unused_backward_passes
 from relu_probe.counting.shared_functions import SharedFunctions
 from relu_probe.report.layer_report import LayerReport
+from relu_probe.report.report import Report
 from relu_probe.structure.relu_layers import ReluLayer
 from relu_probe.structure.weights import is_frozen, is_frozen_in, nan_weights
 from relu_probe.utils.error_policy import reason
-from relu_probe.utils.foreign_text import shown
 
 
 class Counters:
@@ -57,7 +57,7 @@ class Counters:
         self.strategy = model.distribute_strategy if strategy is None else strategy
         self.jit = getattr(model, "jit_compile", None) is True
         self.failure: Exception | None = None  # why nothing could be counted
-        self.left_out: dict[str, str] = {}  # layer -> why this layer alone could not be counted
+        self.unseen: dict[str, str] = {}  # layer -> why this layer alone cannot be counted
         self.untraceable: Exception | None = (
             None  # why a counted training step could not be traced: see measuring/train_step.py
         )
@@ -124,7 +124,7 @@ class Counters:
         """Counts one pass through a layer."""
         (key,), neurons = each.keys, each.neurons[0]
         if (width := self._widths.setdefault(key, neurons)) != neurons:
-            self._leave_out([key], f"called with {width} and with {neurons} neurons, expected one ReLU layer for each")
+            self.leave_out([key], f"called with {width} and with {neurons} neurons, expected one ReLU layer for each")
             return
         gathered = getattr(self._local, "gathered", None)
         if gathered is not None and self._local.graph is _graph():
@@ -181,15 +181,13 @@ class Counters:
         try:
             return LayerIncrements.of(passes, samples, activation_sum=self.activation_sum, **how)
         except Exception as error:  # the other layers are still counted
-            self._leave_out(passes[0].keys, reason(error))
+            self.leave_out(passes[0].keys, reason(error))
             return None
 
-    def _leave_out(self, keys: Iterable[str], why: str) -> None:
-        self.left_out |= {key: f"{shown(key)} not counted: {why}" for key in keys}
-
-    def missing(self, keys: list[str]) -> str:
-        """Returns the reasons why some of these layers have no counts; "" if all have counts."""
-        return "; ".join(self.left_out[key] for key in keys if key in self.left_out)
+    def leave_out(self, keys: Iterable[str], why: str) -> None:
+        """Notes why these layers cannot be counted; the first reason stays."""
+        for key in keys:
+            self.unseen.setdefault(key, why)
 
     def traces(self, relus: list[ReluLayer]) -> bool:
         """Whether a step that was traced with these counters counts `relus`. A trace that failed is not used again."""
@@ -232,20 +230,21 @@ class Counters:
         """Raises the error that kept these training steps from being counted, if there is one."""
         if self.failure is not None:
             raise self.failure
-        if steps and not self._blocks and not self.left_out:
+        if steps and not self._blocks and not self.unseen:
             raise RuntimeError(
                 f"no ReLU layer was called in {steps:,} training steps; expected the steps to call the model's layers. A "
                 "make_train_function of your own has to call self.train_step."
             )
 
-    def read(
-        self, keys: list[str], activation_sum: bool = True, gradients: bool | None = None
-    ) -> dict[str, LayerReport]:
+    def report(
+        self, keys: list[str], source: str, *, activation_sum: bool = True, gradients: bool | None = None
+    ) -> Report:
         """Returns the global counts, of all replicas and workers. A collective operation: every worker has to call it.
 
         Args:
             keys: the layers.
-            activation_sum: whether the reports include the sums of the activations.
+            source: the report's `source`.
+            activation_sum: whether the report includes the sums of the activations.
             gradients: whether the steps computed gradients of a loss: then a layer that no backward pass reached has no path
                 from the loss, and no gradient at any position. None if some backward pass has to show it.
 
@@ -255,9 +254,18 @@ class Counters:
         with self.strategy.scope():
             found = [pair for key, block in self._blocks.items() for pair in zip(key.keys, block.read())]
         gradients = any(counts.backward for _, counts in found) if gradients is None else gradients
-        parts = {key: [one for name, one in found if name == key and key not in self.left_out] for key in keys}
-        layers = {key: self._layer(self.relus[key], parts[key], gradients) for key in keys}
-        return layers if activation_sum else {key: replace(layer, activation_sum=None) for key, layer in layers.items()}
+        counted = {key for key, _ in found}
+        parts = {key: [one for name, one in found if name == key] for key in keys if key in counted - {*self.unseen}}
+        layers = {key: self._layer(self.relus[key], part, gradients) for key, part in parts.items()}
+        if not activation_sum:
+            layers = {key: replace(layer, activation_sum=None) for key, layer in layers.items()}
+        never = [key for key in keys if key not in counted and key not in self.unseen]
+        return Report(
+            layers,
+            source=source,
+            unseen={key: why for key, why in self.unseen.items() if key in keys},
+            never_called=tuple(never),
+        )
 
     def _layer(self, relu: ReluLayer, parts: list[LayerCounts], gradients: bool) -> LayerReport:
         if not any(part.positions for part in parts):

@@ -15,6 +15,7 @@ import tensorflow as tf
 from relu_probe.counting.counters import Counters
 from relu_probe.counting.passes import BackwardPass, CountedGradients, ForwardPass
 from relu_probe.structure.relu_layers import ReluLayer
+from relu_probe.utils.error_policy import reason
 from relu_probe.utils.instance_patch import patch_instance
 from relu_probe.utils.tensorflow_private import forget_gradient_with, is_inside_vectorized_map, is_loop_or_branch
 
@@ -47,8 +48,8 @@ class Probe:
             self._check_context()
             self.counters.watch(output)
             return self._identity(output)
-        except Exception as error:  # a probe never stops a training: whoever reads the counters gets the error
-            self.counters.failure = error
+        except Exception as error:  # a probe never stops a training: the report names the layer and the reason
+            self.counters.leave_out([self.relu.key], reason(error))
             return output
 
     def _check_context(self) -> None:
@@ -58,9 +59,8 @@ class Probe:
         """
         if is_inside_vectorized_map():
             raise ValueError(
-                f"layer {self.relu.key!r} is called inside tf.vectorized_map, as Keras 3's TimeDistributed does if the "
-                "number of time steps is unknown; its counts would be wrong. Give the time axis a fixed length, or call "
-                "the layer without TimeDistributed: a Dense acts on the last axis anyway."
+                "called inside tf.vectorized_map, as Keras 3's TimeDistributed does if the number of time steps is unknown: "
+                "give the time axis a fixed length, or call the layer without TimeDistributed"
             )
 
     def _check_backward(self, a: tf.Tensor) -> None:
@@ -72,9 +72,8 @@ class Probe:
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
         if graph is not None and graph is not getattr(a, "graph", graph) and is_loop_or_branch(graph):
             raise ValueError(
-                f"layer {self.relu.key!r} is called inside tf.while_loop, tf.map_fn or tf.cond, through which its gradient "
-                "cannot be counted; expected a call outside of them. Write the loop in Python, or compile the model with "
-                "run_eagerly=True."
+                "called inside tf.while_loop, tf.map_fn or tf.cond, through which its gradient cannot be counted: write "
+                "the loop in Python, or compile the model with run_eagerly=True"
             )
 
     def _identity(self, output: tf.Tensor) -> tf.Tensor:
@@ -95,7 +94,7 @@ class Probe:
                     if not (self.counters.is_frozen(self.relu) or is_inside_vectorized_map()):
                         self.counters.record(BackwardPass(keys, neurons, self.relu, a, passed, counted))
                 except Exception as error:
-                    self.counters.failure = error
+                    self.counters.leave_out(keys, reason(error))
                 return passed
 
             return tf.identity(a), backward

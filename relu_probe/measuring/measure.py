@@ -5,6 +5,7 @@ from typing import Any
 from relu_probe.measuring.data import read_batches
 from relu_probe.measuring.measurer import Measurer, Verbosity, check_built
 from relu_probe.measuring.model_state import ModelState
+from relu_probe.measuring.nothing_counted import warn_if_nothing_is_counted
 from relu_probe.report.report import Report
 from relu_probe.structure.relu_layers import select_layers
 from relu_probe.structure.support import check_model
@@ -35,7 +36,8 @@ def measure(
         verbose: 0 is silent, 1 or "auto" shows Keras's progress bar, 2 prints one line.
 
     Returns:
-        A `Report` with source "measure".
+        A `Report` with source "measure". If no ReLU of the model can be counted, it has no layers, `unseen` has the
+        reasons, and a warning says so.
 
     Raises:
         ValueError: the model is unbuilt or has no ReLU, `layers` names none, or the data is empty, infinite or does
@@ -52,7 +54,9 @@ def measure(
     check_model(model)
     measurer = measurer_of(model)
     keys = select_layers(list(measurer.counters.relus.values()), layers, model)
-    return measurer.run(read_batches(data, batch_size, max_samples), verbose).select(keys)
+    report = measurer.run(read_batches(data, batch_size, max_samples), verbose)
+    warn_if_nothing_is_counted(report)
+    return report if layers is None else report.select(keys)
 
 
 def measurer_of(model: Any) -> Measurer:

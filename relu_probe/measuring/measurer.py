@@ -60,7 +60,7 @@ class Measurer:
         """Measures all layers in one pass over the data.
 
         Raises:
-            ValueError: the data is empty or does not fit the model, or no layer could be counted.
+            ValueError: the data is empty or does not fit the model.
         """
         model, counters = self._model(), self.counters
         counters.reset()
@@ -68,15 +68,8 @@ class Measurer:
             self._pass_over(data, _progress_bar(data.steps, verbose))
         if counters.failure is not None:
             raise counters.failure
-        missing = counters.missing(list(counters.relus))
-        report = Report(
-            counters.read(list(counters.relus), gradients=self._has_gradients(data)),
-            source="measure",
-            incomplete=missing,
-        )
-        if not report.samples and missing:
-            raise ValueError(f"nothing could be measured: {missing}.")
-        if not report.samples:
+        report = counters.report(list(counters.relus), "measure", gradients=self._has_gradients(data))
+        if not report.samples and not report.unseen:
             raise ValueError("data is empty (0 samples); expected at least 1. Check the split or filter that made it.")
         return report
 

@@ -7,6 +7,7 @@ from typing import Any
 from relu_probe.counting.counters import Counters
 from relu_probe.counting.probe import attached
 from relu_probe.measuring.model_state import ModelState
+from relu_probe.measuring.nothing_counted import warn_if_nothing_is_counted
 from relu_probe.report.report import Report
 from relu_probe.structure.keras_layers import compile_config
 from relu_probe.structure.relu_layers import find_relus, select_layers
@@ -27,16 +28,16 @@ class Watch:
     def report(self) -> Report:
         """The `Report` of every call of the model since the block began, with source "watch".
 
+        If no ReLU of the model can be counted, it has no layers, `unseen` has the reasons, and a warning says so.
+
         Raises:
-            RuntimeError: no call of the model was counted.
-            ValueError: a layer is called where it cannot be counted, such as inside `tf.while_loop`.
+            RuntimeError: the model was not called in the block.
         """
         if self._counters.failure is not None:
             raise self._counters.failure
-        missing = self._counters.missing(self._keys)
-        report = Report(self._counters.read(self._keys), source="watch", incomplete=missing)
-        if not report.samples and missing:
-            raise RuntimeError(f"watch could count nothing: {missing}.")
+        report = self._counters.report(self._keys, "watch")
+        if warn_if_nothing_is_counted(report):
+            return report
         if not report.samples:
             raise RuntimeError(
                 f"watch counted no call of model {shown(repr(self._model.name))}: it was not called in the block, or only by a "

@@ -112,12 +112,13 @@ class Report:
     __radd__ = __add__  # `+` is commutative
 
     def select(self, names: list[str]) -> Report:
-        """Returns the same report with only these layers, in this order.
+        """Returns the same report with only these layers, in this order. What is not counted stays named.
 
         Raises:
             KeyError: the report has no layer of that name.
         """
-        return replace(self, layers={name: self[name] for name in names})
+        layers = {n: self[n] for n in names if n in self.layers or n not in (*self.unseen, *self.never_called)}
+        return replace(self, layers=layers)
 
     def __str__(self) -> str:
         return self.table()

@@ -16,6 +16,7 @@ class LayerSelection:
     Attributes:
         keys: the keys of the layers that are reported.
         incomplete: which layers the newest report lacks, and why; "" if none.
+        warned: whether a warning said that nothing can be counted.
 
     Raises:
         ValueError, TypeError: `layers` selects no ReLU layer of the model.
@@ -24,9 +25,14 @@ class LayerSelection:
     def __init__(self, layers: Any, model: Any) -> None:
         self._layers = layers
         self.keys = self._select(model)
-        self.incomplete = ""
+        self.incomplete, self.warned = "", False
         self._unbuilt = not model.built  # until the first report
         self._late: list[str] = []  # all keys, if layers were made since the fit began and are not counted yet
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether nothing in particular was selected."""
+        return self._layers is None
 
     def find_late_layers(self, model: Any, *, counted: bool) -> None:
         """Looks once, before the first report, for layers that the first step has made.
