@@ -3,13 +3,12 @@
 import argparse
 import os
 import sys
-import textwrap
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
 
 from relu_probe.cli.findings import findings, outcome_table
-from relu_probe.report.table import WIDTH
+from relu_probe.report.text_table import wrapped
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +63,7 @@ def _train_and_report(log_dir: str, epochs: int, seed: int) -> None:
         outcomes[name], how_to_open = digits.train(name, data, log_dir, epochs=epochs, seed=seed, tick=_tick)
         _show_progress("\n")
     print(f"\nCan a Dense layer's bias be initialized to zero?\n\n{outcome_table(outcomes)}\n")
-    print("\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in findings(outcomes)))
+    print("\n".join(line for finding in findings(outcomes) for line in wrapped(finding, hanging="  ")))
     print(f"\n{how_to_open}")
 
 

@@ -4,9 +4,7 @@ from collections.abc import Callable, Mapping
 from math import sqrt
 from typing import NamedTuple
 
-from rich.text import Text
-
-from relu_probe.report.table import plain_table, render
+from relu_probe.report.text_table import terminal_width, text_table
 
 SUBJECT, CONTROL = "zeros", "sick_control"
 
@@ -55,13 +53,14 @@ def outcome_table(outcomes: Outcomes) -> str:
         f"{one.neurons:,} hidden neurons on {one.samples:,} training samples; accuracy on {one.validated:,} others.\n"
         '"dead" means never active on these samples. Epoch 0 is the initialisation.'
     )
-    table = plain_table(title, "bias initialiser", "epoch", "dead", "zero gradient", "validation accuracy")
+    headers = ["bias initialiser", "epoch", "dead", "zero gradient", "validation accuracy"]
+    rows: list[list[str] | None] = []
     for name, outcome in outcomes.items():
-        table.add_section()
+        rows += [None] if rows else []
         for epoch, (dead, zero, accuracy) in enumerate(zip(outcome.dead, outcome.zero_gradient, outcome.accuracy)):
             counts = (f"{count:,} {count / outcome.neurons:6.1%}" for count in (dead, zero))
-            table.add_row(Text("" if epoch else name), str(epoch), *counts, f"{accuracy:.1%}")
-    return render(table)
+            rows.append(["" if epoch else name, str(epoch), *counts, f"{accuracy:.1%}"])
+    return f"{title}\n{text_table(headers, rows, terminal_width())}"
 
 
 def findings(outcomes: Outcomes) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -15,7 +14,7 @@ from relu_probe.report.history import History, LayerHistory
 from relu_probe.report.layer_report import Floats
 from relu_probe.report.loss_jumps import LossJump
 from relu_probe.report.report import Report
-from relu_probe.report.table import WIDTH
+from relu_probe.report.text_table import wrapped
 from relu_probe.utils.foreign_text import shown
 
 _CAUSE_DESCRIPTIONS = {
@@ -166,4 +165,4 @@ def _none_of(count: int, noun: str) -> str:
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent + ("  " if indent else ""))
+    return wrapped(text, indent, hanging=indent + ("  " if indent else ""))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterable
 
 import numpy as np
 
 from relu_probe.report.loss_jumps import LossJump
 from relu_probe.report.report import Report
-from relu_probe.report.table import WIDTH
+from relu_probe.report.text_table import wrapped
 from relu_probe.utils.foreign_text import shown
 
 
@@ -26,13 +25,13 @@ def nan_line(report: Report) -> str:
     counts = {name: np.count_nonzero(layer.nan) for name, layer in report.layers.items() if np.any(layer.nan)}
     if not counts:
         return ""
-    neurons = sum(layer.neurons for layer in report.layers.values())
+    neurons = sum(layer.neurons for layer in report.layers.values() if layer.measured)
     when = "before the first step" if report.epoch == -1 else f"in epoch {report.epoch}"
-    return textwrap.fill(
+    line = (
         f"relu_probe: NaN {when} at {sum(counts.values()):,} of {neurons:,} neurons, first in layer {shown(next(iter(counts)))}, "
-        "counted neither as active nor as dead. More: print(diagnose(model, data, probe=probe))",
-        WIDTH,
+        "counted neither as active nor as dead. More: print(diagnose(model, data, probe=probe))"
     )
+    return "\n".join(wrapped(line))
 
 
 def nan_remedies(finite_data: bool, first_nonfinite_weight: str, loss_jumps: Iterable[LossJump]) -> list[str]:

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.text import Text
 
 from relu_probe.report.layer_report import Counts, LayerReport, Mask
 from relu_probe.report.report import Report
-from relu_probe.report.table import plain_table, render
+from relu_probe.report.text_table import terminal_width, text_table
 from relu_probe.utils.foreign_text import shown
 
 
@@ -44,13 +43,14 @@ class History(dict[str, LayerHistory]):
     """Layer name -> `LayerHistory`, in the model's order. `str()` is a table with a row per layer and epoch of a change."""
 
     def __str__(self) -> str:
-        table = plain_table("When ReLU neurons died and revived", "layer", "epoch", "born dead", "died", "revived")
+        rows: list[list[str]] = []
         for name, layer in self.items():
             for i, (epoch, died, revived) in enumerate(zip(layer.epochs, layer.died, layer.revived)):
                 if not i or died.any() or revived.any():
                     born = f"{np.count_nonzero(layer.born_dead):,}" if not i else ""
-                    table.add_row(Text(shown(name)), str(epoch), born, *(f"{mask.sum():,}" for mask in (died, revived)))
-        return render(table)
+                    rows.append([shown(name), str(epoch), born, *(f"{mask.sum():,}" for mask in (died, revived))])
+        table = text_table(["layer", "epoch", "born dead", "died", "revived"], rows, terminal_width())
+        return f"When ReLU neurons died and revived\n{table}"
 
 
 def history(reports: Iterable[Report], *, after: HistoryTracker | None = None) -> History:

@@ -14,7 +14,8 @@ from relu_probe.report.layer_report import LayerReport, any_gradients, fraction,
 from relu_probe.report.limits import ExceededLimit, Limits, checked_limits, explain, not_all_counted
 from relu_probe.report.markup import html_table
 from relu_probe.report.serialization import SCHEMA, checked_fields, checked_schema, json_values
-from relu_probe.report.table import ReportCells, report_cells, text_table
+from relu_probe.report.table import ReportCells, report_cells, text_report
+from relu_probe.report.text_table import terminal_width
 from relu_probe.utils.foreign_text import shown, shown_names
 from relu_probe.utils.layer_names import select
 
@@ -123,16 +124,21 @@ class Report:
     def __str__(self) -> str:
         return self.table()
 
-    def table(self, *, tau: float | None = None) -> str:
+    def table(self, *, tau: float | None = None, width: int | None = None) -> str:
         """Returns what `str()` shows.
 
+        In a narrow terminal, the number of positions is left out, then long names are shortened, then the activation
+        rates are left out. Numbers are never cut.
+
         Args:
+            width: the number of characters in a line; None for the terminal's, or, if standard output is a pipe, a file
+                or a notebook, as many as are needed.
             tau: if given, the number of dormant neurons (`LayerReport.dormant`) takes the place of the activation rates.
 
         Raises:
             ValueError: the report has no sums of the activations, or tau is negative.
         """
-        return text_table(self.cells(tau))
+        return text_report(self.cells(tau), terminal_width() if width is None else width)
 
     def cells(self, tau: float | None = None) -> ReportCells:
         """Returns the texts of the table, for other formats; `tau` and errors as in `table`."""

@@ -1,22 +1,18 @@
-"""The table of a report: plain ASCII of at most 80 columns, the same on every terminal."""
+"""The table of a report."""
 
-import io
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
-from rich.box import Box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from relu_probe.report.layer_report import Floats, LayerReport, Mask, any_gradients, fraction, judged_mask, most_samples
+from relu_probe.report.text_table import text_table, wrapped
 from relu_probe.utils.foreign_text import shown
 from relu_probe.utils.wording import number
 
-WIDTH = 80
+RATES, POSITIONS = 4, 6  # the columns that a narrow terminal does without
 _MAX_NAME = 300  # characters
-_RULES = Box("    \n    \n -- \n    \n -- \n -- \n    \n    \n", ascii=True)
 
 
 class ReportCells(NamedTuple):
@@ -61,40 +57,16 @@ def report_cells(
     )
 
 
-def text_table(cells: ReportCells) -> str:
-    """Returns a row for each layer, a total row, and the notes."""
-    table = plain_table(cells.title, *cells.headers)
-    for name, *row in cells.rows:
-        table.add_row(Text(name), *row)
-    table.add_section()
-    table.add_row(*cells.total)
-    return render(table) + "".join(f"\n{line}" for line in cells.notes)
+def text_report(cells: ReportCells, width: int | None = None) -> str:
+    """Returns a row for each layer, a total row, and the notes, in lines of `width` characters if that is possible.
 
-
-def plain_table(title: str, first: str, *others: str) -> Table:
-    """Returns an empty table with these column headers: the first column to the left, the others, numbers, to the right."""
-    table = Table(
-        title=Text(title),
-        title_justify="left",
-        title_style="",
-        box=_RULES,
-        header_style="",
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-    )
-    table.add_column(first, overflow="fold", vertical="bottom", min_width=8)
-    for header in others:
-        table.add_column(header, justify="right", no_wrap=True, vertical="bottom")
-    return table
-
-
-def render(table: Table) -> str:
-    """Returns the table as lines of at most `WIDTH` characters, without spaces at their ends."""
-    out = io.StringIO()
-    # In a notebook, rich would otherwise display the table itself and return nothing.
-    console = Console(file=out, width=WIDTH, color_system=None, force_terminal=False, force_jupyter=False, emoji=False)
-    console.print(table)
-    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+    Args:
+        cells: the texts.
+        width: None for as wide as needed, each note on one line.
+    """
+    table = text_table(cells.headers, [*cells.rows, None, cells.total], width, optional=(POSITIONS, RATES))
+    paragraphs = [[text] if width is None else wrapped(text, width=width) for text in (cells.title, *cells.notes)]
+    return "\n".join([*paragraphs[0], table, *chain.from_iterable(paragraphs[1:])])
 
 
 def _row(layer: LayerReport, tau: float | None) -> list[str]:

