@@ -11,7 +11,7 @@ from relu_probe.counting.probe import attached
 from relu_probe.measuring.data import BatchedData
 from relu_probe.measuring.inference import call_in_inference, has_loss, scaled_loss, state_restored
 from relu_probe.report.report import Report
-from relu_probe.structure.keras_layers import compile_config, layer_settings
+from relu_probe.structure.keras_layers import compile_config, layer_settings, run_settings
 from relu_probe.structure.relu_layers import find_relus
 from relu_probe.utils.error_policy import reason
 from relu_probe.utils.foreign_text import shown
@@ -45,7 +45,7 @@ class Measurer:
     def __init__(self, model: Any, observer: StepObserver | None = None) -> None:
         self._model: Any = weakref.ref(model)
         self._observer = observer
-        self._traced_on, self._layer_settings = _trace_dependencies(model), layer_settings(model)
+        self._traced_on, self._settings = _trace_dependencies(model), _settings(model)
         strategy = None if observer is None else tf.distribute.get_strategy()
         self.counters = Counters(model, find_relus(model), activation_sum=True, measuring=True, strategy=strategy)
         self._steps: dict[tuple[bool, tuple[int | None, ...]], Any] = {}
@@ -54,7 +54,7 @@ class Measurer:
         """Whether a step traced for `model` earlier still measures it: same layers, settings, loss and optimizer."""
         now = _trace_dependencies(model)
         same = len(self._traced_on) == len(now) and all(a is b for a, b in zip(self._traced_on, now))
-        return same and self._layer_settings == layer_settings(model) and self.counters.traces(find_relus(model))
+        return same and self._settings == _settings(model) and self.counters.traces(find_relus(model))
 
     def run(self, data: BatchedData, verbose: Verbosity = 0) -> Report:
         """Measures all layers in one pass over the data.
@@ -176,8 +176,12 @@ def _trace_dependencies(model: Any) -> tuple[Any, ...]:
     optimizer = getattr(model, "optimizer", None)
     # Keras 3 makes the variable at the first training step. Until then the scale is traced as a constant.
     scale = getattr(optimizer, "dynamic_scale", None)
-    eager = bool(model.run_eagerly)
-    return (getattr(model, "loss", None), optimizer, compile_config(model), scale, _uses_xla(model), eager)
+    return (getattr(model, "loss", None), optimizer, compile_config(model), scale)
+
+
+def _settings(model: Any) -> list[Any]:
+    """The values that a traced step depends on; to be compared by equality."""
+    return [run_settings(model), layer_settings(model)]
 
 
 def _uses_xla(model: Any) -> bool:

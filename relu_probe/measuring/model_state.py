@@ -24,12 +24,14 @@ class ModelState:
         measurer: the step of `measure` and `ReluProbe(data=...)`.
         watch_counters: the counters of `watch`.
         training_counters: the counters of training steps in `fit`, shared by all probes of a fit.
+        training_settings: the `run_settings` of the model for which the training counters were made.
         counted_fit: a weak reference to Keras's list of callbacks of the fit that these count; None without such a list.
     """
 
     measurer: Measurer | None = None
     watch_counters: Counters | None = None
     training_counters: Counters | None = None
+    training_settings: list[Any] | None = None
     counted_fit: "weakref.ref[Any] | None" = None
 
     @classmethod

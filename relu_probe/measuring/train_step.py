@@ -11,6 +11,7 @@ import tensorflow as tf
 from relu_probe.counting.counters import Counters
 from relu_probe.counting.probe import attached
 from relu_probe.measuring.model_state import ModelState
+from relu_probe.structure.keras_layers import run_settings
 from relu_probe.structure.relu_layers import find_relus
 from relu_probe.structure.train_function import build_train_function, tf_functions, trained_variables
 from relu_probe.utils.callback_list import fit_under_way
@@ -23,18 +24,19 @@ _lock = threading.RLock()
 def training_counters(model: Any, *, activation_sum: bool = False) -> Counters:
     """The counters of the model's training steps: one set for each model, shared by all probes of a fit.
 
-    They are kept between fits, and replaced if the model's layers changed, or if `activation_sum` asks for sums that they
-    do not have.
+    They are kept between fits, and replaced if the model's layers or the way its steps are run changed, or if
+    `activation_sum` asks for sums that they do not have.
 
     Raises:
         ValueError: the model has no ReLU.
     """
     with _lock:
-        relus, state = find_relus(model), ModelState.of(model)
+        relus, state, settings = find_relus(model), ModelState.of(model), run_settings(model)
         counters = state.training_counters
-        current = counters is not None and counters.traces(relus)
+        current = counters is not None and counters.traces(relus) and state.training_settings == settings
         if counters is None or not current or (activation_sum and not counters.activation_sum):
             counters = state.training_counters = Counters(model, relus, activation_sum=activation_sum, steps=True)
+            state.training_settings = settings
         return counters
 
 

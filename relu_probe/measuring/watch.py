@@ -86,9 +86,10 @@ def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
 
 def _watch_counters(model: Any) -> Counters:
     relus, state = find_relus(model), ModelState.of(model)
-    if state.watch_counters is None or not state.watch_counters.traces(relus):
-        state.watch_counters = Counters(model, relus)
-    return state.watch_counters
+    counters = state.watch_counters
+    if counters is None or counters.strategy is not model.distribute_strategy or not counters.traces(relus):
+        counters = state.watch_counters = Counters(model, relus)
+    return counters
 
 
 class _WatchedFunctions:

@@ -112,6 +112,20 @@ def compile_config(model: Any) -> Any:
     return getattr(model, "_compile_config", None)
 
 
+def run_settings(model: Any) -> list[Any]:
+    """Returns how the model's steps are run, apart from its layers: counters and traces made for other settings are stale.
+
+    These are XLA, eager execution, steps per execution, the distribution strategy and the precision of each layer.
+    """
+    # tf_keras has a variable, whose value its tuner may change after every step without a new trace.
+    tuned = getattr(model, "_autotune_steps_per_execution", False)
+    steps = None if tuned else getattr(model, "_steps_per_execution", getattr(model, "steps_per_execution", None))
+    functions = (tf.config.functions_run_eagerly(), tf.config.optimizer.get_jit())
+    precisions = [getattr(located.layer, "compute_dtype", None) for located in locate_layers(model)]
+    compiled = (getattr(model, "jit_compile", None), bool(model.run_eagerly), None if steps is None else int(steps))
+    return [*compiled, *functions, model.distribute_strategy, *precisions]
+
+
 def layer_settings(model: Any) -> list[Any]:
     """Returns the settings of built layers that a user may change. A step that was traced before runs the old ones."""
     return [
