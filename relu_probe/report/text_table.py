@@ -87,8 +87,8 @@ def middle_cut(name: str, width: int) -> str:
     if cell_len(name) <= width:
         return name
     ellipsis = if_printable("…", "...")
-    end = (width - len(ellipsis)) // 3
-    return f"{set_cell_size(name, width - len(ellipsis) - end)}{ellipsis}{name[-end:]}"
+    tail = name[-((width - len(ellipsis)) // 3) :]
+    return f"{set_cell_size(name, width - len(ellipsis) - cell_len(tail))}{ellipsis}{tail}"
 
 
 def if_printable(text: str, otherwise: str) -> str:
