@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import pytest_in, relu_probe
+from keras_version import TRUST
 
 from relu_probe import Report
 
@@ -107,7 +108,7 @@ def test_the_ci_step_of_the_readme(tmp_path):
     model.compile("adam", "mse")
     model.save(tmp_path / "model.keras")
     np.savez(tmp_path / "validation.npz", x=x, y=y)
-    result = relu_probe(*CI_STEP.split()[1:], cwd=tmp_path)
+    result = relu_probe(*CI_STEP.split()[1:], *TRUST, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "relu_report.json").exists()
 

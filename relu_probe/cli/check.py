@@ -1,25 +1,31 @@
 """`relu-probe check`: measures the ReLUs of a saved model and ends with an exit code for CI."""
 
 import argparse
-import logging
-import os
 import sys
 import traceback
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
-from textwrap import shorten
+from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
-from relu_probe.cli import check_inputs
+from relu_probe.cli import data_file, model_file
+from relu_probe.cli.files import check_distinct, check_outputs, read_report
+from relu_probe.cli.streams import complain, say, silenced
+from relu_probe.report.comparison import compare, not_compared
 from relu_probe.report.export import write_csv, write_json
-from relu_probe.report.limits import Limits, explain, unmeasured
+from relu_probe.report.limits import Limits, explain, not_all_counted, unmeasured
 from relu_probe.report.report import Report
+from relu_probe.utils.foreign_text import shown
 
 ALIVE, EXCEEDED, NOT_MEASURED = 0, 1, 2
+TOLERANCE = 0.05
 
-EXAMPLES = """\
+EXAMPLES = f"""\
 exit code: 0 alive, 1 a limit is exceeded, 2 could not measure
+
+A model file can carry code. A .keras file is loaded in Keras's safe mode, and
+refused if it has a layer that could run code. Everything else needs
+--trust-model: .h5 files, every file under tf_keras, and every file with a
+Keras older than {model_file.MENDED} (or 3.12.4 of the 3.12 series), whose safe mode
+has known holes.
 
 examples:
   relu-probe check model.keras --data validation.npz
@@ -27,6 +33,8 @@ examples:
     --max-dead 0.05 --max-zero-gradient 0.1
   relu-probe check model.keras --data my_package.data:validation \\
     --layers "conv*" --json report.json
+  relu-probe check model.keras --data validation.npz \\
+    --baseline report.json
 
 Write validation.npz with np.savez("validation.npz", x=x, y=y). It is read batch
 by batch, so that it may be larger than memory. A file written with
@@ -49,14 +57,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-dead",
         metavar="F",
         type=_fraction,
-        default=0.0,
-        help="the largest dead fraction allowed in a layer (default: %(default)s)",
+        help="the largest dead fraction allowed in a layer (default: 0, or no limit with --baseline)",
     )
     add(
         "--max-zero-gradient",
         metavar="F",
         type=_fraction,
         help="the largest fraction of neurons without gradient allowed in a layer (default: no limit)",
+    )
+    add("--require-all", action="store_true", help="fail too if a ReLU of the model cannot be counted")
+    add(
+        "--baseline",
+        metavar="FILE",
+        help="an earlier report of --json: fail if a layer's dead fraction rose, or a whole layer died",
+    )
+    add(
+        "--tolerance",
+        metavar="F",
+        type=_fraction,
+        help=f"the rise of a layer's dead fraction that --baseline allows (default: {TOLERANCE})",
     )
     add("--layers", metavar="GLOB", action="append", help="check only these layers; may be repeated")
     add(
@@ -68,90 +87,88 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--json", metavar="FILE", help="write the report to FILE, for Report.from_dict")
     add("--csv", metavar="FILE", help="write one row per neuron to FILE")
-    add("--trust-model", action="store_true", help="load a model file that carries code, and run this code")
+    add("--trust-model", action="store_true", help="load a model file that may carry code, and run this code")
+    add("-q", "--quiet", action="store_true", help="print the verdict only: no table, no progress")
     add("--debug", action="store_true", help="show tracebacks and the messages of TensorFlow")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the command: prints the report to stdout and one line to stderr. Returns the exit code."""
+    """Runs the command: prints the report and the verdict to stdout, an error to stderr. Returns the exit code."""
     try:
-        with nullcontext() if args.debug else _quiet():
-            code, line = _check(args)
+        with nullcontext() if args.debug else silenced():
+            code, verdict = _check(args)
     except (Exception, SystemExit) as error:  # sys.exit(0) in the user's module must not pass for "alive"
         if args.debug:
-            traceback.print_exc()
-        code, line = NOT_MEASURED, f"could not measure: {_one_line(error)}"
-    print(f"relu-probe check: {line}", file=sys.stderr)
+            complain("\n".join(shown(line, 2000) for line in traceback.format_exc().splitlines()))
+        complain(f"relu-probe check: could not measure: {_one_line(error)}")
+        return NOT_MEASURED
+    say(f"relu-probe check: {verdict}", "green" if code == ALIVE else "red")
     return code
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences TensorFlow's C++ code, loggers and warnings, and lets Python code still write to `sys.stderr`.
-
-    TensorFlow 2.21 writes to file descriptor 2 while it is imported, whatever TF_CPP_MIN_LOG_LEVEL says.
-    """
-    stderr, descriptor, level = sys.stderr, os.dup(2), logging.root.manager.disable
-    with open(os.devnull, "w") as null:
-        os.dup2(null.fileno(), 2)
-    try:
-        with os.fdopen(os.dup(descriptor), "w", buffering=1) as sys.stderr, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            logging.disable(logging.WARNING)
-            yield
-    finally:
-        logging.disable(level)
-        os.dup2(descriptor, 2)
-        os.close(descriptor)
-        sys.stderr = stderr
-
-
 def _check(args: argparse.Namespace) -> tuple[int, str]:
-    limits = Limits(args.max_dead, args.max_zero_gradient)
-    used_paths = [args.model, args.data]
-    for path in (path for path in (args.json, args.csv) if path is not None):
-        _check_output(path, used_paths)
-        used_paths.append(path)
-    check_inputs.check_model_file(args.model, args.trust_model)
-    data = check_inputs.load_data(args.data)
-    if sys.stderr.isatty():
-        print("Loading TensorFlow and the model ...", file=sys.stderr)
-    model = check_inputs.load_model(args.model, args.trust_model, needs_loss=args.max_zero_gradient is not None)
-    report = _measure(model, data, args)
-    print(report)
+    if args.tolerance is not None and args.baseline is None:
+        raise ValueError("--tolerance without --baseline has no effect; expected both. Pass --baseline report.json.")
+    outputs = [path for path in (args.json, args.csv) if path is not None]
+    check_outputs(outputs)
+    model_file.check_model_file(args.model, args.trust_model)
+    baseline = None if args.baseline is None else read_report(args.baseline)
+    data = data_file.load_data(args.data)
+    inputs = [args.model, args.baseline, data_file.file_of(args.data)]
+    for path in outputs:
+        check_distinct(path, [one for one in inputs if one is not None])
+    report = _measure(data, args)
+    if not args.quiet:
+        say(str(report))
     if args.json:
         write_json(report.to_dict(), args.json)
     if args.csv:
         write_csv(report.layers, report.epoch, args.csv)
-    return _verdict(report, limits)
+    return _verdict(report, baseline, args)
 
 
-def _measure(model: Any, data: Any, args: argparse.Namespace) -> Report:
+def _measure(data: Any, args: argparse.Namespace) -> Report:
+    shows_progress = sys.stderr.isatty() and not args.quiet
+    if shows_progress:
+        print("Loading TensorFlow and the model ...", file=sys.stderr)
+    model = model_file.load_model(args.model, args.trust_model, needs_loss=args.max_zero_gradient is not None)
     from relu_probe.measuring.measure import measure
 
     with redirect_stdout(sys.stderr):  # Keras's progress bar
-        return measure(model, data, batch_size=args.batch_size, layers=args.layers, verbose=int(sys.stderr.isatty()))
+        return measure(model, data, batch_size=args.batch_size, layers=args.layers, verbose=int(shows_progress))
 
 
-def _verdict(report: Report, limits: Limits) -> tuple[int, str]:
+def _verdict(report: Report, baseline: Report | None, args: argparse.Namespace) -> tuple[int, str]:
+    limits = Limits(0.0 if args.max_dead is None and baseline is None else args.max_dead, args.max_zero_gradient)
     if why := unmeasured(report.layers, report.unseen) or limits.missing_gradients(report.layers):
         raise ValueError(why)
-    if found := limits.exceeded_by(report.layers):
-        return EXCEEDED, explain(found, len(report.layers)).splitlines()[0]
-    return ALIVE, f"alive: no layer above {limits} on {report.samples:,} samples"
+    exceeded = limits.exceeded_by(report.layers)
+    found = [explain(exceeded, len(report.layers))] if exceeded else []
+    if args.require_all and report.unseen:
+        found.append(not_all_counted(report.unseen))
+    passed = [f"no layer above {limits}"] if limits else []
+    if baseline is not None:
+        worse, same = _compared(baseline, report, TOLERANCE if args.tolerance is None else args.tolerance)
+        found, passed = found + worse, passed + same
+    if found:
+        return EXCEEDED, "\n".join(found)
+    return ALIVE, f"alive: {', and '.join(passed)}, on {report.samples:,} samples"
 
 
-def _check_output(path: str, used_paths: list[str]) -> None:
-    directory = os.path.dirname(path) or "."
-    if not path or os.path.isdir(path) or not os.path.isdir(directory) or not os.access(directory, os.W_OK):
-        raise ValueError(f"{path or repr(path)} cannot be written; expected a file in a directory that exists.")
-    if os.path.realpath(path) in map(os.path.realpath, used_paths):
-        raise ValueError(f"{path} is given twice; expected a different file for each. Nothing was overwritten.")
+def _compared(baseline: Report, report: Report, tolerance: float) -> tuple[list[str], list[str]]:
+    """Returns how layers became worse than the baseline, and what is said if none did."""
+    changes = compare(baseline, report)
+    if all(change.before is None or change.after is None for change in changes):
+        raise ValueError(f"the baseline has none of the layers; {not_compared(changes)}. Make it from this model.")
+    worse = [text for change in changes if (text := change.worsened(tolerance))]
+    head = [f"{len(worse)} of {len(changes)} layers worse than the baseline (tolerance {tolerance:g})"] if worse else []
+    others = not_compared(changes)
+    return head + worse, [f"none worse than the baseline{f' ({others})' if others else ''}"]
 
 
 def _one_line(error: BaseException) -> str:
     name = "" if type(error) is ValueError else f"{type(error).__name__}: "
-    return shorten(f"{name}{error}", 600, placeholder=" ...")
+    return shown(" ".join(f"{name}{error}".split()), 600)
 
 
 def _fraction(text: str) -> float:

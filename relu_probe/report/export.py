@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relu_probe.report.layer_report import LayerReport
+from relu_probe.utils.replaced_file import replaced_file
 
 # The columns, each with a pandas type that can hold a missing value if the column can have one.
 COLUMNS = {
@@ -31,6 +32,8 @@ COLUMNS = {
     "activation_sum": "Float64",
     "last_active": "Int64",
 }
+# Characters that begin a formula in a spreadsheet, also after a tab or line break, and in their full-width forms.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def write_json(values: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -39,7 +42,7 @@ def write_json(values: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    with open(path, "w", encoding="utf-8") as file:
+    with replaced_file(path) as file:
         json.dump(values, file, allow_nan=False)
         file.write("\n")
 
@@ -47,14 +50,16 @@ def write_json(values: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 def write_csv(layers: Mapping[str, LayerReport], epoch: int | None, path: str | os.PathLike[str]) -> None:
     """Writes a header and one row per neuron; a missing value is an empty field.
 
+    A layer's name that a spreadsheet would take for a formula gets an apostrophe in front.
+
     Raises:
         OSError: the file cannot be written.
     """
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    with replaced_file(path) as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for name, layer in layers.items():
-            writer.writerows(zip(*_columns(epoch, name, layer)))
+            writer.writerows(zip(*_columns(epoch, f"'{name}" if name.startswith(_FORMULA) else name, layer)))
 
 
 def to_frame(layers: Mapping[str, LayerReport], epoch: int | None) -> Any:

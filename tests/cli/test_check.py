@@ -1,8 +1,16 @@
 """`relu-probe check`, the installed command: wrong arguments and files that are refused before TensorFlow is imported."""
 
+import os
+import subprocess
+import sys
+from zipfile import ZIP_DEFLATED, ZipFile
+
 import numpy as np
 import pytest
 from commands import refused, relu_probe
+
+from relu_probe import LayerReport, Report, __version__
+from relu_probe.report.export import write_json
 
 pytestmark = pytest.mark.once
 
@@ -15,19 +23,42 @@ def broken():
 def leaves():
     sys.exit(0)
 
+def fine():
+    return 3
+
 number = 3
 """
+
+
+def write_bomb(path):
+    """Writes a small file whose array would unpack to 32 TiB, as its headers say."""
+    header = {"shape": (2**42,), "fortran_order": False, "descr": "<f8"}
+    with ZipFile(path, "w", ZIP_DEFLATED) as archive:
+        with archive.open("x.npy", "w") as member:
+            np.lib.format.write_array_header_1_0(member, header)
+        (info,) = archive.infolist()
+        info.file_size += 2**45
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     directory = tmp_path_factory.mktemp("check")
     (directory / "our_data.py").write_text(DATA_MODULE)
-    (directory / "alive.keras").write_text("never read")
+    ZipFile(directory / "alive.keras", "w").close()
     (directory / "text.npz").write_text("no zip")
     np.savez(directory / "data.npz", x=np.ones((2, 3)))
     np.savez(directory / "names.npz", images=np.ones(3), labels=np.ones(3))
     np.savez(directory / "objects.npz", x=np.array([None, 1]))
+    np.savez(directory / "complex.npz", x=np.ones((2, 3), complex))
+    write_bomb(directory / "bomb.npz")
+    (directory / "hdf5.keras").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99))
+    os.mkfifo(directory / "pipe.keras")
+    os.mkfifo(directory / "pipe.npz")
+    os.link(directory / "alive.keras", directory / "link.json")
+    os.link(directory / "our_data.py", directory / "link.csv")
+    (directory / "soft.json").symlink_to("data.npz")
+    write_json({}, directory / "empty.json")
+    (directory / "damaged.json").write_text('{"layers": \x1b[2J')
     return directory
 
 
@@ -90,6 +121,66 @@ def files(tmp_path_factory):
             ["alive.keras", "--data", "data.npz", "--json", "a.json", "--csv", "a.json"],
             "a.json is given twice; expected a different file for each. Nothing was overwritten.",
         ),
+        (
+            ["alive.keras", "--data", "data.npz", "--json", "link.json"],
+            "link.json is given twice; expected a different",
+        ),
+        (
+            ["alive.keras", "--data", "data.npz", "--json", "soft.json"],
+            "soft.json is given twice; expected a different",
+        ),
+        (
+            ["alive.keras", "--data", "our_data:fine", "--csv", "link.csv"],
+            "link.csv is given twice; expected a different",
+        ),
+        (["alive.keras", "--data", "our_data:fine", "--csv", "our_data.py"], "our_data.py is given twice; expected a"),
+        (
+            ["alive.keras", "--data", "data.npz", "--json", "pipe.npz"],
+            "pipe.npz is no regular file; expected the path of",
+        ),
+        (
+            ["alive.keras", "--data", "data.npz", "--json", "/dev/null"],
+            "/dev/null is no regular file; expected the path",
+        ),
+        (["pipe.keras", "--data", "data.npz"], "pipe.keras is no regular file; expected a .keras or .h5 file."),
+        (
+            ["alive.keras", "--data", "pipe.npz"],
+            "--data pipe.npz is no regular file; expected an .npz file with x and y",
+        ),
+        (
+            ["hdf5.keras", "--data", "data.npz", "--trust-model"],
+            "hdf5.keras is no zip file, as a .keras file must be. Save it with model.save('model.keras'); give an HDF5 file "
+            "its own ending, .h5.\n",
+        ),
+        (
+            ["alive.keras", "--data", "complex.npz"],
+            "--data complex.npz: x.npy holds complex numbers, of which Keras would drop the imaginary part; expected real",
+        ),
+        (
+            ["alive.keras", "--data", "bomb.npz"],
+            "--data bomb.npz: its compressed arrays unpack to 35,184.4 GB, and ",
+        ),
+        (
+            ["alive.keras", "--data", "data.npz", "--tolerance", "0.1"],
+            "--tolerance without --baseline has no effect; expected both. Pass --baseline report.json.",
+        ),
+        (
+            ["alive.keras", "--data", "data.npz", "--baseline", "none.json"],
+            "none.json: no such file; expected a report that relu-probe check --json wrote.",
+        ),
+        (
+            ["alive.keras", "--data", "data.npz", "--baseline", "empty.json"],
+            "empty.json holds no report: found 'no schema'; expected what Report.to_dict() gives",
+        ),
+        (
+            ["alive.keras", "--data", "data.npz", "--baseline", "damaged.json"],
+            "damaged.json holds no report: Expecting",
+        ),
+        (
+            ["\x1b[2J::error::.keras", "--data", "d"],
+            "could not measure: \\x1b[2J:\\x3aerror:\\x3a.keras: no such file; exp",
+        ),
+        (["m", "--data", "d", "--batch-size", "\x1b[2J"], r"argument --batch-size: found '\x1b[2J'; expected a whole"),
     ],
 )
 def test_what_is_refused_before_tensorflow_is_imported(files, arguments, text):
@@ -112,8 +203,51 @@ def test_data_functions_that_fail(files, data, text):
     refused(files, text, "alive.keras", "--data", data)
 
 
+def test_nothing_was_overwritten(files):
+    """By any of the outputs that were refused."""
+    assert ZipFile(files / "alive.keras").namelist() == []
+    assert (files / "our_data.py").read_text() == DATA_MODULE
+    with np.load(files / "data.npz") as data:
+        assert data["x"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr", "both"])
+def test_closed_streams(files, closed):
+    """The exit code tells the result, and nothing is written to files that got the numbers of the streams."""
+    close = {"stdout": ">&-", "stderr": "2>&-", "both": ">&- 2>&- <&-"}[closed]
+    command = f"{sys.executable} -m relu_probe check none.keras --data data.npz {close}"
+    result = subprocess.run(command, shell=True, cwd=files, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert ("no such file" in result.stderr) == (closed == "stdout")
+    command = f"{sys.executable} -m relu_probe diff old.json new.json {close}"
+    for name in ("old", "new"):
+        write_json(Report({"a": LayerReport(2, 2, active=[1])}).to_dict(), files / f"{name}.json")
+    result = subprocess.run(command, shell=True, cwd=files, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_output_that_nobody_reads(files):
+    for sink in ("| true", "> /dev/full"):
+        command = f"{sys.executable} -m relu_probe --help {sink}; echo ${{PIPESTATUS[0]}} >&2"
+        result = subprocess.run(["bash", "-c", command], cwd=files, capture_output=True, text=True, check=False)
+        assert "Traceback" not in result.stderr
+
+
 def test_help_has_examples(files):
     result = relu_probe("check", "--help", cwd=files)
     assert result.returncode == 0
     assert "  relu-probe check model.keras --data validation.npz\n" in result.stdout
     assert "exit code: 0 alive, 1 a limit is exceeded, 2 could not measure" in result.stdout
+    assert "Keras older than 3.15.1" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["check", "--help"], ["diff", "--help"], ["demo", "--help"]])
+def test_help_is_80_columns_wide(files, arguments):
+    result = relu_probe(*arguments, cwd=files)  # on a terminal of 120 columns
+    assert (result.returncode, result.stderr) == (0, "")
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert result.stdout.startswith("usage: relu-probe")
+
+
+def test_the_version(files):
+    assert relu_probe("--version", cwd=files).stdout == f"relu-probe {__version__}\n"

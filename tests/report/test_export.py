@@ -1,7 +1,9 @@
 """Reports as JSON, CSV and data frames; a damaged JSON file is refused."""
 
+import csv
 import json
 import math
+import os
 import re
 
 import numpy as np
@@ -154,3 +156,35 @@ def test_without_pandas_the_error_names_the_extra(monkeypatch):
     text = "to_frame() needs pandas, which is not installed; pip install 'relu_probe[pandas]'."
     with pytest.raises(ImportError, match=re.escape(text)):
         report().to_frame()
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1", "plain", "a=b", "\ud800"])
+def test_a_name_is_no_formula_in_a_spreadsheet(tmp_path, name):
+    write_csv({name: LayerReport(2, 2, active=[1])}, 0, tmp_path / "report.csv")
+    with (tmp_path / "report.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["layer"] == {"plain": name, "a=b": name, "\ud800": r"\ud800"}.get(name, f"'{name}")
+
+
+@pytest.mark.parametrize("write", [write_json, write_csv])
+def test_a_file_is_replaced_as_a_whole(tmp_path, write):
+    """An error while it is written leaves the earlier file, and nothing else."""
+    path, other = tmp_path / "report", tmp_path / "other"
+    path.write_text("earlier")
+    os.link(path, other)
+    arguments = ({"a": object()},) if write is write_json else ({"a": None}, 0)
+    with pytest.raises((TypeError, AttributeError)):
+        write(*arguments, path)
+    assert path.read_text() == "earlier"
+    assert sorted(os.listdir(tmp_path)) == ["other", "report"]
+    path.chmod(0o640)
+    write(*(({},) if write is write_json else ({}, 0)), path)
+    assert path.read_text() != "earlier" == other.read_text()
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "link.json").symlink_to("real.json")
+    write_json({}, tmp_path / "link.json")
+    assert (tmp_path / "link.json").is_symlink()
+    assert (tmp_path / "real.json").read_text() == "{}\n"

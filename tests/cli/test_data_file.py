@@ -9,7 +9,7 @@ import tensorflow as tf
 from models import sequential
 
 from relu_probe import measure
-from relu_probe.cli.check_inputs import load_npz
+from relu_probe.cli.data_file import load_npz
 
 X = np.random.default_rng(0).normal(size=(103, 4, 3))
 Y = np.arange(103) % 2

@@ -1,64 +1,21 @@
-"""The inputs of `relu-probe check`: a model file, loaded safely, and data from an .npz file or a function.
-
-TensorFlow takes seconds to import, so it is imported only when a model is loaded.
-"""
+"""The data of `relu-probe check`: an .npz file, memory-mapped where that is possible, or the return value of a function."""
 
 import os
 import re
 import struct
 import sys
 from importlib import import_module
-from textwrap import shorten
 from typing import IO, Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
+from relu_probe.utils.foreign_text import shown_names
+from relu_probe.utils.memory import available_memory
+
 # The header of a member of a zip file: it ends with the lengths of the name and of the extra field, which follow.
 _LOCAL_HEADER = struct.Struct("<26xHH")
-
-
-def check_model_file(path: str, trust: bool) -> None:
-    """Checks, without reading the file, that a model can be loaded from it and is allowed to be.
-
-    Raises:
-        ValueError: there is no such file, it is not a model, or it may carry code and is not trusted.
-    """
-    if not path.endswith((".keras", ".h5", ".hdf5")) or os.path.isdir(path):
-        raise ValueError(
-            f"{path} is not a Keras model; expected a .keras or .h5 file. Save it with model.save('model.keras')."
-        )
-    if not os.path.exists(path):
-        raise ValueError(f"{path}: no such file; expected a .keras or .h5 file.")
-    if not path.endswith(".keras") and not trust:  # Keras 3.3 runs the code in it in spite of safe mode
-        raise ValueError(
-            f"{path} is an HDF5 file, which may run code when it is loaded; refused. Save the model as .keras, or pass "
-            "--trust-model if you trust whoever made the file."
-        )
-
-
-def load_model(path: str, trust: bool, needs_loss: bool) -> Any:
-    """Loads a model, in Keras's safe mode unless the file is trusted.
-
-    If the loss cannot be loaded (Keras 3 does not find the "mse" of an .h5 file) and is not needed, the model is loaded
-    without it.
-
-    Raises:
-        ValueError: the file cannot be loaded, or carries code and is not trusted.
-    """
-    from tensorflow import keras
-
-    try:
-        return keras.models.load_model(path, safe_mode=not trust)
-    except Exception as error:
-        reason = _why_not_loaded(path, error)
-    try:
-        if not needs_loss:
-            return keras.models.load_model(path, compile=False, safe_mode=not trust)
-    except Exception as error:
-        reason = _why_not_loaded(path, error)
-    raise ValueError(reason)
 
 
 def load_data(text: str) -> Any:
@@ -73,10 +30,19 @@ def load_data(text: str) -> Any:
         raise ValueError(f"--data {text}: expected an .npz file with x and y, or module:function.")
     if not os.path.exists(text):
         raise ValueError(f"--data {text}: no such file; expected an .npz file with x and y, or module:function.")
+    if not os.path.isfile(text):
+        raise ValueError(f"--data {text} is no regular file; expected an .npz file with x and y, or module:function.")
     try:
         return load_npz(text)
     except Exception as error:
         raise ValueError(f"--data {text}: {error}") from error
+
+
+def file_of(text: str) -> str | None:
+    """The file that `--data` stands for, once the data is loaded; None if its module is not a file."""
+    if text.endswith(".npz"):
+        return text
+    return getattr(sys.modules.get(text.split(":", maxsplit=1)[0]), "__file__", None)
 
 
 def _call_function(text: str) -> Any:
@@ -94,20 +60,6 @@ def _call_function(text: str) -> Any:
         raise ValueError(f"--data {text} raised {type(error).__name__}: {error}") from error
 
 
-def _why_not_loaded(path: str, error: BaseException) -> str:
-    if "safe_mode" in str(error):
-        return (
-            f"{path} carries code (a Lambda), which loading it would run; refused. Put a registered layer or function "
-            "in its place, or pass --trust-model if you trust whoever made the file."
-        )
-    while error.__cause__ is not None:  # Keras wraps the reason in pages of configuration
-        error = error.__cause__
-    return (
-        f"{path} cannot be loaded: {shorten(str(error), 200)} Layers or losses of your own must be registered "
-        "(keras.saving.register_keras_serializable) in the module of --data module:function, which is imported first."
-    )
-
-
 def load_npz(path: str | os.PathLike[str]) -> tuple[NDArray[Any], ...]:
     """`(x, y)` of an `.npz` file, or `(x,)` if it has no y.
 
@@ -115,19 +67,31 @@ def load_npz(path: str | os.PathLike[str]) -> tuple[NDArray[Any], ...]:
     of `np.savez_compressed` cannot be, and are unpacked in memory.
 
     Raises:
-        ValueError: the file is damaged, has no x, or holds Python objects.
+        ValueError: the file is damaged, has no x, holds Python objects or complex numbers, or unpacks to more than the
+            free memory.
     """
     try:
         with ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             if "x" not in members:
                 raise ValueError(
-                    f"it holds {', '.join(members) or 'nothing'}; expected x and, for gradients, y. "
+                    f"it holds {shown_names(members) or 'nothing'}; expected x and, for gradients, y. "
                     "Write it with np.savez(file, x=x, y=y)."
                 )
-            return tuple(_array(path, archive, members[name]) for name in ("x", "y") if name in members)
+            wanted = [members[name] for name in ("x", "y") if name in members]
+            _check_memory(sum(info.file_size for info in wanted if info.compress_type != ZIP_STORED))
+            return tuple(_array(path, archive, info) for info in wanted)
     except BadZipFile as error:
         raise ValueError(f"it is not an .npz file ({error}); expected a file of np.savez(file, x=x, y=y).") from error
+
+
+def _check_memory(size: int) -> None:
+    free = available_memory()
+    if free is not None and size > free:
+        raise ValueError(
+            f"its compressed arrays unpack to {size / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB of memory are free; refused. "
+            "Write it with np.savez, not np.savez_compressed: then it is read batch by batch."
+        )
 
 
 def _array(path: str | os.PathLike[str], archive: ZipFile, info: ZipInfo) -> NDArray[Any]:
@@ -136,6 +100,11 @@ def _array(path: str | os.PathLike[str], archive: ZipFile, info: ZipInfo) -> NDA
         if dtype.hasobject:
             raise ValueError(
                 f"{info.filename} holds Python objects; expected numbers. Save an array of one number type."
+            )
+        if dtype.kind == "c":
+            raise ValueError(
+                f"{info.filename} holds complex numbers, of which Keras would drop the imaginary part; expected real "
+                "numbers. Save np.stack([x.real, x.imag], axis=-1), or np.abs(x)."
             )
         start = member.tell()
     size = dtype.itemsize * int(np.prod(shape, dtype=object))
