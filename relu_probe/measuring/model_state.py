@@ -23,6 +23,7 @@ class ModelState:
     Args:
         measurer: the step of `measure` and `ReluProbe(data=...)`.
         watch_counters: the counters of `watch`.
+        newest_watch: a weak reference to the `Watch` of the newest block.
         training_counters: the counters of training steps in `fit`, shared by all probes of a fit.
         training_settings: the `run_settings` of the model for which the training counters were made.
         counted_fit: a weak reference to Keras's list of callbacks of the fit that these count; None without such a list.
@@ -30,6 +31,7 @@ class ModelState:
 
     measurer: Measurer | None = None
     watch_counters: Counters | None = None
+    newest_watch: "weakref.ref[Any] | None" = None
     training_counters: Counters | None = None
     training_settings: list[Any] | None = None
     counted_fit: "weakref.ref[Any] | None" = None

@@ -1,5 +1,6 @@
 """The context manager `watch`, which counts the ReLUs of a model in a custom training loop."""
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,12 +19,13 @@ _FUNCTIONS = ("train_function", "test_function", "predict_function")
 
 
 class Watch:
-    """The counts of a `watch` block. `watch` makes it; `report()` reads it, in the block or after it."""
+    """The counts of a `watch` block. `watch` makes it; `report()` reads it, in the block or after it, when it stays the same."""
 
-    def __init__(self, model: Any, counters: Counters, keys: list[str]) -> None:
-        self._model = model
+    def __init__(self, model_name: str, counters: Counters, keys: list[str]) -> None:
+        self._model_name = model_name
         self._counters = counters
         self._keys = keys
+        self._counted: Report | Exception | None = None  # what the block counted, or why nothing, once it has ended
 
     def report(self) -> Report:
         """The `Report` of every call of the model since the block began, with source "watch".
@@ -33,18 +35,31 @@ class Watch:
         Raises:
             RuntimeError: the model was not called in the block.
         """
-        if self._counters.failure is not None:
-            raise self._counters.failure
-        report = self._counters.report(self._keys, "watch")
+        report = self._read() if self._counted is None else self._counted
+        if isinstance(report, Exception):
+            raise report
         if warn_if_nothing_is_counted(report):
             return report
         if not report.samples:
             raise RuntimeError(
-                f"watch counted no call of model {shown(repr(self._model.name))}: it was not called in the block, or only by a "
+                f"watch counted no call of model {shown(repr(self._model_name))}: it was not called in the block, or only by a "
                 "tf.function that was traced before the first watch, which runs without the probes. Make or first call "
                 "the tf.function inside the block."
             )
         return report
+
+    def end(self) -> None:
+        """Keeps what was counted: later calls of the model, and the next block, change the counters."""
+        if self._counted is None:
+            self._counted = self._read()
+
+    def _read(self) -> Report | Exception:
+        if self._counters.failure is not None:
+            return self._counters.failure
+        try:
+            return self._counters.report(self._keys, "watch")
+        except Exception as error:
+            return error
 
 
 @contextmanager
@@ -79,9 +94,15 @@ def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
             f"model {shown(repr(model.name))} is already watched, and a second watch would reset its counts; expected one block at a "
             "time. Use the report() of the outer one."
         )
+    keys, state = select_layers(list(counters.relus.values()), layers, model), ModelState.of(model)
+    if state.newest_watch is not None and (before := state.newest_watch()) is not None:
+        before.end()  # if its block raised: reading is a collective, in which a worker with an error must not be alone
     counters.reset()
+    block = Watch(model.name, counters, keys)
+    state.newest_watch = weakref.ref(block)
     with attached(counters), _keras_functions_replaced(model, counters):
-        yield Watch(model, counters, select_layers(list(counters.relus.values()), layers, model))
+        yield block
+    block.end()
 
 
 def _watch_counters(model: Any) -> Counters:

@@ -207,16 +207,62 @@ def test_watch_inside_the_loop_over_epochs():
 
 
 def test_calls_outside_the_block_by_a_step_traced_inside():
-    """They count until the next watch resets the counters, because the trace contains the probes."""
+    """The trace contains the probes, which count there too; but no report shows it."""
     model, (x, y) = build(), data()
     step = step_of(model)
     with watch(model) as w:
         step(x[0], y[0])
         assert w.report().samples == SIZE
     step(x[1], y[1])
+    assert w.report().samples == SIZE
     with watch(model) as w:
         step(x[2], y[2])
         assert w.report().samples == SIZE
+
+
+def test_the_report_of_an_ended_block_stays_what_it_was():
+    """The next block resets and reuses the same counters."""
+    model, (x, _) = build(), data()
+    with watch(model) as first:
+        model(x[0])
+    with watch(model) as second:
+        model(x[0])
+        model(x[1])
+    assert (first.report().samples, second.report().samples) == (SIZE, 2 * SIZE)
+    np.testing.assert_array_equal(first.report()["a"].active, measure(model, (x[0],))["a"].active)
+
+
+def test_the_report_of_a_block_that_raised_stays_what_it_was():
+    model, (x, _) = build(), data()
+    with contextlib.suppress(KeyError), watch(model) as first:
+        model(x[0])
+        raise KeyError
+    assert first.report().samples == SIZE
+    with watch(model):
+        model(x[0])
+        model(x[1])
+    assert first.report().samples == SIZE
+
+
+def test_a_block_without_a_call_does_not_become_one_with_the_calls_of_the_next():
+    model, (x, _) = build(), data()
+    with watch(model) as first:
+        pass
+    with watch(model):
+        model(x[0])
+    with pytest.raises(RuntimeError, match="watch counted no call of model 'net'"):
+        first.report()
+
+
+def test_a_watch_keeps_no_model_alive():
+    model, (x, _) = build(), data()
+    with watch(model) as w:
+        model(x[0])
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+    assert w.report().samples == SIZE
 
 
 def test_the_report_has_only_the_selected_layers():
