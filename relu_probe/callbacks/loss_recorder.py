@@ -24,11 +24,23 @@ class LossRecorder:
         self.tracker = LossJumpTracker(keep)
         self.pending: list[LoggedLoss] = []  # logged, and not followed yet
         self._running_mean = model is not None and has_running_loss(model)
+        self._updates_before = 0  # of the weights, when the epoch began
+        self._updates: int | None = None  # of the weights in the epoch, once it has ended
 
     @property
     def jumps(self) -> list[LossJump]:
         """The jumps of all losses that were followed."""
         return self.tracker.found
+
+    def begin_epoch(self, model: Any) -> None:
+        """Starts the next epoch."""
+        self.tracker.begin_epoch()
+        self._updates_before, self._updates = _updates_of(model) or 0, None
+
+    def end_epoch(self, model: Any) -> None:
+        """Notes how many steps the epoch really had, before the last losses are followed."""
+        if (updates := _updates_of(model)) is not None:
+            self._updates = updates - self._updates_before
 
     def take_pending(self) -> list[LoggedLoss]:
         """Removes the pending losses and returns them, so that an error in following them is not repeated."""
@@ -43,19 +55,37 @@ class LossRecorder:
             model: the model that is trained.
             params: the callback's `params`; None if its hooks are called by hand.
         """
-        steps_per_execution = getattr(model, "steps_per_execution", 1)
+        steps = _steps_per_execution(model)
         steps_per_epoch = (params or {}).get("steps")
-        for first, last, loss in losses:
-            done = _steps_done(int(last), steps_per_execution if last == first else 1)
+        for i, (first, last, loss) in enumerate(losses, 1):
+            done = _steps_done(int(last), steps if last == first else 1)
             done = done if steps_per_epoch is None else min(done, int(steps_per_epoch))
+            if i == len(losses) and self._updates is not None and abs(self._updates - done) < steps:
+                done = self._updates
             self.tracker.see(done, loss if self._running_mean else None)
 
 
-def _steps_done(last: int, steps: Any) -> int:
+def _steps_done(last: int, steps: int) -> int:
     """The number of steps of the epoch so far, unless the data ended within the last execution.
 
     For an execution of several steps, `on_train_batch_end` gets the number of its first step in Keras 3.3 and of its last
-    step in later versions, even if the data ended before. In tf_keras, which gives the last, the number of steps in an
-    execution is a variable.
+    step in later versions, even if the data ended before.
     """
-    return last + (steps if isinstance(steps, int) else 1)
+    return last + steps
+
+
+def _steps_per_execution(model: Any) -> int:
+    """The number of steps in an execution; 1 for tf_keras, where it is a variable and the hooks get true batch numbers."""
+    steps = getattr(model, "steps_per_execution", 1)
+    return steps if isinstance(steps, int) else 1
+
+
+def _updates_of(model: Any) -> int | None:
+    """How often the optimizer has updated the weights; None if this is not needed or tells nothing of the training steps.
+
+    Where an execution has several steps, the hooks do not tell within which of them the data ended. A loss scale skips updates.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    iterations = getattr(optimizer, "iterations", None)
+    unknown = _steps_per_execution(model) == 1 or iterations is None or hasattr(optimizer, "dynamic_scale")
+    return None if unknown else int(iterations)

@@ -170,7 +170,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         if self._measuring:
             steps = self._losses.tracker.steps if self._uncounted_steps else None
             self._attempt("measuring", lambda: self._source.begin_epoch(self.model, steps))
-        self._losses.tracker.begin_epoch()
+        self._losses.begin_epoch(self.model)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Makes the next training step a counted one."""
@@ -181,14 +181,16 @@ class ReluProbe(tf.keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Notes the loss."""
         pending = self._losses.pending
-        pending.append((self._first_batch, batch, (logs or {}).get("loss")))
-        if len(pending) == STEPS_AT_ONCE:
+        if len(pending) == STEPS_AT_ONCE:  # the newest waits: it may be the last of the epoch
             self._follow_losses()
+            pending = self._losses.pending
+        pending.append((self._first_batch, batch, (logs or {}).get("loss")))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Makes the report of the epoch, logs it, and enforces the limits."""
         disarm(self.model)
         self._counted_function = None  # it holds the model
+        self._losses.end_epoch(self.model)
         self._follow_losses()
         if self._measuring:
             self._measure_and_log(epoch)

@@ -5,6 +5,7 @@ A function is evaluated on a few points. A hard ReLU is zero on all negative poi
 
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,12 @@ def relu_threshold(function: Any) -> float:
     return float(low)
 
 
+def leaves_unchanged(function: Any, ceiling: float | None) -> bool:
+    """Whether a ReLU changes none of the values that another ReLU, bounded at `ceiling`, returns."""
+    points = [p for p in (*_POSITIVE, *_LARGE) if ceiling is None or p < ceiling] + [ceiling] * (ceiling is not None)
+    return relu_threshold(function) == 0 and all(_value(function, p) == np.float32(p) for p in points)
+
+
 def _is_library_function(function: Any) -> bool:
     """Whether it stands at module level in Keras or TensorFlow, and so never changes.
 
@@ -61,7 +68,30 @@ def _looks_like_relu(function: Any) -> bool:
         and all(_value(function, point) == 0 for point in _NEGATIVE)
         and all(_value(function, point) >= 0 for point in _POSITIVE)
         and all(_value(function, point) > 0 for point in _LARGE)
+        and _has_gradient(function)
     )
+
+
+def _has_gradient(function: Any) -> bool:
+    """Whether a gradient passes the function at a positive point. None passes a step function, such as `cast(x > 0)`."""
+    points = (1e-6, *_POSITIVE, *_LARGE, relu_threshold(function) * (1 + 1e-6))
+    with ThreadPoolExecutor(
+        1
+    ) as thread:  # which is eager also while a graph is traced; in `tf.init_scope` a tape records nothing
+        return thread.submit(lambda: any(_gradient(function, point) for point in points)).result()
+
+
+def _gradient(function: Any, point: float) -> float:
+    """df/dx at the point; 0 if there is none."""
+    try:
+        with tf.GradientTape() as tape:
+            x = tf.constant([[point]], tf.float32)
+            tape.watch(x)
+            value = function(x)
+        gradient = tape.gradient(value, x)
+        return 0.0 if gradient is None else float(gradient[0, 0])
+    except Exception:
+        return 0.0
 
 
 def _has_side_effects(function: Any) -> bool:

@@ -15,7 +15,7 @@ from relu_probe.structure.keras_layers import (
     output_activation,
     predecessors,
 )
-from relu_probe.structure.relu_function import is_relu, relu_ceiling, relu_threshold
+from relu_probe.structure.relu_function import is_relu, leaves_unchanged, relu_ceiling, relu_threshold
 from relu_probe.utils.foreign_text import shown, shown_names
 from relu_probe.utils.layer_names import matching, unique
 
@@ -64,7 +64,7 @@ def find_relus(model: Any) -> list[ReluLayer]:
     """
     located = locate_layers(model)
     functions = {id(each.layer): _relu(each.layer) for each in located}
-    found = _without_repeats([each for each in located if functions[id(each.layer)] is not None])
+    found = _without_repeats([each for each in located if functions[id(each.layer)] is not None], functions)
     if not found:
         raise ValueError(_no_relu(model))
     keys = unique([each.path for each in found])
@@ -118,13 +118,16 @@ def _expected(relus: list[ReluLayer]) -> str:
     return f"expected names, globs or layer objects from {shown_names(r.key for r in relus)}."
 
 
-def _without_repeats(relus: list[LocatedLayer]) -> list[LocatedLayer]:
-    """Leaves out a ReLU directly behind a counted ReLU: it would count the same neurons a second time."""
+def _without_repeats(relus: list[LocatedLayer], functions: dict[int, Any]) -> list[LocatedLayer]:
+    """Leaves out a ReLU directly behind counted ReLUs that it leaves unchanged: it would count the same neurons a second time."""
     counted: set[int] = set()
     kept = []
     for relu in relus:
-        inputs = predecessors(relu) if is_activation_layer(relu.layer) else []
-        repeats = bool(inputs) and all(id(layer) in counted for layer in inputs)
+        inputs = [id(layer) for layer in predecessors(relu)] if is_activation_layer(relu.layer) else []
+        repeats = bool(inputs) and all(
+            key in counted and leaves_unchanged(functions[id(relu.layer)], relu_ceiling(functions[key]))
+            for key in inputs
+        )
         counted.add(id(relu.layer))
         if not repeats:
             kept.append(relu)

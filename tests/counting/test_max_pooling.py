@@ -66,15 +66,60 @@ def test_counting_windows_equals_the_oracle(name, windows_used):
     assert [one is not None for one in windows_used[:2]] == [windows, False]
 
 
-def test_windows_of_3d_pooling(windows_used):
+def test_3d_pooling_is_counted_by_positions(windows_used):
+    """With some of TensorFlow's kernels its gradient goes to every position that has the maximum."""
     assert differences(lambda: model(2, {}, rank=3), *data(rank=3)) == 0
-    assert windows_used[0] is not None
+    assert windows_used[0] is None
 
 
-def test_the_comparison_rejects_overlapping_windows(monkeypatch):
-    """The planted mistake counts windows although they overlap."""
-    monkeypatch.setattr(max_pooling, "_overlap", lambda grad: False)
-    assert differences(lambda: model(3, {"strides": 2}), *data())
+CONSTANT = {  # poolings whose windows are all ties: name -> (shape of a sample, pooling)
+    "1D": ((8, 1), lambda: L.MaxPooling1D(2)),
+    "2D": ((8, 8, 1), L.MaxPooling2D),
+    "2D, padded": ((7, 7, 1), lambda: L.MaxPooling2D(4, padding="same")),
+    "2D, other data format": ((8, 8, 1), lambda: L.MaxPooling2D((2, 1), data_format="channels_first")),
+    "3D": ((4, 4, 4, 1), lambda: L.MaxPooling3D(2)),
+    "global 1D": ((8, 1), L.GlobalMaxPooling1D),
+    "global 2D": ((8, 8, 1), L.GlobalMaxPooling2D),
+    "global 3D": ((4, 4, 4, 1), L.GlobalMaxPooling3D),
+    "average": ((8, 8, 1), lambda: L.AveragePooling2D(2)),
+    "with the argument": ((8, 8, 1), lambda: L.Lambda(lambda a: tf.nn.max_pool_with_argmax(a, 2, 2, "VALID")[0])),
+    "fractional": ((8, 8, 1), lambda: L.Lambda(lambda a: tf.nn.fractional_max_pool(a, 2, seed=1)[0])),
+    "two poolings": (
+        (8, 8, 1),
+        lambda: L.Lambda(lambda a: tf.nn.max_pool2d(tf.nn.max_pool2d(a, 2, 2, "SAME"), 2, 2, "SAME")),
+    ),
+    "overlap by another branch": (
+        (8, 8, 1),
+        lambda: L.Lambda(lambda a: tf.nn.max_pool2d(a, 2, 2, "SAME") + a[:, ::2, ::2]),
+    ),
+}
+
+
+def differences_of_ties(name):
+    """Returns `differences` on data whose windows are constant, of several values."""
+    shape, pooling = CONSTANT[name]
+
+    def make():
+        K.utils.set_random_seed(0)
+        conv = {2: L.Conv1D, 3: L.Conv2D, 4: L.Conv3D}[len(shape)]
+        relu = conv(4, 1, activation="relu", kernel_initializer="ones", bias_initializer="ones", name="relu")
+        return sequential(shape, relu, pooling(), L.Flatten(), L.Dense(1, dtype="float32"))
+
+    x = np.zeros((3, *shape), "f")
+    x[1] = 2
+    x[2].flat[::3] = 1
+    return differences(make, x, np.full((3, 1), 9.0, "f"))
+
+
+@pytest.mark.parametrize("name", list(CONSTANT))
+def test_ties_on_a_constant_background(name):
+    """Every gradient is counted where TensorFlow puts it, and nowhere else."""
+    assert differences_of_ties(name) == 0
+
+
+@pytest.mark.parametrize("policy", ["float64", "mixed_bfloat16"], indirect=True)
+def test_ties_in_other_types(policy):
+    assert differences_of_ties("2D") == 0
 
 
 @pytest.mark.parametrize("mistake", [False, True], ids=["correct", "planted mistake"])
@@ -132,7 +177,7 @@ def test_windows_are_counted_only_if_all_gradients_pass_through_them(obstacle, w
         x = K.Input((9, 9, 2))
         a = L.Conv2D(4, 2, activation="relu6" if obstacle == "ReLU6" else "relu", name="relu")(x)
         pool = L.Lambda(pool_with_custom_gradient) if obstacle == "a custom gradient" else L.MaxPooling2D()
-        pooled = pool(L.ReLU(threshold=0.5)(a) if obstacle == "a threshold" else a)
+        pooled = pool(L.ReLU(threshold=0.5, name="second")(a) if obstacle == "a threshold" else a)
         outputs = [L.Flatten()(pooled), *([L.Flatten()(a)] if obstacle == "a second branch" else [])]
         net = K.Model(x, L.Dense(1)(L.Concatenate()(outputs) if len(outputs) > 1 else outputs[0]))
         net.compile(K.optimizers.SGD(0.0), "mse")

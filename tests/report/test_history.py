@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_version import LEGACY
 from models import sequential
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -177,6 +178,20 @@ def test_last_active_is_the_training_step_of_this_fit(options):
 def test_steps_of_unmeasured_epochs_count_too(options):
     assert last_active(ReluProbe(freq=2), model_of(3, 3, **options), epochs=4) == [[2, 8, -1], [22, 28, -1]]
     assert last_active(ReluProbe(freq=2), model_of(3, 3, **options), epochs=3, initial_epoch=1) == [[12, 18, -1]]
+
+
+@pytest.mark.skipif(LEGACY, reason="tf_keras wants steps_per_epoch with several steps in an execution")
+def test_steps_count_if_the_data_ends_within_an_execution_of_several_steps():
+    """10 steps an epoch in executions of 4, and a number of steps that Keras does not know; loss jumps have the same dates."""
+    x, y = active_at_2_and_8()
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+    data = data.apply(tf.data.experimental.assert_cardinality(tf.data.UNKNOWN_CARDINALITY))
+    model, probe, every = model_of(3, 3, steps_per_execution=4), ReluProbe(freq=2), ReluProbe(name="every")
+    model.get_layer("hidden").set_weights([np.eye(3, dtype="f"), np.zeros(3, "f")])
+    model.fit(data, epochs=5, verbose=0, callbacks=[probe, every])
+    assert [r["hidden"].last_active.tolist() for r in probe.reports] == [[s + 2, s + 8, -1] for s in (0, 20, 40)]
+    assert [r["hidden"].last_active.tolist() for r in every.reports] == [[s + 2, s + 8, -1] for s in range(0, 50, 10)]
+    assert [jump.step // 10 for jump in every.loss_jumps] == list(range(5))
 
 
 def test_a_death_is_dated_to_the_batch():

@@ -35,10 +35,12 @@ WRITTEN = {
     "threshold": lambda x: K.activations.relu(x, threshold=1.0),
     "squared": square,
     "tf.where": by_hand,
+    "a low bound": lambda x: K.activations.relu(x, max_value=1e-4),
+    "a bound just above the threshold": lambda x: K.activations.relu(x, max_value=2.0, threshold=1.75),
     **({} if LEGACY else {"keras.ops.relu": K.ops.relu, "keras.ops.relu6": K.ops.relu6}),
 }
 CEILINGS = {'"relu6"': 6, "tf.nn.relu6": 6, "ReLU(6)": 6, "ReLU(max_value, threshold)": 2, "max_value": 3}
-CEILINGS["keras.ops.relu6"] = 6
+CEILINGS |= {"keras.ops.relu6": 6, "a low bound": np.float32(1e-4), "a bound just above the threshold": 2}
 
 CANNOT_DIE = {
     **{name: name for name in ("elu", "selu", "gelu", "sigmoid", "hard_sigmoid", "tanh", "softmax", "softplus")},
@@ -49,6 +51,10 @@ CANNOT_DIE = {
     "negative_slope": lambda x: K.activations.relu(x, **{"alpha" if LEGACY else "negative_slope": 0.01}),
     "a dead function": tf.zeros_like,  # never positive: no ReLU either
     "abs": tf.abs,
+    "a step": lambda x: tf.cast(x > 0, tf.float32),
+    "a step at 1.5": lambda x: 2 * tf.cast(x > 1.5, tf.float32),
+    "a staircase": lambda x: tf.math.ceil(tf.nn.relu(x)),
+    "a ReLU without gradient": lambda x: tf.stop_gradient(tf.nn.relu(x)),
 }
 LAYERS_THAT_CANNOT_DIE = {
     "LeakyReLU": L.LeakyReLU,
@@ -213,6 +219,30 @@ def test_a_relu_behind_a_relu_is_counted_once():
     hidden = L.Dense(3, "relu", name="a")(x)
     assert keys(K.Model(x, L.Dense(1)(L.Activation("relu", name="again")(hidden)))) == ["a"]
     assert keys(K.Model(x, L.Dense(1)(L.Dense(3, "relu", name="b")(hidden)))) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("relu", lambda: L.ReLU(6.0, name="b"), ["a", "b"]),
+        ("relu6", lambda: L.ReLU(6.0, name="b"), ["a"]),
+        ("relu6", lambda: L.ReLU(7.0, name="b"), ["a"]),
+        ("relu6", lambda: L.ReLU(5.0, name="b"), ["a", "b"]),
+        ("relu6", lambda: L.ReLU(name="b"), ["a"]),
+        ("relu", lambda: L.ReLU(threshold=1000, name="b"), ["a", "b"]),
+        ("relu", lambda: L.ReLU(threshold=1e-3, name="b"), ["a", "b"]),
+        ("relu", lambda: L.Activation(square, name="b"), ["a", "b"]),
+        (square, lambda: L.Activation("relu", name="b"), ["a"]),
+    ],
+)
+def test_a_relu_behind_a_relu_is_left_out_only_if_it_changes_nothing(first, second, expected):
+    assert keys(model_of(L.Dense(3, first, name="a"), second())) == expected
+
+
+def test_a_relu_behind_two_relus_is_left_out_only_if_it_changes_neither():
+    x, shared = K.Input((4,)), L.ReLU(6.0, name="shared")
+    parts = [shared(L.Dense(3, kind, name=kind)(x)) for kind in ("relu", "relu6")]
+    assert keys(K.Model(x, L.Dense(1)(L.Add()(parts)))) == ["relu", "relu6", "shared"]
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
