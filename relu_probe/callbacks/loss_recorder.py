@@ -8,8 +8,8 @@ from relu_probe.structure.keras_layers import has_running_loss
 # Losses are followed 64 at a time: code that runs between two steps finds a cold cache.
 STEPS_AT_ONCE = 64
 
-# The batch numbers of `on_train_batch_begin` and `on_train_batch_end`, and `logs["loss"]`; plain tuples are made fastest.
-LoggedLoss = tuple[int, int, Any]
+# The batch number of `on_train_batch_end`, and `logs["loss"]`; plain tuples are made fastest.
+LoggedLoss = tuple[int, Any]
 
 
 class LossRecorder:
@@ -24,6 +24,7 @@ class LossRecorder:
         self.tracker = LossJumpTracker(keep)
         self.pending: list[LoggedLoss] = []  # logged, and not followed yet
         self._running_mean = model is not None and has_running_loss(model)
+        self._executions = 0  # of the epoch so far, followed
         self._updates_before = 0  # of the weights, when the epoch began
         self._updates: int | None = None  # of the weights in the epoch, once it has ended
 
@@ -35,6 +36,7 @@ class LossRecorder:
     def begin_epoch(self, model: Any) -> None:
         """Starts the next epoch."""
         self.tracker.begin_epoch()
+        self._executions = 0
         self._updates_before, self._updates = _updates_of(model) or 0, None
 
     def end_epoch(self, model: Any) -> None:
@@ -57,21 +59,22 @@ class LossRecorder:
         """
         steps = _steps_per_execution(model)
         steps_per_epoch = (params or {}).get("steps")
-        for i, (first, last, loss) in enumerate(losses, 1):
-            done = _steps_done(int(last), steps if last == first else 1)
+        for i, (batch, loss) in enumerate(losses, 1):
+            self._executions += 1
+            # If an execution has several steps, the hook gets the number of the first or the last, depending on Keras's version.
+            done = int(batch) + 1 if steps == 1 else self._executions * steps
             done = done if steps_per_epoch is None else min(done, int(steps_per_epoch))
-            if i == len(losses) and self._updates is not None and abs(self._updates - done) < steps:
-                done = self._updates
+            done = self._steps_of_epoch(done, steps) if i == len(losses) else done
             self.tracker.see(done, loss if self._running_mean else None)
 
+    def _steps_of_epoch(self, done: int, steps: int) -> int:
+        """The number of steps of the epoch, if it has ended: not that at its last hook, if the data ended within an execution.
 
-def _steps_done(last: int, steps: int) -> int:
-    """The number of steps of the epoch so far, unless the data ended within the last execution.
-
-    For an execution of several steps, `on_train_batch_end` gets the number of its first step in Keras 3.3 and of its last
-    step in later versions, even if the data ended before.
-    """
-    return last + steps
+        In Keras 3.3 that execution raises, has no hook, and counts one update too many.
+        """
+        if self._updates is None or abs(self._updates - done) > steps:
+            return done
+        return self._updates - (self._updates > done)
 
 
 def _steps_per_execution(model: Any) -> int:
@@ -88,4 +91,4 @@ def _updates_of(model: Any) -> int | None:
     optimizer = getattr(model, "optimizer", None)
     iterations = getattr(optimizer, "iterations", None)
     unknown = _steps_per_execution(model) == 1 or iterations is None or hasattr(optimizer, "dynamic_scale")
-    return None if unknown else int(iterations)
+    return None if unknown else int(iterations.numpy())

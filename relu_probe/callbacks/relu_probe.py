@@ -103,7 +103,6 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._log_writer: LogWriter | None = None
         self._counted_function: CountedTrainFunction | None = None  # takes the steps of this epoch
         self._called_last = False  # whether Keras calls `_count_step` after all other callbacks' hooks
-        self._first_batch = 0  # of the execution under way: its number in the epoch
         self._error_policy = ErrorPolicy(strict)
         self._reset()
 
@@ -174,7 +173,6 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Makes the next training step a counted one."""
-        self._first_batch = int(batch)  # tf_keras passes tensors
         if not self._called_last:
             self._count_step()
 
@@ -184,7 +182,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         if len(pending) == STEPS_AT_ONCE:  # the newest waits: it may be the last of the epoch
             self._follow_losses()
             pending = self._losses.pending
-        pending.append((self._first_batch, batch, (logs or {}).get("loss")))
+        pending.append((batch, (logs or {}).get("loss")))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Makes the report of the epoch, logs it, and enforces the limits."""
