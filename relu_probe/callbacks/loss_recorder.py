@@ -88,7 +88,7 @@ def _updates_of(model: Any) -> int | None:
 
     Where an execution has several steps, the hooks do not tell within which of them the data ended. A loss scale skips updates.
     """
-    optimizer = getattr(model, "optimizer", None)
-    iterations = getattr(optimizer, "iterations", None)
-    unknown = _steps_per_execution(model) == 1 or iterations is None or hasattr(optimizer, "dynamic_scale")
-    return None if unknown else int(iterations.numpy())
+    optimizer: Any = getattr(model, "optimizer", None)
+    if _steps_per_execution(model) == 1 or not hasattr(optimizer, "iterations") or hasattr(optimizer, "dynamic_scale"):
+        return None
+    return int(optimizer.iterations.numpy())

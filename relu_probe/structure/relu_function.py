@@ -48,7 +48,7 @@ def relu_threshold(function: Any) -> float:
 
 def leaves_unchanged(function: Any, ceiling: float | None) -> bool:
     """Whether a ReLU changes none of the values that another ReLU, bounded at `ceiling`, returns."""
-    points = [p for p in (*_POSITIVE, *_LARGE) if ceiling is None or p < ceiling] + [ceiling] * (ceiling is not None)
+    points = [*_POSITIVE, *_LARGE] if ceiling is None else [ceiling, *(p for p in _POSITIVE if p < ceiling)]
     return relu_threshold(function) == 0 and all(_value(function, p) == np.float32(p) for p in points)
 
 
