@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from relu_probe.measuring.watch import Watch as Watch
     from relu_probe.measuring.watch import watch as watch
     from relu_probe.report.history import History as History
-    from relu_probe.report.history import LayerHistory as LayerHistory
     from relu_probe.report.history import history as history
+    from relu_probe.report.layer_history import LayerHistory as LayerHistory
     from relu_probe.report.layer_report import LayerReport as LayerReport
     from relu_probe.report.loss_jumps import LossJump as LossJump
     from relu_probe.report.report import Report as Report
@@ -45,7 +45,7 @@ _MODULES = {
     "Diagnosis": "diagnosis.diagnose",
     "LayerDiagnosis": "diagnosis.layer_diagnosis",
     "History": "report.history",
-    "LayerHistory": "report.history",
+    "LayerHistory": "report.layer_history",
     "LossJump": "report.loss_jumps",
 }
 __all__ = list(_MODULES)

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from relu_probe.report.history import History, HistoryTracker, history
+from relu_probe.report.history import History, history
+from relu_probe.report.neuron_states import HistoryTracker
 from relu_probe.report.report import Report
 
 

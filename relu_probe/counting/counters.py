@@ -265,7 +265,12 @@ class Counters:
             source=source,
             unseen={key: why for key, why in self.unseen.items() if key in keys},
             never_called=tuple(never),
+            last_step=self._last_step(),
         )
+
+    def _last_step(self) -> int | None:
+        counter = self._step_counter
+        return None if counter is None or not (steps := int(tf.convert_to_tensor(counter))) else steps - 1
 
     def _layer(self, relu: ReluLayer, parts: list[LayerCounts], gradients: bool) -> LayerReport:
         if not any(part.positions for part in parts):

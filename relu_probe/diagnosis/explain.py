@@ -9,9 +9,10 @@ import numpy as np
 from relu_probe.diagnosis.causes import BLOCKED, DEAD, UNKNOWN
 from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis
 from relu_probe.diagnosis.nan_messages import nan_remedies
-from relu_probe.diagnosis.remedies import REMEDIES, SickLayer
-from relu_probe.report.history import History, LayerHistory
-from relu_probe.report.layer_report import Floats
+from relu_probe.diagnosis.remedies import REMEDIES, SickLayer, steps_text
+from relu_probe.report.history import History
+from relu_probe.report.layer_history import LayerHistory
+from relu_probe.report.layer_report import Counts, Floats, Mask
 from relu_probe.report.loss_jumps import LossJump
 from relu_probe.report.report import Report
 from relu_probe.report.text_table import wrapped
@@ -121,10 +122,31 @@ def _dates(history: LayerHistory, layer: LayerDiagnosis) -> list[str]:
         return []
     dated = dead & (history.dead_since >= 0)
     born_dead = np.count_nonzero(dated & history.born_dead & ~history.ever_active)
+    never_active = np.count_nonzero(dated & history.never_active)
     parts = [f"{born_dead:,} born dead"] if born_dead else []
-    epochs, counts = np.unique(history.dead_since[dated & history.ever_active], return_counts=True)
-    parts += [f"{count:,} died in epoch {epoch}" for epoch, count in zip(epochs, counts)]
-    return [f"When: {', '.join(parts)}."] if parts else []
+    parts += [f"{never_active:,} never active in this fit"] if never_active else []
+    epochs = np.stack([history.dead_since, history.found_dead], axis=1)
+    parts += [_deaths(history, died) for died in _groups(epochs, dated & history.ever_active)]
+    return [f"When: {'; '.join(parts)}."] if parts else []
+
+
+def _groups(values: Counts, mask: Mask) -> Iterator[Mask]:
+    """Yields the masks of the neurons of `mask` that have the same row of `values` `(neurons, n)`, in the rows' order."""
+    for row in np.unique(values[mask], axis=0):
+        yield mask & np.all(values == row, axis=1)
+
+
+def _deaths(history: LayerHistory, died: Mask) -> str:
+    """When the neurons of the mask died, which all have the same `dead_since` and `found_dead`."""
+    count, since, found = np.count_nonzero(died), history.dead_since[died][0], history.found_dead[died][0]
+    if history.last_active is None:
+        return f"{count:,} died in epoch {since}"
+    steps = f"{count:,} died at training {steps_text(history.last_active[died] + 1)} (epoch {since})"
+    return (
+        steps
+        if found == since
+        else f"{steps}, so that {'it is' if count == 1 else 'they are'} dead in all of epoch {found}"
+    )
 
 
 def _rate_limits(layer: LayerDiagnosis, confidence: float) -> str:

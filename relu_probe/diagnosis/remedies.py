@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis
-from relu_probe.report.history import LayerHistory
+from relu_probe.report.layer_history import LayerHistory
 from relu_probe.report.layer_report import Counts, Mask
 from relu_probe.report.loss_jumps import LossJump
 from relu_probe.utils.foreign_text import shown
@@ -70,9 +70,9 @@ class SickLayer:
 
     def born_dead_among(self, mask: Mask) -> Mask:
         """The neurons of `mask` that were born dead, as far as known: their initialisation may be to blame."""
-        return (
-            mask if self.history is None or len(self.history.born_dead) != len(mask) else mask & self.history.born_dead
-        )
+        if self.history is None or len(self.history.born_dead) != len(mask):
+            return mask
+        return mask & (self.history.born_dead | self.history.never_active)
 
 
 class Remedy(NamedTuple):
@@ -89,7 +89,7 @@ def _died_at_loss_jump(layer: SickLayer) -> str | None:
     mask, last_active, jump = deaths
     return (
         f"{np.count_nonzero(mask):,} of the {np.count_nonzero(layer.diagnosis.report.dead):,} dead neurons were last active "
-        f"at training {_steps(last_active)}, and at {_steps(np.arange(jump.step, jump.step + jump.steps))} "
+        f"at training {steps_text(last_active)}, and at {steps_text(np.arange(jump.step, jump.step + jump.steps))} "
         f"the loss jumped from {jump.before:.3g} to {jump.after:.3g}."
     )
 
@@ -126,13 +126,13 @@ def _one_sided_inputs(layer: SickLayer) -> str | None:
 
 def _born_dead_and_narrow(layer: SickLayer) -> str | None:
     history, dead = layer.history, layer.diagnosis.report.dead
-    if history is None or not dead.all() or not history.born_dead.all() or np.any(layer.diagnosis.cause == "bias"):
+    if history is None or not dead.all() or history.ever_active.any() or np.any(layer.diagnosis.cause == "bias"):
         return None
     probability = 1 - prod(1 - 2.0**-width for width in layer.relu_widths)
     if probability < NARROW_PROBABILITY:
         return None
     return (
-        f"the whole layer was born dead. One-sided inputs, zero bias, layers of {', '.join(map(str, layer.relu_widths))} "
+        f"the whole layer was {'born dead' if history.born_dead.all() else 'never active in this fit'}. One-sided inputs, zero bias, layers of {', '.join(map(str, layer.relu_widths))} "
         f"ReLUs: at initialisation one of these layers is all dead with probability {probability:.3g}."
     )
 
@@ -166,7 +166,8 @@ def _blocked(layer: SickLayer, cause: str, finding: str) -> str | None:
     return finding.format(neurons=_neurons(mask), are=are) if np.any(mask) else None
 
 
-def _steps(steps: Counts) -> str:
+def steps_text(steps: Counts) -> str:
+    """Returns "step 7", or "steps 7 to 9" of the first and the last."""
     first, last = int(steps.min()), int(steps.max())
     return f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
 

@@ -1,6 +1,7 @@
 """Markdown and HTML of a report's table, with names escaped so that they show as text."""
 
 import re
+from collections.abc import Sequence
 from html import escape
 
 from relu_probe.report.table import ReportCells
@@ -42,10 +43,11 @@ def html_table(cells: ReportCells) -> str:
     """
     head = _row("th", cells.headers)
     body = "".join(_row("td", row) for row in cells.rows)
+    total = f"<tfoot>{_row('th', cells.total)}</tfoot>" if cells.total else ""
     notes = "".join(f"<p>{escape(note)}</p>" for note in cells.notes)
     return (
         f'<table><caption style="text-align: left">{escape(cells.title)}</caption><thead>{head}</thead>'
-        f"<tbody>{body}</tbody><tfoot>{_row('th', cells.total)}</tfoot></table>{notes}"
+        f"<tbody>{body}</tbody>{total}</table>{notes}"
     )
 
 
@@ -54,7 +56,7 @@ def _with_short_name(row: list[str]) -> list[str]:
     return [shown(row[0], _MAX_NAME), *row[1:]]
 
 
-def _row(tag: str, texts: list[str]) -> str:
+def _row(tag: str, texts: Sequence[str]) -> str:
     styles = ["text-align: left; word-break: break-all"] + ["text-align: right"] * (len(texts) - 1)
     cells = (f'<{tag} style="{s}">{escape(t).replace(chr(10), "<br>")}</{tag}>' for s, t in zip(styles, texts))
     return f"<tr>{''.join(cells)}</tr>"

@@ -1,6 +1,6 @@
 """The table of a report."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -11,7 +11,6 @@ from relu_probe.report.text_table import text_table, wrapped
 from relu_probe.utils.foreign_text import shown
 from relu_probe.utils.wording import number
 
-RATES, POSITIONS = 4, 6  # the columns that a narrow terminal does without
 _MAX_NAME = 300  # characters
 
 
@@ -22,15 +21,17 @@ class ReportCells(NamedTuple):
         title: the line above the table.
         headers: one for each column.
         rows: the cells of each layer.
-        total: the cells of the total row.
+        total: the cells of the total row; none for no such row.
         notes: lines below the table.
+        optional: indices of the columns that a narrow terminal does without, the first to go first.
     """
 
     title: str
     headers: list[str]
     rows: list[list[str]]
-    total: list[str]
-    notes: list[str]
+    total: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    optional: Sequence[int] = ()
 
 
 def report_cells(
@@ -54,6 +55,7 @@ def report_cells(
         rows=[[shown(name, _MAX_NAME), *_row(layer, tau)] for name, layer in layers.items()],
         total=["total", *_total(layers)],
         notes=[*_notes(layers), *notes],
+        optional=(6, 4),  # the positions, the rates
     )
 
 
@@ -64,7 +66,8 @@ def text_report(cells: ReportCells, width: int | None = None) -> str:
         cells: the texts.
         width: None for as wide as needed, each note on one line.
     """
-    table = text_table(cells.headers, [*cells.rows, None, cells.total], width, optional=(POSITIONS, RATES))
+    total = [None, cells.total] if cells.total else []
+    table = text_table(cells.headers, [*cells.rows, *total], width, cells.optional)
     paragraphs = [[text] if width is None else wrapped(text, width=width) for text in (cells.title, *cells.notes)]
     return "\n".join([*paragraphs[0], table, *chain.from_iterable(paragraphs[1:])])
 
@@ -100,8 +103,12 @@ def _total(layers: Mapping[str, LayerReport]) -> list[str]:
 
 
 def _share(judged: Mask) -> str:
-    """Returns the number and the share of the neurons in a mask over those that can be judged; "NaN" if there are none."""
-    return f"{np.count_nonzero(judged):,} {fraction(judged):5.1%}" if len(judged) else "NaN"
+    return share_text(int(np.count_nonzero(judged)), fraction(judged))
+
+
+def share_text(count: int, share: float) -> str:
+    """Returns a number of neurons and their share of those that can be judged; "NaN" if there are none."""
+    return "NaN" if np.isnan(share) else f"{count:,} {share:5.1%}"
 
 
 def _notes(layers: Mapping[str, LayerReport]) -> list[str]:

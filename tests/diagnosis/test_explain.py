@@ -310,8 +310,40 @@ def test_without_a_jump_or_a_probe_the_rate_is_not_blamed():
     model.fit(X, Y, epochs=3, verbose=0, callbacks=[probe])
     text, remedies = text_and_remedies(diagnose(model, (X, Y), probe=probe))
     assert remedies == ["bias"]
-    assert "When: 2 born dead." in text
+    assert "When: 2 never active in this fit." in text
     assert "When:" not in text_and_remedies(diagnose(model, (X, Y)))[0]
+
+
+class KillAfter(tf.keras.callbacks.Callback):
+    """Kills both neurons after a training step, the first one a step before."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step, self.done = step, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        biases = [-100.0 if self.done >= self.step - 1 else 5.0, -100.0 if self.done >= self.step else 5.0]
+        set_weights(self.model.layers[0], 1, biases)
+        self.done += 1
+
+
+def test_a_death_in_the_middle_of_an_epoch_has_two_dates():
+    """An epoch has five steps. The neurons are last active in steps 6 and 7, in epoch 1, which finds neither of them dead."""
+    model, probe = bias()[0], ReluProbe()
+    set_weights(model.layers[0], 1, 5)
+    x, y = np.repeat(X, 5, axis=0), np.repeat(Y, 5, axis=0)
+    model.fit(x, y, batch_size=2, epochs=4, verbose=0, callbacks=[probe, KillAfter(7)])
+    assert [report.dead_fraction for report in probe.reports] == [0, 0, 1, 1]
+    text, _ = text_and_remedies(diagnose(model, (x, y), probe=probe))
+    assert "When: 2 died at training steps 7 to 8 (epoch 1), so that they are dead in all of epoch 2." in text
+
+
+def test_a_death_between_two_epochs_has_one_date():
+    model, probe = bias()[0], ReluProbe()
+    set_weights(model.layers[0], 1, 5)
+    model.fit(X, Y, batch_size=2, epochs=4, verbose=0, callbacks=[probe, KillAfter(1)])  # an epoch has one step
+    text, _ = text_and_remedies(diagnose(model, (X, Y), probe=probe))
+    assert "When: 1 died at training step 1 (epoch 1); 1 died at training step 2 (epoch 2)." in text
 
 
 def test_a_bias_that_changed_later_was_not_initialised_wrongly():

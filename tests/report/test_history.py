@@ -1,5 +1,9 @@
 """The history of neurons: of hand-written reports, and of fits."""
 
+import os
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,6 +12,7 @@ from models import sequential
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from relu_probe import LayerReport, ReluProbe, Report, history
+from relu_probe.report.history_table import sparkline
 
 K, L = tf.keras, tf.keras.layers
 N = 4
@@ -17,13 +22,16 @@ def report(active, epoch, **more):
     return Report({"hidden": LayerReport(samples=N, positions=N, active=active, **more)}, epoch=epoch)
 
 
-# Neurons: always active; born dead; dies in 1; born dead and revives in 1; dies in 1 and revives in 2.
+# Neurons: always active; never active; dies in 1; revives in 1; dies in 1 and revives in 2.
 REPORTS = [report(a, e) for e, a in enumerate([[4, 0, 1, 0, 2], [4, 0, 0, 1, 0], [4, 0, 0, 1, 1]])]
 
 
 def test_deaths_and_revivals_follow_from_the_reports():
     found = history(REPORTS)["hidden"]
-    assert found.born_dead.tolist() == [False, True, False, True, False]
+    assert found.born_dead.tolist() == [False] * 5  # no report is from before the first step
+    assert found.never_active.tolist() == [False, True, False, False, False]
+    assert found.dead_neurons.tolist() == [2, 3, 2]
+    assert found.dead_fraction.tolist() == [0.4, 0.6, 0.4]
     assert found.died.tolist() == [[False] * 5, [False, False, True, False, True], [False] * 5]
     assert found.revived.tolist() == [[False] * 5, [False, False, False, True, False], [False] * 4 + [True]]
     assert found.dead_since.tolist() == [-1, 0, 1, -1, -1]
@@ -99,14 +107,116 @@ def test_no_reports_give_an_empty_history():
     assert history([]) == {}
 
 
-def test_the_table_of_the_history():
-    assert str(history(REPORTS)).splitlines()[1:] == [
-        "layer     epoch  born dead  died  revived",
-        "------------------------------------------",
-        "hidden        0          2     0        0",
-        "hidden        1                2        1",
-        "hidden        2                0        1",
+def test_the_history_prints_a_row_for_each_layer():
+    assert str(history(REPORTS)).splitlines() == [
+        "When ReLU neurons died and revived, epochs 0 to 2",
+        "                   born   never                                  dead",
+        "layer        dead  dead  active  died  revived  first death  fraction",
+        "----------------------------------------------------------------------",
+        "hidden    2 40.0%     0       1     2        2      epoch 1       ▄▆▄",
     ]
+
+
+def test_the_full_table_of_the_history():
+    assert history(REPORTS).table().splitlines()[1:] == [
+        "layer     epoch     dead  died  revived",
+        "----------------------------------------",
+        "hidden        0  2 40.0%     0        0",
+        "hidden        1  3 60.0%     2        1",
+        "hidden        2  2 40.0%     0        1",
+    ]
+
+
+def test_a_history_is_one_line_in_a_debugger_and_a_table_in_a_notebook():
+    found = history(REPORTS)
+    assert repr(found) == "<History of 1 layer: 2 died, 2 revived>"
+    assert repr(found["hidden"]) == "<LayerHistory of 3 reports: 2 died, 2 revived>"
+    assert "array" not in found._repr_html_()
+    assert "2 40.0%" in found._repr_html_()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_sparkline_tells_nothing_few_and_gaps_apart(encoding, monkeypatch):
+    with open(os.devnull, "w", encoding=encoding) as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        sparks = sparkline([0, 1e-9, np.nan, 1])
+        sparks.encode(encoding)
+        assert len(set(sparks)) == 4
+        assert sparks[2] == " "
+        assert len(sparkline(np.linspace(0, 1, 1000))) == 24
+        assert sparkline([0] * 999 + [1])[-1] == sparks[-1]
+
+
+# --- dates of reports that count training steps -------------------------------------------------------------------------
+
+
+def dated_reports(active, lengths, counted):
+    """Reports of epochs with these numbers of steps; `active` is `(steps, neurons)` bool."""
+    ends, reports = np.cumsum(lengths), []
+    for epoch in counted:
+        steps = np.arange(ends[epoch] - lengths[epoch], ends[epoch])
+        seen = [
+            step
+            for end, length, e in zip(ends, lengths, range(epoch + 1))
+            if e in counted
+            for step in range(end - length, end)
+        ]
+        last = [max((step for step in seen if active[step, n]), default=-1) for n in range(active.shape[1])]
+        layer = LayerReport(len(steps), len(steps), active[steps].sum(axis=0), last_active=last)
+        reports.append(Report({"hidden": layer}, epoch=epoch, last_step=int(steps[-1])))
+    return reports
+
+
+def expected_dates(active, lengths, counted):
+    """Neuron by neuron, from the definition."""
+    ends = np.cumsum(lengths)
+    epoch_of = np.repeat(np.arange(len(lengths)), lengths)
+    dates = []
+    for n in range(active.shape[1]):
+        last = max((step for step in range(ends[-1]) if active[step, n] and epoch_of[step] in counted), default=-1)
+        following = [step for step in range(last + 1, ends[-1]) if epoch_of[step] in counted]
+        dead = epoch_of[last] != counted[-1] or last < 0
+        dates.append(epoch_of[following[0]] if dead else -1)
+    return dates
+
+
+@pytest.mark.parametrize("freq", [1, 2])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_neuron_is_dead_since_the_epoch_of_the_step_after_its_last_activity(seed, freq):
+    rng = np.random.default_rng(seed)
+    lengths, counted = rng.integers(1, 5, 9), range(0, 9, freq)
+    deaths = rng.integers(0, lengths.sum() + 1, 40)
+    active = (np.arange(lengths.sum())[:, None] < deaths) & (rng.random((lengths.sum(), 40)) < 0.8)
+    reports = dated_reports(active, lengths, counted)
+    found = history(reports)["hidden"]
+    assert found.dead_since.tolist() == expected_dates(active, lengths, counted)
+    # The planted mistake takes the first report without activity.
+    undated = [replace(report, last_step=None) for report in reports]
+    assert history(undated)["hidden"].dead_since.tolist() != found.dead_since.tolist()
+    assert history(undated)["hidden"].dead_since.tolist() == found.found_dead.tolist()
+
+
+def test_a_neuron_killed_in_the_first_step_is_dead_since_that_epoch():
+    model, probe = model_of(2, 1), ReluProbe()
+    x, y = np.full((12, 1), 0.5, "f"), np.ones((12, 1))
+
+    class KillAfter(K.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.get_layer("hidden").set_weights([np.ones((1, 2), "f"), np.array([0, -1], "f")])
+
+    model.get_layer("hidden").set_weights([np.ones((1, 2), "f"), np.zeros(2, "f")])
+    model.fit(x, y, batch_size=4, epochs=3, verbose=0, callbacks=[probe, KillAfter()])
+    assert [report.last_step for report in probe.reports] == [2, 5, 8]
+    found = probe.history["hidden"]
+    assert (found.last_active[1], found.dead_since[1], found.found_dead[1]) == (0, 0, 1)
+    assert probe.reports[0].dead_fraction == 0  # it was active once in epoch 0
+    assert "epoch 0, step 1" in str(probe.history)
+
+
+def test_reports_on_given_data_have_no_last_step():
+    model, probe = model_of(2, 1), ReluProbe(data=np.ones((4, 1)))
+    model.fit(np.ones((4, 1)), np.ones((4, 1)), verbose=0, callbacks=[probe])
+    assert probe.report.last_step is None
 
 
 # --- in a fit ---------------------------------------------------------------------------------------------------------
@@ -215,6 +325,7 @@ def test_at_start_distinguishes_born_dead_from_killed(tmp_path):
     assert [r.epoch for r in probe.reports] == [-1, 0, 1]
     found = history(probe.reports)["hidden"]
     assert (found.born_dead.tolist(), found.died[1].tolist()) == ([False, True], [True, False])
+    assert not found.never_active.any()
     events = EventAccumulator(str(tmp_path / "relu_probe"), size_guidance={"tensors": 0}).Reload()
     assert [e.step for e in events.Tensors("dead_fraction/hidden")] == [-1, 0, 1]
 
@@ -260,12 +371,6 @@ def test_the_table_shows_dormant_neurons_on_request():
     assert row == ["hidden", "3", "1", "33.3%", "-", "2", "66.7%", "4", "4"]
     with pytest.raises(ValueError, match="activation_sum"):
         report([1], 0).table(tau=0.1)
-
-
-def test_tables_are_text_in_a_notebook_too(monkeypatch):
-    """In a notebook, rich would display the table itself and return nothing."""
-    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
-    assert "hidden" in str(history(REPORTS)).splitlines()[3]
 
 
 def test_two_probes_that_skip_epochs_count_each_step_once():

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_strategies import reports
 from rich.cells import cell_len
-from shown_numbers import disagreements, table_rows
+from shown_numbers import disagreements
 
 from relu_probe import LayerReport, Report, history
 from relu_probe.report.text_table import middle_cut, text_table, wrapped
@@ -63,10 +63,14 @@ def test_the_check_rejects_numbers_that_are_cut_or_wrong():
 def test_no_number_of_a_history_is_cut(width, monkeypatch):
     layers = big_report(0).layers
     dead = {name: LayerReport(8192, 1_605_632, np.zeros(2048, int)) for name in layers}
-    monkeypatch.setattr("relu_probe.report.history.terminal_width", lambda: width)
-    shown = [row[1:] for row in table_rows(str(history([Report(layers, 0), Report(dead, 1)])) + "\n-\nend")[0]]
+    found = history([Report(layers, 0), Report(dead, 1)])
     died = [np.count_nonzero(layer.active) for layer in layers.values()]
-    assert [row[1] for row in shown if row and row[0] == "1"] == [f"{count:,}" for count in died]
+    monkeypatch.setattr("relu_probe.report.history.terminal_width", lambda: width)
+    summary, full = ([line.split() for line in text.splitlines()] for text in (str(found), found.table()))
+    assert [row[1:3] for row in summary[-40:]] == [["2,048", "100.0%"]] * 40
+    assert width in (60, 80) or [row[5] for row in summary[-40:]] == [f"{count:,}" for count in died]
+    assert [row[4] for row in full if row[1:2] == ["1"]] == [f"{count:,}" for count in died]
+    assert width is None or max(map(len, f"{found}\n{found.table()}".splitlines())) <= width
 
 
 PRINT = """
