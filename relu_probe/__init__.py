@@ -6,6 +6,7 @@ The public names, as in `from relu_probe import ReluProbe, measure, watch`:
     measure          counts on data, weights frozen
     watch            counts in a training loop of your own; gives a `Watch`
     diagnose         finds the cause of each dead neuron; gives a `Diagnosis` with a `LayerDiagnosis` for each layer
+    revive           brings dead neurons back without a change of the predictions; gives a `Revival`
     history          which neurons died and revived, and when; gives a `History` with a `LayerHistory` for each layer
     Report           the counts of all layers; `LayerReport` has those of one layer
     LossJump         a training step at which the loss jumped
@@ -19,6 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from relu_probe.callbacks.relu_probe import ReluProbe as ReluProbe
+    from relu_probe.cure.revival import LayerRevival as LayerRevival
+    from relu_probe.cure.revival import Revival as Revival
+    from relu_probe.cure.revive import revive as revive
     from relu_probe.diagnosis.diagnose import Diagnosis as Diagnosis
     from relu_probe.diagnosis.diagnose import diagnose as diagnose
     from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis as LayerDiagnosis
@@ -38,12 +42,15 @@ _MODULES = {
     "measure": "measuring.measure",
     "watch": "measuring.watch",
     "diagnose": "diagnosis.diagnose",
+    "revive": "cure.revive",
     "history": "report.history",
     "Report": "report.report",
     "LayerReport": "report.layer_report",
     "Watch": "measuring.watch",
     "Diagnosis": "diagnosis.diagnose",
     "LayerDiagnosis": "diagnosis.layer_diagnosis",
+    "Revival": "cure.revival",
+    "LayerRevival": "cure.revival",
     "History": "report.history",
     "LayerHistory": "report.layer_history",
     "LossJump": "report.loss_jumps",

@@ -144,7 +144,8 @@ def _no_downstream(consumers: Consumers | None, report: Report) -> Mask | None:
     if consumers is None or consumers.outputs:
         return None
     passes = []
-    for connected, relu in consumers.connections:
+    for connection in consumers.connections:
+        connected, relu = connection.connected, connection.relu
         zero_gradient = None if relu is None else report[relu].zero_gradient
         learns = np.ones(connected.shape[1], bool) if zero_gradient is None else ~zero_gradient
         passes.append((connected & learns).any(axis=1))

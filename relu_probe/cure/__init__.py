@@ -1,0 +1,1 @@
+"""What brings dead neurons back to life without a change of the model's predictions."""

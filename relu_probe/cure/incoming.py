@@ -1,0 +1,236 @@
+"""New incoming weights, biases and BatchNormalization of dead neurons, with which they fire on a given share of positions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from relu_probe.cure.edit import Edit, value_of
+from relu_probe.cure.forward_pass import Signals
+from relu_probe.cure.plan import Incoming
+from relu_probe.diagnosis.causes import Causes
+from relu_probe.report.layer_report import Floats, Mask
+from relu_probe.structure.keras_layers import keras_class
+
+NO_INPUT = "nothing but zeros reaches it"
+CANNOT_FIRE = "it has no bias, and its weights cannot make it fire"
+WOKE = "woke with its input"
+_LEAST_OFFSET = 0.1  # z of a neuron that gets the same input at all positions
+
+
+@dataclass
+class Treatment:
+    """What is done to some neurons of one layer.
+
+    Args:
+        neurons: `(n,)`, their numbers.
+        cause: `(n,)` of str, why each was dead.
+        action: `(n,)` of str, what was done; "" for a neuron that is left as it is.
+        left: reason -> the neurons left as they are.
+    """
+
+    neurons: NDArray[np.intp]
+    cause: Causes
+    action: NDArray[Any]
+    left: dict[str, NDArray[np.intp]]
+
+    @classmethod
+    def none(cls, neurons: NDArray[np.intp], why: str) -> "Treatment":
+        """All neurons are left as they are."""
+        empty = np.full(len(neurons), "", "<U40")
+        return cls(neurons, empty, empty, {why: neurons})
+
+    @property
+    def revived(self) -> NDArray[np.intp]:
+        """The neurons that were revived."""
+        return self.neurons[self.action != ""]
+
+    def leave(self, mask: Mask, why: str) -> None:
+        """Leaves the neurons of a mask `(n,)` as they are."""
+        if np.any(mask):
+            self.action[mask] = ""
+            self.left[why] = self.neurons[mask]
+
+
+class Healer:
+    """Makes neurons of one layer fire.
+
+    Args:
+        edit: takes the changes.
+        incoming: what makes the pre-activations of the layer.
+        read: returns the signals of the given neurons, with the weights as they are now.
+        threshold: the largest pre-activation at which the ReLU is zero.
+        fire: the wanted share of positions at which a neuron fires.
+        seed: of the weights that are drawn.
+    """
+
+    def __init__(
+        self,
+        edit: Edit,
+        incoming: Incoming,
+        read: Callable[[NDArray[np.intp]], Signals],
+        *,
+        threshold: float,
+        fire: float,
+        seed: int,
+    ) -> None:
+        self._edit, self._incoming, self._read = edit, incoming, read
+        self._threshold, self._fire, self._seed = threshold, fire, seed
+
+    def heal(self, neurons: NDArray[np.intp]) -> Treatment:
+        """Method "cause": changes what the cause of each neuron's death asks for, and nothing else."""
+        signals = self._read(neurons)
+        done = Treatment(neurons, signals.causes, np.full(len(neurons), "", "<U40"), {})
+        awake = signals.fires
+        done.cause[awake], done.action[awake] = "input", WOKE
+        starved = ~awake & (done.cause == "input")
+        constant = np.ptp(signals.product, axis=0) == 0
+        normed = self._incoming.norm is not None
+        draw = ~awake & (starved | (constant if normed else (done.cause == "weights") & ~signals.product.any(axis=0)))
+        draw &= signals.any_input
+        flip = ~awake & ~draw & (done.cause == "weights") & (not normed)
+        done.action[~awake] = "BatchNormalization set" if normed else "bias raised"
+        done.action[flip], done.action[draw] = "sign flipped", "weights drawn"
+        done.leave(starved & ~draw, NO_INPUT)
+        self._touch(done.revived)
+        self._change_weights(neurons[flip], neurons[draw])
+        treated = done.revived[np.isin(done.revived, neurons[~awake])]
+        if len(treated):
+            done.leave(np.isin(neurons, self._set_offsets(treated)), CANNOT_FIRE)
+        return done
+
+    def redraw(self, neurons: NDArray[np.intp]) -> Treatment:
+        """Method "redo" (Sokar et al. 2023, arXiv:2302.12902): weights drawn by the initialiser, bias 0.
+
+        A BatchNormalization before the ReLU gets its initial gamma and beta, and the statistics of the data.
+        """
+        signals = self._read(neurons)
+        done = Treatment(neurons, signals.causes, np.full(len(neurons), "weights drawn", "<U40"), {})
+        done.cause[signals.fires] = "input"
+        self._touch(neurons)
+        self._change_weights(neurons[:0], neurons)
+        if self._incoming.bias is not None:
+            self._write_per_neuron(self._incoming.bias, neurons, np.zeros(len(neurons)))
+        if (norm := self._incoming.norm) is not None:
+            self._set_statistics(norm, neurons, self._read(neurons))
+            for name in ("gamma", "beta"):
+                if (variable := getattr(norm, name, None)) is not None:
+                    self._write_per_neuron(variable, neurons, _drawn(norm, name, variable, self._seed)[neurons])
+        return done
+
+    # --- weights ------------------------------------------------------------------------------------------------------
+
+    def _touch(self, neurons: NDArray[np.intp]) -> None:
+        """Counts all incoming weights of the neurons as touched."""
+        norm = self._incoming.norm
+        self._edit.touch(self._incoming.kernel, self._weights_of(neurons))
+        own = [self._incoming.bias, getattr(norm, "gamma", None), getattr(norm, "beta", None)]
+        for variable in own:
+            if variable is not None:
+                self._edit.touch(variable, _elements(variable, neurons))
+
+    def _change_weights(self, flip: NDArray[np.intp], draw: NDArray[np.intp]) -> None:
+        kernel, layer = self._incoming.kernel, self._incoming.linear
+        if len(flip):
+            self._edit.write(kernel, self._weights_of(flip), -value_of(kernel))
+        if len(draw):
+            self._edit.write(kernel, self._weights_of(draw), _drawn(layer, _kernel_name(layer), kernel, self._seed))
+        self._constrain(kernel, self._weights_of(np.concatenate([flip, draw])))
+
+    def _weights_of(self, neurons: NDArray[np.intp]) -> Mask:
+        unit = np.broadcast_to(self._incoming.unit, tuple(self._incoming.kernel.shape))
+        return np.isin(unit, neurons)
+
+    def _write_per_neuron(self, variable: Any, neurons: NDArray[np.intp], values: Floats) -> None:
+        every = value_of(variable).reshape(-1)
+        every[neurons] = values
+        elements = _elements(variable, neurons)
+        self._edit.write(variable, elements, every.reshape(variable.shape))
+        self._constrain(variable, elements)
+
+    def _constrain(self, variable: Any, elements: Mask) -> None:
+        """Applies the constraint of a weight, which Keras does after each step, to the elements that were written."""
+        if (constraint := getattr(variable, "constraint", None)) is not None and np.any(elements):
+            self._edit.write(variable, elements, np.asarray(constraint(tf.constant(value_of(variable)))))
+
+    # --- offsets ------------------------------------------------------------------------------------------------------
+
+    def _set_offsets(self, neurons: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Makes the neurons fire on the wanted share of positions. Returns those that cannot."""
+        signals, norm = self._read(neurons), self._incoming.norm
+        offset = self._incoming.bias if norm is None else getattr(norm, "beta", None)
+        z = signals.z if norm is None else self._set_statistics(norm, neurons, signals)
+        if offset is None:
+            return self._turn_to_fire(neurons, z)
+        current = value_of(offset).reshape(-1)[neurons].astype(np.float64) if norm is None else 0.0
+        self._write_per_neuron(offset, neurons, current + offsets(z, self._fire))
+        return neurons[:0]
+
+    def _turn_to_fire(self, neurons: NDArray[np.intp], z: Floats) -> NDArray[np.intp]:
+        """Flips the weights of neurons without a bias that do not fire. Returns those that cannot fire either way."""
+        silent = ~np.any(z > 0, axis=0)
+        self._change_weights(neurons[silent], neurons[:0])
+        return neurons[~self._read(neurons).fires] if np.any(silent) else neurons[:0]
+
+    def _set_statistics(self, norm: Any, neurons: NDArray[np.intp], signals: Signals) -> Floats:
+        """Gives BatchNormalization the statistics of the data, and gamma its initial value where it is zero.
+
+        Returns:
+            `(positions, neurons)`, z without beta.
+        """
+        x = signals.product + signals.bias
+        mean, variance = x.mean(axis=0), x.var(axis=0)
+        self._write_per_neuron(norm.moving_mean, neurons, mean)
+        self._write_per_neuron(norm.moving_variance, neurons, variance)
+        gamma = np.ones(len(neurons))
+        if norm.scale:
+            gamma = value_of(norm.gamma)[neurons].astype(np.float64)
+            gamma = np.where(gamma == 0, _drawn(norm, "gamma", norm.gamma, self._seed)[neurons], gamma)
+            self._write_per_neuron(norm.gamma, neurons, gamma)
+        return np.asarray(gamma * (x - mean) / np.sqrt(variance + norm.epsilon) - self._threshold)
+
+
+def offsets(z: Floats, fire: float) -> Floats:
+    """`(neurons,)`: what to add to z `(positions, neurons)` so that z > 0 at the share `fire` of the positions.
+
+    The zero then lies halfway between two neighbouring values of z. Where equal values do not allow the share, it is the
+    nearest possible one; where all values are equal, z becomes positive everywhere.
+
+    >>> offsets(np.array([[-4.0, -7.0], [-3.0, -7.0], [-2.0, -7.0], [-1.0, -7.0]]), 0.5)
+    array([2.5, 7.1])
+    """
+    return np.array([_offset(np.sort(values)[::-1], fire) for values in z.T])
+
+
+def _offset(falling: Floats, fire: float) -> float:
+    wanted = max(round(fire * len(falling)), 1)
+    steps = np.flatnonzero(falling[:-1] > falling[1:]) + 1  # the numbers of positions that can fire without all others
+    if not len(steps):
+        return float(max(_LEAST_OFFSET, 1e-3 * abs(falling[0])) - falling[0])
+    if wanted == len(falling):
+        lowest = falling[steps[-1] - 1 :]
+        return float((lowest[0] - lowest[-1]) / 2 - lowest[-1])
+    count = steps[np.argmin(np.abs(steps - wanted))]
+    return float(-(falling[count - 1] + falling[count]) / 2)
+
+
+def _drawn(layer: Any, name: str, variable: Any, seed: int) -> NDArray[Any]:
+    """A new value of a weight by the layer's own initialiser."""
+    initializer = getattr(layer, f"{name}_initializer")
+    config = initializer.get_config() if hasattr(initializer, "get_config") else {}
+    if "seed" in config:
+        initializer = type(initializer).from_config({**config, "seed": seed})
+    return np.asarray(initializer(tuple(variable.shape), dtype=variable.dtype))
+
+
+def _kernel_name(layer: Any) -> str:
+    name = keras_class(layer)
+    return "pointwise" if name.startswith("Separable") else "depthwise" if name.startswith("Depthwise") else "kernel"
+
+
+def _elements(variable: Any, neurons: NDArray[np.intp]) -> Mask:
+    """The elements of a weight with one value for each neuron."""
+    return np.isin(np.arange(int(np.prod(variable.shape))), neurons).reshape(tuple(variable.shape))

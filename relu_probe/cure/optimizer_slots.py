@@ -1,0 +1,133 @@
+"""The optimizer's slots of weights: which variable belongs to which weight, and what it was at first.
+
+A *slot* is a variable of the weight's shape that an optimizer keeps, such as a momentum. Which slots there are, and their
+initial values, are known only to the optimizer's class. So a twin is built from the configuration over the same weights: its
+variables are those of the optimizer, in the same order, and it records for which weight each was made.
+"""
+
+from typing import Any, NamedTuple
+
+from relu_probe.cure.edit import Edit, value_of
+from relu_probe.structure.keras_layers import keras_class
+
+_KEYWORDS = ("reference_variable", "model_variable", "name", "variable_name")
+
+
+class Slot(NamedTuple):
+    """One slot of one weight.
+
+    Args:
+        weight: the weight.
+        variable: the optimizer's variable.
+        twin: the twin's variable, which has the initial value.
+        is_average: whether the slot is the exponential moving average of the weight (`use_ema`).
+    """
+
+    weight: Any
+    variable: Any
+    twin: Any
+    is_average: bool
+
+
+def check_optimizer(model: Any) -> None:
+    """Checks that the slots of the model's optimizer can be found, before it has any.
+
+    Raises:
+        ValueError: they cannot. The message names the optimizer.
+    """
+    if (optimizer := _innermost(getattr(model, "optimizer", None))) is not None:
+        with model.distribute_strategy.scope():
+            _twin(optimizer, model.trainable_variables)
+
+
+def reset_slots(edit: Edit, model: Any) -> None:
+    """Gives the slots of all touched elements of weights their initial values, and moving averages the new weights.
+
+    Raises:
+        ValueError: the slots of the optimizer are not known.
+    """
+    touched = {id(variable): mask for variable, mask in edit.touched()}
+    for slot in find_slots(model):
+        if (mask := touched.get(id(slot.weight))) is not None:
+            edit.write(slot.variable, mask, value_of(slot.weight if slot.is_average else slot.twin))
+
+
+def find_slots(model: Any) -> list[Slot]:
+    """All slots of the model's optimizer; none before its first step.
+
+    Raises:
+        ValueError: they cannot be found.
+    """
+    optimizer = _innermost(getattr(model, "optimizer", None))
+    if optimizer is None or not _is_built(optimizer):
+        return []
+    with model.distribute_strategy.scope():
+        twin, made = _twin(optimizer, model.trainable_variables)
+    twins = list(twin.variables)
+    index = {id(variable): i for i, variable in enumerate(twins)}
+    slots = [
+        Slot(weight, optimizer.variables[index[id(v)]], v, average) for weight, v, average in made if id(v) in index
+    ]
+    if len(twins) != len(optimizer.variables) or not all(_fits(slot) for slot in slots):
+        raise ValueError(
+            f"the optimizer {optimizer.name!r} was built for other weights than the {len(model.trainable_variables)} that "
+            "the model trains now; expected the same. Compile the model again after layers were frozen or added."
+        )
+    return slots
+
+
+def _fits(slot: Slot) -> bool:
+    """Whether the optimizer's variable has the name and shape of the twin's; in tf_keras names begin with the optimizer's."""
+    same_name = str(slot.variable.name).endswith(str(slot.twin.name))
+    return same_name and tuple(slot.variable.shape) == tuple(slot.twin.shape)
+
+
+def _innermost(optimizer: Any) -> Any:
+    """The optimizer that has the slots: that inside a LossScaleOptimizer."""
+    while (inner := getattr(optimizer, "inner_optimizer", None)) is not None:
+        optimizer = inner
+    return optimizer
+
+
+def _is_built(optimizer: Any) -> bool:
+    """Whether it has its slots. tf_keras does not say; there an optimizer without slots has scalars only."""
+    built = getattr(optimizer, "built", None)
+    return built if isinstance(built, bool) else any(len(v.shape) for v in optimizer.variables)
+
+
+def _twin(optimizer: Any, weights: list[Any]) -> tuple[Any, list[tuple[Any, Any, bool]]]:
+    """A new optimizer with the same configuration, built for the weights.
+
+    Returns:
+        The twin, and for each of its slots the weight, the twin's variable, and whether it is a moving average.
+    """
+    made: list[tuple[Any, Any, bool]] = []
+    kind = type(optimizer)
+    if not hasattr(kind, "add_variable_from_reference"):
+        raise _unknown(optimizer)
+
+    def add_variable_from_reference(self: Any, *args: Any, **keywords: Any) -> Any:
+        variable = super(twin_class, self).add_variable_from_reference(*args, **keywords)
+        # The weight comes first, then the name of the slot; Keras 3 and tf_keras have other keywords for them.
+        weight, name, *_ = [*args, *(keywords[key] for key in _KEYWORDS if key in keywords), None]
+        made.append((weight, variable, name == "average" and bool(self.use_ema)))
+        return variable
+
+    twin_class: Any = type(kind.__name__, (kind,), {"add_variable_from_reference": add_variable_from_reference})
+    try:
+        twin = twin_class.from_config({**optimizer.get_config(), "learning_rate": 0.0})
+        twin.build(list(weights))
+    except Exception as error:
+        raise _unknown(optimizer) from error
+    known = {id(variable) for weight, variable, _ in made if tuple(variable.shape) == tuple(weight.shape)}
+    if any(len(v.shape) and id(v) not in known for v in twin.variables):
+        raise _unknown(optimizer)
+    return twin, made
+
+
+def _unknown(optimizer: Any) -> ValueError:
+    kind = keras_class(optimizer) or type(optimizer).__name__
+    return ValueError(
+        f"the optimizer {kind} keeps state of which it is not known to which weight each value belongs; expected an "
+        "optimizer with slots of the weights' shapes, made from its configuration, such as Adam or SGD. Use one of those."
+    )

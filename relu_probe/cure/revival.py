@@ -1,0 +1,104 @@
+"""The result of `revive`: what was done to which neurons, and the way back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relu_probe.cure.edit import Change
+from relu_probe.report.report import Report
+from relu_probe.report.table import plain_table, render
+
+
+@dataclass(frozen=True, eq=False)
+class LayerRevival:
+    """What was done to one layer. The first three arrays have one entry for each revived neuron.
+
+    Args:
+        neurons: `(n,)` int, the revived neurons.
+        cause: `(n,)` of str, why each was dead: "input", "bias" or "weights".
+        action: `(n,)` of str, what was done to each.
+        left: reason -> the sick neurons that were left as they are.
+    """
+
+    neurons: NDArray[np.intp]
+    cause: NDArray[np.str_]
+    action: NDArray[np.str_]
+    left: Mapping[str, NDArray[np.intp]]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "left", MappingProxyType(dict(self.left)))
+        for array in (self.neurons, self.cause, self.action, *self.left.values()):
+            array.flags.writeable = False
+
+
+@dataclass(frozen=True, eq=False)
+class Revival:
+    """What `revive` did. `str()` is a table.
+
+    Args:
+        layers: layer name -> `LayerRevival`, for each layer with dead or blocked neurons, in the order of the model.
+        before: the report on the data before the revival.
+        after: the report afterwards.
+        validation_change: the largest absolute change of a prediction on the validation data; None without such data. On
+            the data itself no prediction has changed.
+    """
+
+    layers: Mapping[str, LayerRevival]
+    before: Report
+    after: Report
+    validation_change: float | None = None
+    _changes: tuple[Change, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", MappingProxyType(dict(self.layers)))
+
+    @property
+    def revived(self) -> int:
+        """The number of revived neurons."""
+        return sum(len(layer.neurons) for layer in self.layers.values())
+
+    def undo(self) -> None:
+        """Puts back, bit by bit, exactly what the revival touched: weights, moving statistics, optimizer slots.
+
+        Raises:
+            ValueError: one of these has changed since. Nothing is put back then.
+        """
+        if changed := [change.name for change in self._changes if not change.is_in_place()]:
+            raise ValueError(
+                f"{changed[0]} has changed since the revival{f', as {len(changed) - 1} others have' if changed[1:] else ''}; "
+                "expected what the revival wrote. Undo a revival before the model is trained further."
+            )
+        for change in self._changes:
+            change.undo()
+
+    def __str__(self) -> str:
+        title = f"Revival: {self.revived:,} neurons revived on {self.before.samples:,} samples; no prediction changed on them"
+        table = plain_table("", "layer", "neurons", "dead\nbefore", "revived", "dead\nafter", "what was done")
+        table.title = None
+        for name, layer in self.layers.items():
+            before, after = self.before[name], self.after[name]
+            cells = (before.neurons, np.count_nonzero(before.dead), len(layer.neurons), np.count_nonzero(after.dead))
+            table.add_row(name, *(f"{cell:,}" for cell in cells), _actions(layer))
+        return "\n".join([title, *([render(table)] if self.layers else []), *self._notes()])
+
+    def _notes(self) -> list[str]:
+        notes = [
+            f"{name}: {len(neurons):,} left: {reason}."
+            for name, layer in self.layers.items()
+            for reason, neurons in layer.left.items()
+        ]
+        if self.validation_change is not None:
+            notes.append(f"Largest change of a prediction on the validation data: {self.validation_change:.3g}.")
+        return notes
+
+
+def _actions(layer: LayerRevival) -> str:
+    counts: Counter[Any] = Counter(layer.action.tolist())
+    return "\n".join(f"{action} {count:,}" for action, count in counts.most_common()) or "-"
