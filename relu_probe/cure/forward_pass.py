@@ -1,23 +1,25 @@
 """Eager passes over the data in inference mode: predictions, what fired, and the inputs of a layer's neurons."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from relu_probe.diagnosis.call_trace import CallTrace, recorded, reduce_per_neuron
-from relu_probe.diagnosis.causes import Causes, causes_of_death
-from relu_probe.diagnosis.pre_activation import Float64Copies, pre_activation_of
+from relu_probe.cure.edit import value_of
+from relu_probe.diagnosis.call_trace import CallTrace, recorded
+from relu_probe.diagnosis.pre_activation import pre_activation_of
 from relu_probe.measuring.data import BatchedData
 from relu_probe.measuring.inference import call_in_inference, state_restored
 from relu_probe.report.layer_report import Floats, Mask
 from relu_probe.structure.relu_layers import ReluLayer
+from relu_probe.structure.weight_layout import incoming_weights
 from relu_probe.utils.error_policy import reason
 
 Predictions = list[NDArray[Any]]
+CAUSES = ("input", "zero weights", "bias", "weights")
 
 
 def predictions(model: Any, data: BatchedData) -> Predictions:
@@ -61,7 +63,8 @@ class FirstPass:
             found.predictions += outputs
             for relu in relus:
                 for call in found.trace.calls_of(relu.layer):
-                    fired = reduce_per_neuron(np.any, np.asarray(call.output) > 0, relu.axis)
+                    active = np.moveaxis(np.asarray(call.output) > 0, relu.axis, -1)
+                    fired = active.any(axis=tuple(range(active.ndim - 1)))
                     found.fired[relu.key] = fired | found.fired.get(relu.key, np.zeros_like(fired))
         return found
 
@@ -73,7 +76,7 @@ class Signals:
     Args:
         product: `(positions, neurons)`, w.x in float64.
         bias, scale, shift: `(neurons,)`; scale and shift are BatchNormalization's in inference, and the ReLU's threshold.
-        receives_input: `(neurons,)` bool, some input that is not zero meets a weight that is not zero.
+        has_weights: `(neurons,)` bool, some weight of the neuron is not zero.
         any_input: some input of the layer is not zero.
     """
 
@@ -81,7 +84,7 @@ class Signals:
     bias: Floats
     scale: Floats
     shift: Floats
-    receives_input: Mask
+    has_weights: Mask
     any_input: bool
 
     @property
@@ -95,32 +98,77 @@ class Signals:
         return np.asarray(np.any(self.z > 0, axis=0))
 
     @property
-    def causes(self) -> Causes:
-        """`(neurons,)`: why each neuron is dead, provided that it is."""
-        return causes_of_death(self.receives_input, np.max(self.scale * self.product, axis=0))
+    def causes(self) -> NDArray[np.str_]:
+        """`(neurons,)`: why each neuron is dead, provided that it is: as `diagnose` defines it."""
+        product = self.scale * self.product
+        no_input = ~np.any(self.product, axis=0) & (self.has_weights | (not self.any_input))
+        return np.select([no_input, ~self.has_weights, np.any(product > 0, axis=0)], CAUSES[:3], CAUSES[3])
 
 
-def read_signals(model: Any, data: BatchedData, relu: ReluLayer, neurons: NDArray[Any]) -> Signals:
+def read_signals(model: Any, data: BatchedData, relu: ReluLayer, neurons: NDArray[np.intp]) -> Signals:
     """The signals of the given neurons of a layer, whose pre-activation the trace shows.
 
     Raises:
         NoSignals: they cannot be computed in float64.
     """
-    copies, parts, receives, any_input = Float64Copies(), [], np.zeros(len(neurons), bool), False
+    products, any_input, copy = [], False, None
     for trace, _ in _traced(model, data):
         for call in trace.calls_of(relu.layer):
             found: Any = pre_activation_of(trace, call, relu)
             try:
-                product, _, reached = replace(found, scale=1.0, shift=0.0).evaluate(copies)
+                copy = Float64Copy(found.linear, found.x) if copy is None else copy
+                product = np.moveaxis(copy(found.x), relu.axis, -1)
             except Exception as error:
                 raise NoSignals(f"its pre-activation cannot be computed in float64: {reason(error)}") from error
-            parts.append(np.moveaxis(product, relu.axis, -1).reshape(-1, product.shape[relu.axis])[:, neurons])
-            receives |= reduce_per_neuron(np.any, reached, relu.axis)[neurons]
+            products.append(product.reshape(-1, product.shape[-1])[:, neurons])
             any_input = any_input or bool(tf.reduce_any(found.x != 0))
+    kernel, unit = _known(incoming_weights(found.linear))
+    used = np.unique(np.broadcast_to(unit, kernel.shape)[value_of(kernel) != 0])
     bias = getattr(found.linear, "bias", None)
     each = (0.0 if bias is None else bias, found.scale, found.shift)
-    bias, scale, shift = (_per_neuron(value, product.shape[relu.axis])[neurons] for value in each)
-    return Signals(np.concatenate(parts), bias, scale, shift, receives, any_input)
+    bias, scale, shift = (_per_neuron(value, product.shape[-1])[neurons] for value in each)
+    return Signals(np.concatenate(products), bias, scale, shift, np.isin(neurons, used), any_input)
+
+
+class Float64Copy:
+    """A linear layer in float64 and without bias, so that rounding does not decide the sign of w.x.
+
+    Channels are last: on a CPU TensorFlow has no convolutions with channels first in float64.
+
+    Args:
+        layer: the layer.
+        x: an input of it.
+    """
+
+    def __init__(self, layer: Any, x: tf.Tensor) -> None:
+        self._first = getattr(layer, "data_format", None) == "channels_first"
+        config = {key: _neutral(key, value) for key, value in layer.get_config().items()}
+        self._copy = type(layer).from_config(config)
+        self._copy.build((None, *self._last(x).shape[1:]))
+        self._copy.set_weights(layer.get_weights()[: len(self._copy.weights)])
+
+    def __call__(self, x: tf.Tensor) -> Floats:
+        """w.x, in the layout of the layer's output."""
+        product = np.asarray(self._copy(self._last(x)))
+        return np.moveaxis(product, -1, 1) if self._first else product
+
+    def _last(self, x: tf.Tensor) -> Floats:
+        values = np.asarray(x).astype(np.float64)
+        return np.moveaxis(values, 1, -1) if self._first else values
+
+
+def _neutral(key: str, value: Any) -> Any:
+    if key.endswith("_initializer"):
+        return "zeros"
+    if key.endswith(("_regularizer", "_constraint", "bias_axes")):
+        return None
+    fixed = {"activation": "linear", "use_bias": False, "dtype": "float64", "data_format": "channels_last"}
+    return fixed.get(key, value)
+
+
+def _known(found: Any) -> Any:
+    assert found is not None  # the plan has looked at it
+    return found
 
 
 def _per_neuron(value: Any, neurons: int) -> Floats:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from relu_probe.cure.edit import Edit, value_of
 from relu_probe.cure.forward_pass import Signals
 from relu_probe.cure.plan import Incoming
-from relu_probe.diagnosis.causes import Causes
 from relu_probe.report.layer_report import Floats, Mask
 from relu_probe.structure.keras_layers import keras_class
 
@@ -33,7 +32,7 @@ class Treatment:
     """
 
     neurons: NDArray[np.intp]
-    cause: Causes
+    cause: NDArray[np.str_]
     action: NDArray[Any]
     left: dict[str, NDArray[np.intp]]
 
@@ -89,8 +88,7 @@ class Healer:
         starved = ~awake & (done.cause == "input")
         constant = np.ptp(signals.product, axis=0) == 0
         normed = self._incoming.norm is not None
-        draw = ~awake & (starved | (constant if normed else (done.cause == "weights") & ~signals.product.any(axis=0)))
-        draw &= signals.any_input
+        draw = ~awake & signals.any_input & (starved | (constant if normed else done.cause == "zero weights"))
         flip = ~awake & ~draw & (done.cause == "weights") & (not normed)
         done.action[~awake] = "BatchNormalization set" if normed else "bias raised"
         done.action[flip], done.action[draw] = "sign flipped", "weights drawn"

@@ -22,7 +22,7 @@ class LayerRevival:
 
     Args:
         neurons: `(n,)` int, the revived neurons.
-        cause: `(n,)` of str, why each was dead: "input", "bias" or "weights".
+        cause: `(n,)` of str, why each was dead: "input", "zero weights", "bias" or "weights".
         action: `(n,)` of str, what was done to each.
         left: reason -> the sick neurons that were left as they are.
     """

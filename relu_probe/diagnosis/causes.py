@@ -54,17 +54,17 @@ def causes(layer: LayerReport, evidence: Evidence) -> Causes:
     model does not show the cause.
     """
     found = np.full(layer.neurons, "", "<U10")
-    found[layer.dead] = causes_of_death(evidence.receives_input, evidence.largest_product)[layer.dead]
+    found[layer.dead] = _causes_of_death(evidence)[layer.dead]
     if (blocked := layer.blocked) is not None:
         found[blocked] = _causes_of_blocking(evidence, layer.neurons)[blocked]
     return found
 
 
-def causes_of_death(receives_input: Mask | None, largest_product: Floats) -> Causes:
-    """`(neurons,)`: the cause of each neuron's death, provided that it is dead; the arguments are those of `Evidence`."""
-    if receives_input is None:
-        return np.full(len(largest_product), UNKNOWN, "<U10")
-    return np.select([~receives_input, largest_product > 0, largest_product <= 0], DEAD, UNKNOWN)
+def _causes_of_death(evidence: Evidence) -> Causes:
+    if evidence.receives_input is None:
+        return np.full(len(evidence.margin), UNKNOWN, "<U10")
+    product = evidence.largest_product
+    return np.select([~evidence.receives_input, product > 0, product <= 0], DEAD, UNKNOWN)
 
 
 def _causes_of_blocking(evidence: Evidence, neurons: int) -> Causes:

@@ -46,7 +46,7 @@ class PreActivation:
     scale: Any
     shift: Any
     offset_description: str
-    chain: tuple[TracedCall, ...] = ()
+    chain: tuple[TracedCall, ...]
 
     def evaluate(self, copies: "Float64Copies") -> tuple[Floats, Floats, Mask]:
         """`scale * w.x`, z, and whether the neuron receives an input that is not zero; each of the shape of z."""
@@ -84,8 +84,8 @@ def pre_activation_of(trace: CallTrace, call: TracedCall, relu: ReluLayer) -> Pr
         return None
     if not offsets or offsets[0].startswith("the threshold"):
         offsets.insert(0, "the bias")
-    text = " and ".join(dict.fromkeys(offsets))
-    return PreActivation(call.layer, call.inputs[0], relu.axis, scale, shift, text, tuple(chain))
+    description = " and ".join(dict.fromkeys(offsets))
+    return PreActivation(call.layer, call.inputs[0], relu.axis, scale, shift, description, tuple(chain))
 
 
 def preserves_neurons(layer: Any) -> bool:
@@ -128,34 +128,21 @@ class Float64Copies:
     def of(self, layer: Any, x: tf.Tensor) -> tuple[Any, Any]:
         """The two copies of `layer`, built for inputs like `x`, and made once."""
         if id(layer) not in self._copies:
-            first = getattr(layer, "data_format", None) == "channels_first"
-            shape = (None, *x.shape[2:], x.shape[1]) if first else (None, *x.shape[1:])
-            own, mask = _float64_copy(layer, shape), _float64_copy(layer, shape)
+            self._copies[id(layer)] = (own, mask) = (_float64_copy(layer, x), _float64_copy(layer, x))
             own.set_weights(layer.get_weights()[: len(own.weights)])
             mask.set_weights([w != 0 for w in own.get_weights()])
-            self._copies[id(layer)] = (_channels_first(own), _channels_first(mask)) if first else (own, mask)
         return self._copies[id(layer)]
 
 
-def _float64_copy(layer: Any, shape: tuple[int | None, ...]) -> Any:
+def _float64_copy(layer: Any, x: tf.Tensor) -> Any:
     config = {key: _neutral(key, value) for key, value in layer.get_config().items()}
     copy = type(layer).from_config(config)
-    copy.build(shape)
+    copy.build((None, *x.shape[1:]))
     return copy
 
 
-def _channels_first(layer: Any) -> Any:
-    """A layer that takes its channels last as a function that takes and returns them first."""
-    return lambda x: np.moveaxis(np.asarray(layer(np.moveaxis(np.asarray(x), 1, -1))), -1, 1)
-
-
 def _neutral(key: str, value: Any) -> Any:
-    """The value of a configuration without bias and activation, and without functions written by the user.
-
-    Channels are last: on a CPU TensorFlow has no convolutions with channels first in float64.
-    """
-    if key == "data_format":
-        return "channels_last"
+    """The value of a configuration without bias and activation, and without functions written by the user."""
     if key.endswith("_initializer"):
         return "zeros"
     if key.endswith(("_regularizer", "_constraint", "bias_axes")):
