@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from relu_probe.cure.edit import Change
 from relu_probe.report.report import Report
-from relu_probe.report.table import plain_table, render
+from relu_probe.report.text_table import terminal_width, text_table, wrapped
+from relu_probe.utils.foreign_text import shown
+from relu_probe.utils.wording import number
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,18 +81,21 @@ class Revival:
             change.undo()
 
     def __str__(self) -> str:
-        title = f"Revival: {self.revived:,} neurons revived on {self.before.samples:,} samples; no prediction changed on them"
-        table = plain_table("", "layer", "neurons", "dead\nbefore", "revived", "dead\nafter", "what was done")
-        table.title = None
-        for name, layer in self.layers.items():
-            before, after = self.before[name], self.after[name]
-            cells = (before.neurons, np.count_nonzero(before.dead), len(layer.neurons), np.count_nonzero(after.dead))
-            table.add_row(name, *(f"{cell:,}" for cell in cells), _actions(layer))
-        return "\n".join([title, *([render(table)] if self.layers else []), *self._notes()])
+        samples = number(self.before.samples, "sample")
+        title = f"Revival: {number(self.revived, 'neuron')} revived on {samples}; no prediction on them changed"
+        headers = ["layer", "neurons", "dead\nbefore", "revived", "dead\nafter", "what was done"]
+        table = text_table(headers, [self._row(name) for name in self.layers], terminal_width())
+        paragraphs = [line for note in self._notes() for line in wrapped(note)]
+        return "\n".join([title, *([table] if self.layers else []), *paragraphs])
+
+    def _row(self, name: str) -> list[str]:
+        layer, before, after = self.layers[name], self.before[name], self.after[name]
+        counts = (before.neurons, np.count_nonzero(before.dead), len(layer.neurons), np.count_nonzero(after.dead))
+        return [shown(name), *(f"{count:,}" for count in counts), _actions(layer)]
 
     def _notes(self) -> list[str]:
         notes = [
-            f"{name}: {len(neurons):,} left: {reason}."
+            f"{shown(name)}: {len(neurons):,} left: {shown(reason, 300)}."
             for name, layer in self.layers.items()
             for reason, neurons in layer.left.items()
         ]

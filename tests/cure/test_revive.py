@@ -274,7 +274,7 @@ def test_what_cannot_be_revived_is_left_by_name(reason):
     revival = revive(model, X)
     assert revival.revived == 0
     assert [(why, len(neurons)) for why, neurons in revival.layers["hidden"].left.items()] == [(reason, 3)]
-    assert f"hidden: 3 left: {reason}." in str(revival)
+    assert f"hidden: 3 left: {reason}." in " ".join(str(revival).split())
     assert all(np.array_equal(a, b) for a, b in zip(weights, model.get_weights()))
     assert np.array_equal(before, predictions(model))
 
@@ -346,7 +346,7 @@ def test_the_table():
     model = net()
     set_neuron(model.layers[0], 1, bias=-40)
     text = str(revive(model, X, validation=X[:10] * 100))
-    assert text.splitlines()[0] == "Revival: 1 neurons revived on 200 samples; no prediction changed on them"
+    assert text.splitlines()[0] == "Revival: 1 neuron revived on 200 samples; no prediction on them changed"
     assert re.search(r"hidden +4 +1 +1 +0 +bias raised 1", text)
     assert re.search(r"Largest change of a prediction on the validation data: \d", text)
 

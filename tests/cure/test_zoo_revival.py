@@ -56,6 +56,6 @@ def test_every_structure(name):
             assert reasons == []
             assert not after[key].dead.any()
     assert revival.revived == 0 or any(not np.array_equal(a, b) for a, b in zip(weights, model.get_weights()))
-    assert f"{revival.revived} neurons revived on 23 samples" in str(revival)
+    assert f"Revival: {revival.revived} neuron" in str(revival)
     revival.undo()
     assert [a.tobytes() for a in weights] == [a.tobytes() for a in model.get_weights()]
