@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def assert_alive(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """A function that measures a model and asserts on its `Report`, which it returns.
 
-    `assert_alive(model, data, max_dead=0.0, max_zero_gradient=None, layers=None)` takes the arguments `batch_size` and
+    `assert_alive(model, data, max_dead=0.0, max_zero_gradient=None, layers=None, require_all=False)` takes the arguments `batch_size` and
     `max_samples` of `relu_probe.measure` too. A failing test shows the report in a section of its own.
     """
     written: list[Path] = []

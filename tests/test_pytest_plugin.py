@@ -58,7 +58,7 @@ def failing(tmp_path_factory):
 def test_a_failing_test_says_why_and_shows_its_report(failing):
     _, result = failing
     assert result.returncode == 1, result.stderr
-    text = "1 of 1 layers above a limit. hidden: 1 of 2 neurons dead (50.0%, max_dead=0) on 10 samples; neurons 0"
+    text = "hidden: 1 of 2 dead (limit 0 %) on 10 samples; neuron 0"
     assert f"E       AssertionError: {text}" in result.stdout
     section = result.stdout.split("- Captured relu_probe call -")[1]
     assert 'ReLU report (measure): "dead" is never active on the N samples' in section

@@ -143,7 +143,7 @@ def _verdict(report: Report, baseline: Report | None, args: argparse.Namespace) 
     if why := unmeasured(report.layers, report.unseen) or limits.missing_gradients(report.layers):
         raise ValueError(why)
     exceeded = limits.exceeded_by(report.layers)
-    found = [explain(exceeded, len(report.layers))] if exceeded else []
+    found = [explain(exceeded)] if exceeded else []
     if args.require_all and report.unseen:
         found.append(not_all_counted(report.unseen))
     passed = [f"no layer above {limits}"] if limits else []

@@ -55,6 +55,7 @@ def history(reports: Iterable[Report], *, after: HistoryTracker | None = None) -
         ValueError: the reports are of different models.
         TypeError: `reports` is no list of reports.
 
+    >>> from relu_probe.report.layer_report import LayerReport
     >>> awake, asleep = ({"hidden": LayerReport(samples=4, positions=4, active=a)} for a in ([0, 3, 2], [1, 0, 2]))
     >>> hidden = history([Report(awake, epoch=0), Report(asleep, epoch=1)])["hidden"]
     >>> hidden.died[1], hidden.revived[1]

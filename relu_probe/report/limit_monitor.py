@@ -26,7 +26,7 @@ class LimitMonitor:
     >>> monitor.follow(half_dead)
     ''
     >>> print(monitor.follow(half_dead).splitlines()[0])
-    1 of 1 layers above a limit. hidden: 1 of 2 neurons dead (50.0%, max_dead=0.4) on 8 samples; neurons 0
+    hidden: 1 of 2 dead (limit 40 %) on 8 samples; neuron 0
     """
 
     def __init__(self, limits: Limits, patience: int = 0, on_limit: str = "stop") -> None:

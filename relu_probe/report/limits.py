@@ -12,6 +12,7 @@ from relu_probe.report.coverage import coverage_notes
 from relu_probe.report.layer_report import LayerReport, Mask, any_gradients
 from relu_probe.utils.foreign_text import shown, shown_names
 from relu_probe.utils.validation import check_fraction
+from relu_probe.utils.wording import number
 
 _MAX_NEURONS_NAMED = 10  # of each layer, in an error text
 
@@ -40,15 +41,20 @@ class ExceededLimit(NamedTuple):
         """The share of the layer's neurons that count against the limit."""
         return float(np.mean(self.mask))
 
+    @property
+    def summary(self) -> str:
+        """The layer, the number of its neurons that count against the limit, and the limit."""
+        word = {"max_dead": "dead", "max_zero_gradient": "without gradient"}[self.limit]
+        counts = {word: int(self.mask.sum()) - self.nan_neurons, "NaN": self.nan_neurons}
+        first, *others = [(count, what) for what, count in counts.items() if count]
+        text = ", ".join([f"{first[0]:,} of {len(self.mask):,} {first[1]}", *(f"{n:,} {what}" for n, what in others)])
+        return f"{shown(self.layer)}: {text} (limit {100 * self.maximum:g} %)"
+
     def __str__(self) -> str:
-        neurons, words = np.flatnonzero(self.mask), {"max_dead": "dead", "max_zero_gradient": "without gradient"}
-        nan = f" or NaN ({self.nan_neurons:,})" if self.nan_neurons else ""
-        first = ", ".join(map(str, neurons[:_MAX_NEURONS_NAMED]))
-        more = ", ..." if len(neurons) > _MAX_NEURONS_NAMED else ""
-        return (
-            f"{shown(self.layer)}: {len(neurons):,} of {len(self.mask):,} neurons {words[self.limit]}{nan} "
-            f"({self.fraction:.1%}, {self.limit}={self.maximum:g}) on {self.samples:,} samples; neurons {first}{more}"
-        )
+        neurons = np.flatnonzero(self.mask)
+        names = ", ".join(map(str, neurons[:_MAX_NEURONS_NAMED])) + ", ..." * (len(neurons) > _MAX_NEURONS_NAMED)
+        noun = "neuron" if len(neurons) == 1 else "neurons"
+        return f"{self.summary} on {number(self.samples, 'sample')}; {noun} {names}"
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Limits:
 
     >>> layers = {"hidden": LayerReport(samples=8, positions=8, active=[0, 3, 8])}
     >>> print(*Limits(max_dead=0.1).exceeded_by(layers))
-    hidden: 1 of 3 neurons dead (33.3%, max_dead=0.1) on 8 samples; neurons 0
+    hidden: 1 of 3 dead (limit 10 %) on 8 samples; neuron 0
     """
 
     max_dead: float | None = None
@@ -80,7 +86,7 @@ class Limits:
         return " and ".join(f"{name}={value:g}" for name, value in asdict(self).items() if value is not None)
 
     def exceeded_by(self, layers: Mapping[str, LayerReport]) -> list[ExceededLimit]:
-        """Returns the limits that measured layers exceed, the largest fraction first."""
+        """Returns the limits that measured layers exceed: first those on dead neurons, of these the largest fraction first."""
         checked = [
             _checked(name, layer, limit, maximum)
             for name, layer in layers.items()
@@ -88,7 +94,7 @@ class Limits:
             if maximum is not None
         ]
         exceeded = [one for one in checked if one is not None and one.fraction > one.maximum]
-        return sorted(exceeded, key=lambda one: -one.fraction)
+        return sorted(exceeded, key=lambda one: (one.limit != "max_dead", -one.fraction))
 
     def missing_gradients(self, layers: Mapping[str, LayerReport]) -> str:
         """Returns why `max_zero_gradient` cannot be checked on these layers; "" if it can."""
@@ -141,10 +147,10 @@ def unmeasured(layers: Mapping[str, LayerReport], unseen: Mapping[str, str]) -> 
     )
 
 
-def explain(exceeded: list[ExceededLimit], layers: int) -> str:
-    """Returns how many of `layers` layers are above a limit, and a line for each exceeded limit, largest fraction first."""
-    head = f"{len({one.layer for one in exceeded})} of {layers} layers above a limit. {exceeded[0]}"
-    return "\n".join([head, *map(str, exceeded[1:])])
+def explain(exceeded: list[ExceededLimit]) -> str:
+    """Returns a line that names every layer above a limit, for summaries that show one line, and one for each exceeded limit."""
+    lines = [str(one) for one in exceeded]
+    return "\n".join(lines if len(lines) == 1 else ["; ".join(one.summary for one in exceeded), *lines])
 
 
 def not_all_counted(unseen: Mapping[str, str]) -> str:

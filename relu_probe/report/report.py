@@ -177,24 +177,25 @@ class Report:
         True
         >>> report.assert_alive()  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        AssertionError: 1 of 1 layers above a limit. hidden: 1 of 4 neurons dead (25.0%, max_dead=0) on 8 samples; ...
+        AssertionError: hidden: 1 of 4 dead (limit 0 %) on 8 samples; neuron 0
+        ...
         """
         __tracebackhide__ = True  # pytest shows the caller's line
         expected = f"expected names or globs of {shown_names(self) or 'a report that has layers'}."
         limits = Limits(max_dead, max_zero_gradient)
         names = list(self.layers) if layers is None else select(self.layers, layers, expected=expected)
         chosen = {name: self.layers[name] for name in names}
-        if exceeded := checked_limits(chosen, limits, self.unseen):
-            raise AssertionError(self.select(names).explain(exceeded))
-        if require_all and self.unseen:
-            raise AssertionError(not_all_counted(self.unseen))
+        exceeded = checked_limits(chosen, limits, self.unseen)
+        missing = not_all_counted(self.unseen) if require_all and self.unseen else ""
+        if exceeded or missing:
+            raise AssertionError(self.explain(exceeded, missing))
         return self
 
-    def explain(self, exceeded: list[ExceededLimit]) -> str:
-        """Returns a line for each exceeded limit, the largest fraction first, and the table's rows of these layers."""
+    def explain(self, exceeded: list[ExceededLimit], missing: str = "") -> str:
+        """Returns a line for each exceeded limit, what else is `missing`, and the table's rows of the layers."""
         names = {one.layer for one in exceeded}
         rows = self.select([name for name in self.layers if name in names])
-        return f"{explain(exceeded, len(self.layers))}\n\n{rows}"
+        return "\n".join(filter(None, [explain(exceeded) if exceeded else "", missing])) + f"\n\n{rows}"
 
     def to_frame(self) -> Any:
         """Returns a pandas data frame with one row per neuron.

@@ -60,5 +60,5 @@ def test_limits_fail_on_nan():
     assert len(fit(probe)["loss"]) == 4  # a limit of 1 allows everything
     history = fit(ReluProbe(max_zero_gradient=0.9, on_limit="stop", patience=2), epochs=6)
     assert len(history["loss"]) == 3
-    with pytest.raises(AssertionError, match="hidden: 3 of 3 neurons dead or NaN"):
+    with pytest.raises(AssertionError, match="hidden: 3 of 3 NaN"):
         probe.report.assert_alive()

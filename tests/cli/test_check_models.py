@@ -123,7 +123,7 @@ def test_a_model_that_is_dead(files, check):
     result = check("dead.keras", "--data", "data.npz", "--json", "dead.json")
     assert (result.returncode, result.stderr) == (1, "")
     (limit,) = Limits(max_dead=0).exceeded_by(report_of(files / "dead.json").layers)
-    assert result.stdout.endswith(f"relu-probe check: 1 of 1 layers above a limit. {limit}\n")
+    assert result.stdout.endswith(f"relu-probe check: {limit}\n")
     assert re.search(r"^hidden +4 +3 75\.0%", result.stdout, re.MULTILINE)
     assert report_of(files / "dead.json").dead_fraction == 0.75
 
@@ -132,7 +132,7 @@ def test_a_limit_on_gradients(check):
     arguments = ["--max-dead", 1, "--max-zero-gradient", 0.5]
     result = check("dead.keras", "--data", "our_data:dataset", *arguments, "--layers", "hid*")
     assert (result.returncode, result.stderr) == (1, "")
-    assert "relu-probe check: 1 of 1 layers above a limit. hidden: 3 of 4 " in result.stdout
+    assert "relu-probe check: hidden: 3 of 4 dead " in result.stdout
 
 
 def test_a_limit_on_gradients_without_a_loss(check):

@@ -220,7 +220,7 @@ def test_a_limit_ends_all_workers_in_the_same_epoch(job, end, measured):
     workers = cluster.run(job, timeout=60)
     assert [worker.code for worker in workers] == [0, 0], workers[1].err[-3000:]
     assert [[report.epoch for report in worker.reports()] for worker in workers] == [measured, [0]]
-    assert f"{end}1 of 2 layers above a limit. a: 1 of 5 neurons dead" in workers[0].out
+    assert f"{end}a: 1 of 5 dead" in workers[0].out
     lost = "measuring stopped: MemoryError: on one worker"
     assert f"{end}a limit was exceeded on another worker. This one lost a report: {lost}\n" in workers[1].out
 

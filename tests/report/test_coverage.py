@@ -69,6 +69,12 @@ def test_require_all_fails_where_a_relu_is_not_counted(partial):
         partial.assert_alive(require_all=True)
 
 
+def test_require_all_adds_to_what_exceeds_a_limit(partial):
+    report = partial + Report({"sick": LayerReport(4, 4, [0])})
+    with pytest.raises(AssertionError, match=r"sick: 1 of 1 dead (.|\n)*not counted: lstm"):
+        report.assert_alive(require_all=True)
+
+
 def test_what_no_call_reaches_fails_nothing():
     report = Report({"dense": ALIVE}, never_called=("spare",))
     assert report.assert_alive(require_all=True) is report

@@ -71,21 +71,48 @@ def test_the_text_shows_limit_layers_neurons_and_n():
         small_dead_layer().assert_alive(max_dead=0.05, max_zero_gradient=0.2)
     first, *others = str(error.value).splitlines()
     assert first == (
-        "2 of 2 layers above a limit. small: 1 of 1 neurons dead (100.0%, max_dead=0.05) on 1,437 samples; neurons 0"
+        "small: 1 of 1 dead (limit 5 %); large: 1 of 8 dead (limit 5 %); small: 1 of 1 without gradient (limit 20 %); "
+        "large: 2 of 8 without gradient (limit 20 %)"
     )
-    assert others[:4] == [
-        "small: 1 of 1 neurons without gradient (100.0%, max_zero_gradient=0.2) on 1,437 samples; neurons 0",
-        "large: 2 of 8 neurons without gradient (25.0%, max_zero_gradient=0.2) on 1,437 samples; neurons 0, 1",
-        "large: 1 of 8 neurons dead (12.5%, max_dead=0.05) on 1,437 samples; neurons 0",
+    assert others[:5] == [
+        "small: 1 of 1 dead (limit 5 %) on 1,437 samples; neuron 0",
+        "large: 1 of 8 dead (limit 5 %) on 1,437 samples; neuron 0",
+        "small: 1 of 1 without gradient (limit 20 %) on 1,437 samples; neuron 0",
+        "large: 2 of 8 without gradient (limit 20 %) on 1,437 samples; neurons 0, 1",
         "",
     ]
-    assert "\n".join(others[4:]) == str(small_dead_layer())
+    assert "\n".join(others[5:]) == str(small_dead_layer())
+
+
+def test_every_layer_above_a_limit_stands_in_the_first_line_the_dead_before_the_blocked():
+    """Summaries of pytest and of CI show one line."""
+    dead, blocked = LayerReport(9, 9, [0, 0, 9, 9], [0, 0, 9, 9]), LayerReport(9, 9, [9] * 4, [0, 0, 0, 9])
+    report = Report({"blocked": blocked, "dead_1": dead, "dead_2": LayerReport(9, 9, [0] * 4, [0] * 4)})
+    with pytest.raises(AssertionError) as error:
+        report.assert_alive(max_dead=0.25, max_zero_gradient=0.6)
+    assert str(error.value).splitlines()[0] == (
+        "dead_2: 4 of 4 dead (limit 25 %); dead_1: 2 of 4 dead (limit 25 %); "
+        "dead_2: 4 of 4 without gradient (limit 60 %); blocked: 3 of 4 without gradient (limit 60 %)"
+    )
+
+
+def test_a_layer_of_nothing_but_nan_is_called_so():
+    report = Report({"a": LayerReport(4, 4, [0] * 64, nan=[True] * 64)})
+    with pytest.raises(AssertionError, match=re.escape("a: 64 of 64 NaN (limit 0 %) on 4 samples; neurons 0, 1,")):
+        report.assert_alive()
+
+
+def test_a_single_neuron_is_named_in_the_singular():
+    active = [1] * 20
+    active[17] = 0
+    with pytest.raises(AssertionError, match=r"on 1 sample; neuron 17\n"):
+        Report({"a": LayerReport(1, 1, active)}).assert_alive()
 
 
 def test_the_table_has_only_the_layers_above_a_limit():
     with pytest.raises(AssertionError) as error:
         small_dead_layer().assert_alive(max_dead=0.2)
-    assert str(error.value).startswith("1 of 2 layers above a limit. small: ")
+    assert str(error.value).startswith("small: 1 of 1 dead (limit 20 %) on 1,437 samples; neuron 0\n")
     assert "large" not in str(error.value)
 
 
@@ -115,7 +142,7 @@ def test_nan_counts_against_the_limit():
     """A neuron with a NaN is not dead, but not shown to be alive either."""
     report = Report({"a": LayerReport(4, 4, [0, 0, 4, 3], nan=[False, True, False, True])})
     assert report.dead_fraction == 0.5
-    with pytest.raises(AssertionError, match=re.escape("a: 3 of 4 neurons dead or NaN (2) (75.0%, max_dead=0.5) on 4")):
+    with pytest.raises(AssertionError, match=re.escape("a: 1 of 4 dead, 2 NaN (limit 50 %) on 4")):
         report.assert_alive(max_dead=0.5)
     assert passes(report, max_dead=0.75)
 
