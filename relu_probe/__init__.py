@@ -5,7 +5,8 @@ The public names, as in `from relu_probe import ReluProbe, measure, watch`:
     ReluProbe        the callback for `model.fit`
     measure          counts on data, weights frozen
     watch            counts in a training loop of your own; gives a `Watch`
-    diagnose         finds the cause of each dead neuron; gives a `Diagnosis` with a `LayerDiagnosis` for each layer
+    diagnose         finds the cause of each dead neuron; gives a `Diagnosis` with a `LayerDiagnosis` for each layer,
+                     and `Advice`
     revive           brings dead neurons back without a change of the predictions; gives a `Revival`
     history          which neurons died and revived, and when; gives a `History` with a `LayerHistory` for each layer
     Report           the counts of all layers; `LayerReport` has those of one layer
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from relu_probe.cure.revival import LayerRevival as LayerRevival
     from relu_probe.cure.revival import Revival as Revival
     from relu_probe.cure.revive import revive as revive
+    from relu_probe.diagnosis.advice import Advice as Advice
     from relu_probe.diagnosis.diagnose import Diagnosis as Diagnosis
     from relu_probe.diagnosis.diagnose import diagnose as diagnose
     from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis as LayerDiagnosis
@@ -48,6 +50,7 @@ _MODULES = {
     "LayerReport": "report.layer_report",
     "Watch": "measuring.watch",
     "Diagnosis": "diagnosis.diagnose",
+    "Advice": "diagnosis.advice",
     "LayerDiagnosis": "diagnosis.layer_diagnosis",
     "Revival": "cure.revival",
     "LayerRevival": "cure.revival",

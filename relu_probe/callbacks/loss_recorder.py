@@ -33,9 +33,9 @@ class LossRecorder:
         """The jumps of all losses that were followed."""
         return self.tracker.found
 
-    def begin_epoch(self, model: Any) -> None:
-        """Starts the next epoch."""
-        self.tracker.begin_epoch()
+    def begin_epoch(self, model: Any, epoch: int | None = None) -> None:
+        """Starts the next epoch, with the number that Keras gives it."""
+        self.tracker.begin_epoch(epoch)
         self._executions = 0
         self._updates_before, self._updates = _updates_of(model) or 0, None
 

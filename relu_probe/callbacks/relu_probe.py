@@ -169,7 +169,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         if self._measuring:
             steps = self._losses.tracker.steps if self._uncounted_steps else None
             self._attempt("measuring", lambda: self._source.begin_epoch(self.model, steps))
-        self._losses.begin_epoch(self.model)
+        self._losses.begin_epoch(self.model, int(epoch))
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Makes the next training step a counted one."""

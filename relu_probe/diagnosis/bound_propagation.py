@@ -1,6 +1,6 @@
-"""Propagation of bounds from a model's inputs to its ReLUs, along the trace of one batch.
+"""Propagation of bounds from a model's inputs to its ReLUs, along the trace of a step.
 
-A functional or Sequential model calls the same layers for every input, so that one batch shows them all.
+A functional or Sequential model calls the same layers for every input, so that one step shows them all.
 """
 
 from typing import Any, NamedTuple
@@ -12,8 +12,6 @@ from relu_probe.diagnosis.call_trace import CallTrace, TracedCall
 from relu_probe.diagnosis.interval_arithmetic import (
     Arithmetic,
     Box,
-    as_evaluated,
-    read_box,
     through_affine,
     through_relu,
 )
@@ -47,17 +45,13 @@ class Certifier:
     """Certifies neurons that cannot fire for any input within the bounds.
 
     Args:
-        trace: the trace of one batch.
-        bounds: `(low, high)`, scalars or arrays of the input's shape.
-
-    Raises:
-        ValueError: the bounds are not finite, have low > high, or a shape other than that of the model's input.
+        trace: the trace of a step.
+        boxes: the bounds of each input of the model; None for an input without.
     """
 
-    def __init__(self, trace: CallTrace, bounds: Any) -> None:
+    def __init__(self, trace: CallTrace, boxes: list[Box | None]) -> None:
         self.trace = trace
-        boxes = [(t, read_box(bounds, tuple(t.shape[1:]))) for t in trace.inputs]
-        self._boxes = {id(t): as_evaluated(box, t.dtype.as_numpy_dtype) for t, box in boxes if t.dtype in _DTYPES}
+        self._boxes = {id(tensor): box for tensor, box in zip(trace.inputs, boxes) if box is not None}
 
     def certify(self, relu: ReluLayer, neurons: int) -> Certificate:
         """The certificate of one layer. That a neuron is not certified proves nothing: it may still be unable to fire."""

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from relu_probe.report.layer_report import Floats, LayerReport, Mask
 
-DEAD = ("input", "bias", "weights")
-BLOCKED = ("loss", "saturated", "outgoing", "downstream")
+DEAD = ("input", "zero weights", "bias", "weights")
+BLOCKED = ("path", "loss", "saturated", "outgoing", "downstream")
 UNKNOWN = "unknown"
 
 Causes = NDArray[np.str_]
@@ -27,6 +27,8 @@ class Evidence:
         margin: the largest z, that is the distance from firing; nan if unknown.
         largest_product: the largest w.x, without the bias; nan if unknown.
         receives_input: an input that is not zero reached the neuron.
+        has_weights: some weight of the neuron is not zero.
+        no_path: no path leads from the loss to the neuron; None without gradients.
         below_ceiling: the neuron was active at least once below the ceiling of a bounded ReLU.
         no_loss_gradient: no gradient left the loss for the outputs that depend on the neuron; None without gradients.
         no_outgoing: all outgoing weights of the neuron are zero.
@@ -38,6 +40,8 @@ class Evidence:
     margin: Floats
     largest_product: Floats
     receives_input: Mask | None
+    has_weights: Mask
+    no_path: Mask | None
     below_ceiling: Mask
     no_loss_gradient: Mask | None
     no_outgoing: Mask | None
@@ -49,11 +53,11 @@ class Evidence:
 def causes(layer: LayerReport, evidence: Evidence) -> Causes:
     """`(neurons,)` of str: exactly one cause for each dead or blocked neuron, "" for the others.
 
-    A dead neuron: `input` if only zeros reach it, else `bias` if some sample has w.x > 0, else `weights`. A blocked
-    neuron: the first of `loss`, `saturated`, `outgoing` and `downstream` that applies. `unknown` if the structure of the
-    model does not show the cause.
+    A dead neuron: `input` if only zeros reach it, else `zero weights` if it has no other weights, else `bias` if some sample
+    has w.x > 0, else `weights`. A blocked neuron: the first of `path`, `loss`, `saturated`, `outgoing` and `downstream` that
+    applies. `unknown` if the structure of the model does not show the cause.
     """
-    found = np.full(layer.neurons, "", "<U10")
+    found = np.full(layer.neurons, "", "<U12")
     found[layer.dead] = _causes_of_death(evidence)[layer.dead]
     if (blocked := layer.blocked) is not None:
         found[blocked] = _causes_of_blocking(evidence, layer.neurons)[blocked]
@@ -62,11 +66,14 @@ def causes(layer: LayerReport, evidence: Evidence) -> Causes:
 
 def _causes_of_death(evidence: Evidence) -> Causes:
     if evidence.receives_input is None:
-        return np.full(len(evidence.margin), UNKNOWN, "<U10")
+        return np.full(len(evidence.margin), UNKNOWN, "<U12")
     product = evidence.largest_product
-    return np.select([~evidence.receives_input, product > 0, product <= 0], DEAD, UNKNOWN)
+    return np.select([~evidence.receives_input, ~evidence.has_weights, product > 0, product <= 0], DEAD, UNKNOWN)
 
 
 def _causes_of_blocking(evidence: Evidence, neurons: int) -> Causes:
-    masks = (evidence.no_loss_gradient, ~evidence.below_ceiling, evidence.no_outgoing, evidence.no_downstream)
+    masks = (
+        *(evidence.no_path, evidence.no_loss_gradient),
+        *(~evidence.below_ceiling, evidence.no_outgoing, evidence.no_downstream),
+    )
     return np.select([np.zeros(neurons, bool) if mask is None else mask for mask in masks], BLOCKED, UNKNOWN)

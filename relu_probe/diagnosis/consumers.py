@@ -99,7 +99,7 @@ def find_consumers(trace: CallTrace, relu: ReluLayer, relus: list[ReluLayer]) ->
     for call in trace.calls_of(relu.layer):
         if not (call.visible and trace.complete):
             raise NotVisible("it stands in code of your own, which hides what its output goes to")
-        shape = tuple(int(size) for size in call.output.shape[1:])
+        shape = tuple(int(size or 1) for size in call.output.shape[1:])  # all places of an unknown number are alike
         walk.follow(call.output, neuron_numbers(shape, relu.axis), np.ones(call.output.shape[relu.axis], bool))
     return consumers
 
@@ -124,6 +124,23 @@ def reachable_outputs(trace: CallTrace, relu: ReluLayer) -> set[int] | None:
             outputs |= {i for i, output in enumerate(trace.outputs) if output is tensor}
             todo += [call.output for call in trace.consumers(tensor)]
     return outputs
+
+
+def following_relus(trace: CallTrace, relu: ReluLayer, relus: list[ReluLayer]) -> list[str]:
+    """The keys of the counted ReLUs that receive the output of the ReLU, with no other counted ReLU between them."""
+    keys = {id(other.layer): other.key for other in relus}
+    todo, seen, found = [call.output for call in trace.calls_of(relu.layer)], set(), []
+    while todo:
+        tensor = todo.pop()
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        for call in trace.consumers(tensor):
+            if id(call.layer) in keys:
+                found.append(keys[id(call.layer)])
+            else:
+                todo.append(call.output)
+    return list(dict.fromkeys(found))
 
 
 class _ConsumerWalk:

@@ -1,29 +1,28 @@
 """`diagnose`: one pass over the data, with frozen weights and in inference mode, and the `Diagnosis` it returns."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.diagnosis.bound_propagation import Certificate, Certifier
-from relu_probe.diagnosis.call_trace import CallTrace, recorded
-from relu_probe.diagnosis.causes import causes
-from relu_probe.diagnosis.confidence import joint_rate_limit, rate_limit
-from relu_probe.diagnosis.evidence import EvidenceCollector, LossGradientCollector
-from relu_probe.diagnosis.explain import explain
+from relu_probe.diagnosis.advice import Advice
+from relu_probe.diagnosis.advise import advise
+from relu_probe.diagnosis.bound_propagation import Certifier
+from relu_probe.diagnosis.explain import Explanation
 from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis
-from relu_probe.diagnosis.pre_activation import Float64Copies
+from relu_probe.diagnosis.layer_facts import OptimizerFacts
+from relu_probe.diagnosis.observation import is_finite
+from relu_probe.diagnosis.observer import Observer
+from relu_probe.diagnosis.roots import SicknessGraph
 from relu_probe.measuring.data import read_batches
-from relu_probe.measuring.measurer import Measurer, check_built
+from relu_probe.measuring.measurer import Measurer, Verbosity, check_built
 from relu_probe.report.export import import_pandas
 from relu_probe.report.history import History
 from relu_probe.report.loss_jumps import LossJump
 from relu_probe.report.report import Report
-from relu_probe.structure.relu_layers import find_relus
 from relu_probe.structure.support import check_model, is_tf_keras
 from relu_probe.utils.foreign_text import shown
 from relu_probe.utils.validation import check_confidence
@@ -31,7 +30,7 @@ from relu_probe.utils.validation import check_confidence
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """What `diagnose` found. `str()` is a text of the causes, how sure they are, and the remedies.
+    """What `diagnose` found. `str()` is a text of the causes, how sure they are, and the advice.
 
     Args:
         layers: layer name -> `LayerDiagnosis`, in the model's order.
@@ -41,6 +40,9 @@ class Diagnosis:
         loss_jumps: the jumps of the loss in that fit; empty without a probe.
         finite_data: no NaN and no infinity is in the data, labels included.
         first_nonfinite_weight: the path of the model's first weight with a NaN or an infinity, "" if there is none.
+        optimizer: the optimizer of the model.
+        training_report: the newest report of the probe on training batches; None without one.
+        bounds_left: a sentence if the data leaves the bounds, else "".
     """
 
     layers: Mapping[str, LayerDiagnosis]
@@ -50,13 +52,27 @@ class Diagnosis:
     loss_jumps: tuple[LossJump, ...] = ()
     finite_data: bool = True
     first_nonfinite_weight: str = ""
+    optimizer: OptimizerFacts = field(default_factory=OptimizerFacts)
+    training_report: Report | None = None
+    bounds_left: str = ""
 
     @property
     def first_sick_layer(self) -> str | None:
-        """The first layer with dead neurons, else the first with blocked neurons; None in a healthy model."""
-        dead = [name for name, layer in self.layers.items() if np.any(layer.report.dead)]
-        sick = [name for name, layer in self.layers.items() if np.any(layer.cause != "")]
-        return next(iter(dead + sick), None)
+        """The root: the layer that explains the most dead and blocked neurons, its own included; None in a healthy model.
+
+        A wholly dead layer blocks what is before it and starves what is behind it, and so goes before a few dead neurons in
+        an earlier layer. Of layers that explain equally many the earliest is the root.
+        """
+        return self._graph.root()
+
+    @property
+    def advice(self) -> tuple[Advice, ...]:
+        """What to do, the root first; `()` for a healthy model."""
+        return advise(self, self._graph)
+
+    @property
+    def _graph(self) -> SicknessGraph:
+        return SicknessGraph(self.layers)
 
     def to_frame(self) -> Any:
         """A pandas DataFrame with one row per neuron and the columns layer, neuron, cause, margin, certified, rate_limit
@@ -76,29 +92,32 @@ class Diagnosis:
         return pd.concat(frames, ignore_index=True)
 
     def __str__(self) -> str:
-        return explain(
-            self.layers,
-            self.report,
-            self.confidence,
-            first_sick_layer=self.first_sick_layer,
-            history=self.history,
-            loss_jumps=self.loss_jumps,
-            finite_data=self.finite_data,
-            first_nonfinite_weight=self.first_nonfinite_weight,
-        )
+        parts = (self.layers, self.report, self.confidence, self.advice, self._graph, self.history, self.bounds_left)
+        return str(Explanation(*parts))
 
 
-def diagnose(model: Any, data: Any, *, bounds: Any = None, confidence: float = 0.95, probe: Any = None) -> Diagnosis:
+def diagnose(
+    model: Any,
+    data: Any,
+    *,
+    batch_size: int = 32,
+    bounds: Any = None,
+    confidence: float = 0.95,
+    probe: Any = None,
+    verbose: Verbosity = 0,
+) -> Diagnosis:
     """Finds the cause of each dead or blocked neuron of `model` on `data`, how sure it is, and what to do.
 
     Args:
         model: a built Keras model. Blocked neurons are found only if it has a compiled loss.
         data: the same types as for `measure`. With x alone only dead neurons are found.
+        batch_size: samples in each step, for arrays.
         bounds: `(low, high)` of the inputs, scalars or arrays of the input's shape. Neurons that cannot fire for any
             input in that box are certified dead, if only Dense, ReLU, Flatten and Dropout layers lead to them.
         confidence: the confidence level of the limits on the rates at which neurons fire. The limits hold for
             independent, identically distributed samples.
         probe: the `ReluProbe` of the training; it knows when the neurons died.
+        verbose: 0 is silent, 1 or "auto" shows Keras's progress bar, 2 prints one line.
 
     Raises:
         TypeError: probe is not a ReluProbe.
@@ -121,32 +140,29 @@ def diagnose(model: Any, data: Any, *, bounds: Any = None, confidence: float = 0
     if probe is not None and not isinstance(getattr(probe, "history", None), History):
         raise TypeError(f"probe is {probe!r:.60}; expected the ReluProbe of the training, or None.")
     check_built(model)
-    observer = _Observer(model)
-    report = Measurer(model, observer).run(read_batches(data, batch_size=256))
-    certifier = None if bounds is None else Certifier(observer.trace, bounds)
+    observer = Observer(model, bounds)
+    report = Measurer(model, observer).run(read_batches(data, batch_size), verbose)
+    ranges = observer.ranges
+    certifier = None if ranges is None else Certifier(observer.trace, ranges.boxes)
     layers = {key: observer.layer(key, report, certifier, confidence) for key in report}
     history, loss_jumps = (None, ()) if probe is None else (probe.history, tuple(probe.loss_jumps))
+    newest = getattr(probe, "report", None)
     return Diagnosis(
         MappingProxyType(layers),
         report,
         confidence,
         history,
         loss_jumps,
-        observer.finite,
-        _first_nonfinite_weight(model),
-    )
-
-
-def _is_finite(values: Any) -> bool:
-    return all(
-        tf.reduce_all(tf.math.is_finite(part))
-        for part in tf.nest.flatten(values, expand_composites=True)
-        if tf.convert_to_tensor(part).dtype.is_floating
+        finite_data=observer.finite,
+        first_nonfinite_weight=_first_nonfinite_weight(model),
+        optimizer=OptimizerFacts.of(model),
+        training_report=newest if newest is not None and newest.source == "train" else None,
+        bounds_left="" if ranges is None else ranges.sentence(),
     )
 
 
 def _first_nonfinite_weight(model: Any) -> str:
-    weight = next((w for w in model.weights if not _is_finite(tf.convert_to_tensor(w))), None)
+    weight = next((w for w in model.weights if not is_finite(tf.convert_to_tensor(w))), None)
     return "" if weight is None else str(getattr(weight, "path", weight.name))
 
 
@@ -159,52 +175,4 @@ def _check_strategy(model: Any) -> None:
         raise ValueError(
             f"model {shown(repr(model.name))} was made under {type(strategy).__name__}, and diagnose runs in one replica; expected a "
             "model made outside of it. Save it, and load it outside of the strategy."
-        )
-
-
-class _Observer:
-    """Collects evidence from each step of a pass over the data: a `StepObserver`."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self._relus = {relu.key: relu for relu in find_relus(model)}
-        self.trace = CallTrace()  # of the last batch
-        self.loss: LossGradientCollector | None = None
-        self.collectors: dict[str, EvidenceCollector] = {}
-        self.finite = True  # no NaN and no infinity in the data so far
-        self._copies = Float64Copies()
-
-    @contextmanager
-    def observe(self, batch: Any, *, gradients: bool) -> Iterator[None]:
-        """Checks the batch for values that are not finite, and records the calls and gradients of the step."""
-        self.finite = self.finite and _is_finite(batch)
-        if gradients and self.loss is None:
-            self.loss = LossGradientCollector()
-        with recorded(self._model) as self.trace:
-            yield
-        for key, relu in self._relus.items():
-            if key not in self.collectors and (calls := self.trace.calls_of(relu.layer)):
-                self.collectors[key] = EvidenceCollector(relu, int(calls[0].output.shape[relu.axis]))
-            if key in self.collectors:
-                self.collectors[key].collect(self.trace, self._copies)
-        if self.loss is not None:
-            self.loss.collect(self.trace)
-
-    def layer(self, key: str, report: Report, certifier: Certifier | None, confidence: float) -> LayerDiagnosis:
-        """The diagnosis of one layer, after all batches."""
-        counts, relu = report[key], self._relus[key]
-        collector = self.collectors.get(key) or EvidenceCollector(relu, counts.neurons)
-        evidence = collector.evidence(self.trace, list(self._relus.values()), report, self.loss)
-        certificate = certifier.certify(relu, counts.neurons) if certifier else Certificate(None)
-        return LayerDiagnosis(
-            report=counts,
-            cause=causes(counts, evidence),
-            margin=evidence.margin,
-            certified=certificate.certified,
-            rate_limit=rate_limit(evidence.fired, evidence.samples, confidence),
-            joint_rate_limit=joint_rate_limit(evidence.fired, evidence.samples, confidence),
-            offset_description=collector.offset_description,
-            is_first_layer=collector.is_first_layer,
-            lowest_input=collector.lowest_input,
-            bounds_stopped_at=certificate.stopped_at,
         )

@@ -1,13 +1,14 @@
-"""Evidence for the causes, collected batch by batch from the traces of a model's calls."""
+"""Evidence for the causes, added up from the observations of each step of a pass over the data. NumPy, apart from the trace."""
 
 from typing import Any
 
 import numpy as np
 
-from relu_probe.diagnosis.call_trace import CallTrace, TracedCall, reduce_per_neuron
+from relu_probe.diagnosis.call_trace import CallTrace
 from relu_probe.diagnosis.causes import Evidence
 from relu_probe.diagnosis.consumers import Consumers, consumers_of, reachable_outputs
-from relu_probe.diagnosis.pre_activation import Float64Copies, PreActivation, pre_activation_of
+from relu_probe.diagnosis.observation import CallObservation
+from relu_probe.diagnosis.pre_activation import PreActivation
 from relu_probe.report.layer_report import Floats, Mask
 from relu_probe.report.report import Report
 from relu_probe.structure.relu_layers import ReluLayer
@@ -27,48 +28,32 @@ class EvidenceCollector:
         self.relu = relu
         self.margin, self.largest_product = np.full(neurons, -np.inf), np.full(neurons, -np.inf)
         self.receives_input, self.below_ceiling = np.zeros(neurons, bool), np.zeros(neurons, bool)
+        self.has_weights = np.zeros(neurons, bool)
         self.fired, self.samples = np.zeros(neurons, np.int64), 0
-        self.offset_description, self.lowest_input, self.is_first_layer = "the bias", np.inf, True
+        self.offset_description, self.lowest_input, self.is_first_layer = "the bias", np.inf, False
+        self.inputs: InputMoments | None = None
         self._z_is_known = True
 
-    def collect(self, trace: CallTrace, copies: Float64Copies) -> None:
-        """Adds the evidence of one batch."""
-        calls = trace.calls_of(self.relu.layer)
-        if calls:
-            self._count(calls, samples=int(trace.inputs[0].shape[0]) if trace.inputs else 0)
-        for call in calls:
-            z = pre_activation_of(trace, call, self.relu)
-            self._z_is_known = self._z_is_known and z is not None and self._evaluate(z, call, copies)
-            self.is_first_layer = self.is_first_layer and z is not None and _is_behind_no_weights(trace, z.x)
+    def collect_activity(self, activity: dict[str, Any]) -> None:
+        """Adds what `observe_activity` returned of one step."""
+        self.below_ceiling |= activity["below_ceiling"]
+        self.fired += activity["fired"]
+        self.samples += int(activity["samples"])
 
-    def _count(self, calls: list[TracedCall], samples: int) -> None:
-        fired = np.zeros((samples, len(self.fired)), bool)
-        for call in calls:
-            output, axis = np.asarray(call.output), self.relu.axis
-            active = np.moveaxis(output > 0, axis, -1)
-            below = (output > 0) if self.relu.ceiling is None else (output > 0) & (output != self.relu.ceiling)
-            self.below_ceiling |= reduce_per_neuron(np.any, below, axis)
-            places = tuple(range(1, active.ndim - 1))
-            # If the samples were folded into another axis, any of them may have fired: a higher limit.
-            fired |= active.any(axis=places) if len(output) == samples else active.any(axis=(0, *places))
-        self.fired += fired.sum(axis=0)
-        self.samples += samples
+    def collect_calls(self, calls: list[tuple[PreActivation, str, CallObservation]] | None) -> None:
+        """Adds what `observe_call` returned of each call in one step, with z and the dtype of the output.
 
-    def _evaluate(self, pre_activation: PreActivation, call: TracedCall, copies: Float64Copies) -> bool:
-        """Whether z could be computed and agrees with the layer's own output; if so, adds its evidence."""
-        try:
-            product, z, receives_input = pre_activation.evaluate(copies)
-        except Exception:  # the copy cannot have an option of the layer, or an operation has no float64 kernel
-            return False
-        if z.shape != call.output.shape or not _agrees(z, call.output):
-            return False
-        axis = self.relu.axis
-        self.margin = np.maximum(self.margin, reduce_per_neuron(np.max, z, axis))
-        self.largest_product = np.maximum(self.largest_product, reduce_per_neuron(np.max, product, axis))
-        self.receives_input |= reduce_per_neuron(np.any, receives_input, axis)
-        self.lowest_input = min(self.lowest_input, float(np.min(pre_activation.x, initial=np.inf)))
-        self.offset_description = pre_activation.offset_description
-        return True
+        None if z of some call is not visible.
+        """
+        self._z_is_known = self._z_is_known and calls is not None and all(_agrees(*call) for call in calls)
+        for z, _, seen in calls if self._z_is_known and calls is not None else ():
+            self.margin = np.maximum(self.margin, z.of_product(_sign(z) * seen.largest))
+            self.largest_product = np.maximum(self.largest_product, np.abs(z.scale) * seen.largest_product)
+            self.receives_input |= seen.receives_input
+            self.has_weights |= seen.has_weights
+            self.lowest_input = min(self.lowest_input, float(seen.lowest_input))
+            self.offset_description = z.offset_description
+            self.inputs = InputMoments.of(z, seen).plus(self.inputs)
 
     def evidence(
         self, trace: CallTrace, relus: list[ReluLayer], report: Report, loss: "LossGradientCollector | None"
@@ -95,6 +80,8 @@ class EvidenceCollector:
             margin=margin if z_is_known else unknown,
             largest_product=self.largest_product if z_is_known else unknown,
             receives_input=self.receives_input if z_is_known else None,
+            has_weights=self.has_weights,
+            no_path=np.full(layer.neurons, loss is not None and loss.has_no_path(self.relu.key)),
             below_ceiling=self.below_ceiling,
             no_loss_gradient=no_loss_gradient,
             no_outgoing=_no_outgoing(consumers),
@@ -105,16 +92,24 @@ class EvidenceCollector:
 
 
 class LossGradientCollector:
-    """Collects, over all batches, which channels of the model's outputs received a gradient of the loss."""
+    """Collects, over all batches, which channels of the model's outputs received a gradient of the loss.
 
-    def __init__(self) -> None:
+    Args:
+        without_path: the keys of the ReLU layers to which no path leads from the loss.
+    """
+
+    def __init__(self, without_path: set[str]) -> None:
         self._received: dict[int, Mask] = {}  # index of the output -> (channels,)
+        self._without_path = without_path
 
-    def collect(self, trace: CallTrace) -> None:
-        """Adds the gradients of one batch."""
-        for index, gradient in trace.loss_gradients.items():
-            received = reduce_per_neuron(np.any, np.asarray(gradient) != 0, -1)
-            self._received[index] = received | self._received.get(index, np.zeros_like(received))
+    def collect(self, received: dict[int, Mask]) -> None:
+        """Adds the gradients of one batch: index of the output -> `(channels,)`, one that is not zero arrived."""
+        for index, mask in received.items():
+            self._received[index] = mask | self._received.get(index, np.zeros_like(mask))
+
+    def has_no_path(self, key: str) -> bool:
+        """Whether the derivative of the loss by the layer's output does not exist, rather than being zero."""
+        return key in self._without_path
 
     def missing(self, consumers: Consumers | None, outputs: set[int] | None, neurons: int) -> Mask:
         """`(neurons,)` bool: no gradient left the loss for the outputs that depend on the neuron.
@@ -146,20 +141,62 @@ def _no_downstream(consumers: Consumers | None, report: Report) -> Mask | None:
     passes = []
     for connection in consumers.connections:
         connected, relu = connection.connected, connection.relu
-        zero_gradient = None if relu is None else report[relu].zero_gradient
+        following = None if relu is None else report.layers.get(relu)
+        zero_gradient = None if following is None else following.zero_gradient
         learns = np.ones(connected.shape[1], bool) if zero_gradient is None else ~zero_gradient
         passes.append((connected & learns).any(axis=1))
     return ~np.any(passes, axis=0)
 
 
-def _agrees(z: Floats, output: Any) -> bool:
+class InputMoments:
+    """Mean and deviation of each input channel of a layer, over all samples and places.
+
+    Args:
+        count: the number of inputs of a channel.
+        total, squares: `(channels,)`, the sums of the inputs and of their squares.
+        used: `(channels,)` bool, some weight of the channel is not zero.
+    """
+
+    def __init__(self, count: int, total: Floats, squares: Floats, used: Mask) -> None:
+        self.count, self.total, self.squares, self.used = count, total, squares, used
+
+    @classmethod
+    def of(cls, z: PreActivation, seen: CallObservation) -> "InputMoments":
+        """The moments of the inputs of one call."""
+        return cls(int(seen.input_count), seen.input_sum, seen.input_square_sum, z.used_channels(len(seen.input_sum)))
+
+    def plus(self, other: "InputMoments | None") -> "InputMoments":
+        """The moments of both."""
+        if other is None or len(other.total) != len(self.total):
+            return self
+        return InputMoments(self.count + other.count, self.total + other.total, self.squares + other.squares, self.used)
+
+    @property
+    def offset(self) -> float:
+        """The norm of the inputs' mean over the norm of their deviation: 0 if they are centred; nan if all are zero."""
+        mean = self.total / max(self.count, 1)
+        variance = np.maximum(self.squares / max(self.count, 1) - mean**2, 0)
+        # What is left of a constant by rounding is no deviation.
+        variance[variance < 1e-12 * mean**2] = 0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(np.linalg.norm(mean[self.used]) / np.sqrt(variance[self.used].sum()))
+
+
+def _sign(z: PreActivation) -> Any:
+    return np.where(np.asarray(z.scale) < 0, -1.0, 1.0)
+
+
+def _agrees(z: PreActivation, dtype: str, seen: CallObservation) -> bool:
     """Whether the layer is active if z > 0, and only then, up to rounding: then nothing about it was overlooked."""
-    tolerance = _TOLERANCE.get(output.dtype.name, 0.05) * (1 + np.max(np.abs(z), initial=0, where=np.isfinite(z)))
-    active = np.asarray(output) > 0
-    return bool(np.all(active[z > tolerance]) and not np.any(active[z < -tolerance]))
+    with np.errstate(invalid="ignore"):  # infinity times a scale of zero
+        extremes = (seen.largest, seen.smallest, seen.largest_inactive, seen.smallest_active)
+        largest, smallest, inactive, active = (z.of_product(_sign(z) * value) for value in extremes)
+    size = np.abs([largest, smallest])
+    tolerance = _TOLERANCE.get(dtype, 0.05) * (1 + np.max(size, initial=0, where=np.isfinite(size)))
+    return not (np.any(inactive > tolerance) or np.any(active < -tolerance))
 
 
-def _is_behind_no_weights(trace: CallTrace, tensor: Any) -> bool:
+def is_behind_no_weights(trace: CallTrace, tensor: Any) -> bool:
     """Whether no layer with trainable weights stands between the model's inputs and the tensor."""
     todo = [tensor]
     while todo:

@@ -1,27 +1,33 @@
-"""The text of a diagnosis: for each sick layer the causes, their dates, how sure they are, and the remedies."""
+"""The text of a diagnosis: a summary with the advice, then for each sick layer the causes, their dates, and how sure they are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from relu_probe.diagnosis.advice import Advice, offset_words
 from relu_probe.diagnosis.causes import BLOCKED, DEAD, UNKNOWN
 from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis
-from relu_probe.diagnosis.nan_messages import nan_remedies
-from relu_probe.diagnosis.remedies import REMEDIES, SickLayer, steps_text
+from relu_probe.diagnosis.roots import SicknessGraph
+from relu_probe.diagnosis.triggers import steps
 from relu_probe.report.history import History
 from relu_probe.report.layer_history import LayerHistory
 from relu_probe.report.layer_report import Counts, Floats, Mask
-from relu_probe.report.loss_jumps import LossJump
 from relu_probe.report.report import Report
 from relu_probe.report.text_table import wrapped
-from relu_probe.utils.foreign_text import shown
+from relu_probe.utils.foreign_text import shown, shown_names
+
+SUMMARY_LINES = 10
+MOST_NAMED = 6  # layers or epochs in one sentence
 
 _CAUSE_DESCRIPTIONS = {
     "input": "nothing but zeros reaches {them}",
+    "zero weights": "all incoming weights are zero",
     "bias": "w.x > 0 on some sample, but {offset} keep{s} z <= 0",
     "weights": "w.x <= 0 on every sample",
+    "path": "no path from the loss: a stop_gradient, or an output without a loss",
     "loss": "no gradient leaves the loss for {them}",
     "saturated": "whenever active, at the ceiling of the bounded ReLU",
     "outgoing": "all outgoing weights are zero",
@@ -30,73 +36,163 @@ _CAUSE_DESCRIPTIONS = {
 }
 
 
-def explain(
-    layers: Mapping[str, LayerDiagnosis],
-    report: Report,
-    confidence: float,
-    *,
-    first_sick_layer: str | None,
-    history: History | None,
-    loss_jumps: tuple[LossJump, ...],
-    finite_data: bool,
-    first_nonfinite_weight: str,
-) -> str:
-    """The diagnosis in plain ASCII of at most 80 columns. The arguments are the fields of `Diagnosis`."""
-    sick = [name for name, layer in layers.items() if np.any(layer.cause != "")]
-    lines = _wrapped(_headline(layers, report, len(sick), first_sick_layer))
-    for name in sick:
-        up_to_here = list(layers)[: list(layers).index(name) + 1]
-        sick_layer = SickLayer(
-            diagnosis=layers[name],
-            first_sick_layer=None if first_sick_layer == name else first_sick_layer,
-            relu_widths=tuple(layers[n].report.neurons for n in up_to_here),
-            history=None if history is None else history.get(name),
-            loss_jumps=loss_jumps,
-        )
-        sentences = _sentences(sick_layer, confidence)
-        lines += [
-            "",
-            *_wrapped(_counts(name, layers[name])),
-            *(line for text in sentences for line in _wrapped(text, "  ")),
+class Explanation(NamedTuple):
+    """What the text of a diagnosis is made of: the fields of `Diagnosis`, and what follows from them."""
+
+    layers: Mapping[str, LayerDiagnosis]
+    report: Report
+    confidence: float
+    advice: tuple[Advice, ...]
+    graph: SicknessGraph
+    history: History | None
+    bounds_left: str  # that the data leaves the bounds, "" if it does not
+
+    def __str__(self) -> str:
+        """The diagnosis in plain ASCII of at most 80 columns: a summary of at most ten lines, then the layers."""
+        parts = [self._summary()]
+        if self.graph.sick or self.advice:
+            parts += [[line for text in texts for line in text] for texts in self._layers()]
+            parts.append([line for note in self._certainty() for line in _wrapped(note)])
+        parts.append([line for note in self._notes() for line in _wrapped(note)])
+        return "\n\n".join("\n".join(lines) for lines in parts if lines)
+
+    # --- the summary --------------------------------------------------------------------------------------------------
+
+    def _summary(self) -> list[str]:
+        lines = _wrapped(_headline(self.layers, self.report, self.graph))
+        root = self.graph.root()
+        dates = [] if self.history is None or root is None else _dates(self.history.get(root), self.layers[root])
+        lines += [line for date in dates for line in _wrapped(f"{shown(root)}: {date}")]
+        for number, advice in enumerate(self.advice, 1):
+            where = "" if len(self.layers) == 1 else f"{_names(advice.layers)}: "
+            item = _wrapped(f"{number}. {where}{advice.text}", " ", "    ")
+            rest = len(self.advice) - number
+            if len(lines) + len(item) + (rest > 0) > SUMMARY_LINES:
+                return [*lines[: SUMMARY_LINES - 1], f" and {rest + 1} more in .advice"]
+            lines += item
+        return lines
+
+    # --- the layers ---------------------------------------------------------------------------------------------------
+
+    def _layers(self) -> Iterator[list[list[str]]]:
+        followers: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        for name in self.graph.by_weight():
+            if (reason := self._follows(name)) is not None:
+                followers.setdefault(reason, []).append(name)
+            else:
+                yield self._layer(name)
+        if followers:
+            yield [_wrapped(_follower_line(names, kind, makers)) for (kind, makers), names in followers.items()]
+
+    def _layer(self, name: str) -> list[list[str]]:
+        layer = self.layers[name]
+        sentences = list(_causes(layer))
+        root = self.graph.root()
+        if self.history is not None and name != root:
+            sentences += [f"When: {date}" for date in _dates(self.history.get(name), layer)]
+        if layer.certified is not None:
+            sentences.append(
+                _certified(int(np.count_nonzero(layer.certified)), layer.report.neurons, layer.bounds_stopped_at)
+            )
+        for number, advice in enumerate(self.advice, 1):
+            if words := advice.findings.get(name):
+                sentences.append(f"-> {number}. {words[0].upper()}{words[1:]} [{advice.source}]")
+        if np.isfinite(layer.input_offset) and "inputs" not in [a.kind for a in self.advice if name in a.layers]:
+            sentences.append(f"Its inputs: {offset_words(layer.input_offset)}; 0 is centred.")
+        return [_wrapped(_counts(name, layer)), *(_wrapped(text, "  ", "    ") for text in sentences)]
+
+    def _follows(self, name: str) -> tuple[str, tuple[str, ...]] | None:
+        """The cause and the makers of a layer that is sick only because of others, and has no advice of its own."""
+        causes = set(self.layers[name].cause) - {""}
+        advised = any(name in advice.layers for advice in self.advice)
+        if len(causes) != 1 or advised or name == self.graph.root():
+            return None
+        cause = str(causes.pop())
+        makers = self.graph.made_sick_by(name, cause)
+        return (cause, tuple(makers)) if makers else None
+
+    # --- the notes ----------------------------------------------------------------------------------------------------
+
+    def _certainty(self) -> list[str]:
+        """How sure it is that dead neurons are dead: once, for the layer for which it is least sure."""
+        limits = [
+            (layer.rate_limit[layer.report.dead].max(), layer.joint_rate_limit[layer.report.dead].max())
+            for layer in self.layers.values()
+            if np.any(layer.report.dead)
         ]
-    notes = _unjudged(layers)
-    if any(np.any(layer.report.nan) for layer in layers.values()):
-        notes += nan_remedies(finite_data, first_nonfinite_weight, loss_jumps)
-    if not report.has_gradients:
-        notes.append("Blocked neurons were not looked for: the data has no labels, or the model has no compiled loss.")
-    return "\n".join([*lines, *([""] if notes else []), *(line for note in notes for line in _wrapped(note))])
+        if not limits:
+            return []
+        each, joint = (100 * max(values) for values in zip(*limits))
+        return [
+            f"With {100 * self.confidence:.10g} % confidence a dead neuron fires on less than {each:.4g} % of samples like "
+            f"these; all dead neurons of a layer at once on less than {joint:.4g} %. [Clopper and Pearson 1934]"
+        ]
+
+    def _notes(self) -> list[str]:
+        notes = [self.bounds_left] if self.bounds_left else []
+        notes += _unjudged(self.layers)
+        notes += [
+            f"{shown(name)}: not counted: {shown(why, 300)}."
+            for name, why in list(self.report.unseen.items())[:MOST_NAMED]
+        ]
+        if (more := len(self.report.unseen) - MOST_NAMED) > 0:
+            notes.append(f"{more:,} more are not counted: see .report.unseen.")
+        if self.report.never_called:
+            notes.append(f"Never called by the model: {shown_names(self.report.never_called)}.")
+        if not self.report.has_gradients:
+            notes.append(
+                "Blocked neurons were not looked for: the data has no labels, or the model has no compiled loss."
+            )
+        return notes
 
 
-def _headline(layers: Mapping[str, LayerDiagnosis], report: Report, sick: int, first_sick_layer: str | None) -> str:
+def _headline(layers: Mapping[str, LayerDiagnosis], report: Report, graph: SicknessGraph) -> str:
     on_samples = f"on N = {_number(report.samples, 'sample')}"
-    blocked = " or blocked" if report.has_gradients else ""
+    blocked, sick = " or blocked" if report.has_gradients else "", len(graph.sick)
     if sick:
         relu_layers = f"{sick} of {_number(len(layers), 'ReLU layer')} {'has' if sick == 1 else 'have'}"
-        return f"{relu_layers} dead{blocked} neurons {on_samples}; the first sick layer is {shown(first_sick_layer)}."
-    if any(not layer.report.measured or np.any(layer.report.nan) for layer in layers.values()):
+        return f"{relu_layers} dead{blocked} neurons {on_samples}. The root is {shown(graph.root())}."
+    if not layers:
+        return "Nothing was judged: no ReLU of the model is counted."
+    if any(_is_unjudged(layer, report) for layer in layers.values()):
         return f"No neuron was found dead{blocked} {on_samples}, but not all neurons could be judged."
     neurons = sum(layer.report.neurons for layer in layers.values())
-    return f"Healthy: {_none_of(neurons, 'ReLU neuron')} dead{blocked} {on_samples}."
+    seen = (
+        f" as far as seen: {len(layers):,} of {_number(len(layers) + len(report.unseen), 'ReLU')}"
+        if report.unseen
+        else ""
+    )
+    return f"Healthy{seen}: {_none_of(neurons, 'ReLU neuron')} dead{blocked} {on_samples}."
+
+
+def _is_unjudged(layer: LayerDiagnosis, report: Report) -> bool:
+    """Whether something of the layer was not judged: it saw no sample, a NaN, or no gradient where others did."""
+    without = report.has_gradients and layer.report.with_gradient is None
+    return not layer.report.measured or bool(np.any(layer.report.nan)) or without
+
+
+def _follower_line(names: list[str], cause: str, makers: tuple[str, ...]) -> str:
+    because = {
+        "input": f"their inputs died with {_names(makers)}",
+        "downstream": f"blocked, because what they feed ({_names(makers)}) is",
+        "path": f"no path from the loss, as for {_names(makers)}, which they feed",
+    }[cause]
+    if len(names) == 1:
+        because = because.replace("their inputs", "its inputs").replace("they feed", "it feeds")
+    return f"{_names(names)}: {because}."
+
+
+def _names(names: Sequence[str]) -> str:
+    listed = [shown(name, 30) for name in names[:MOST_NAMED]]
+    if len(names) > MOST_NAMED:
+        return f"{', '.join(listed)} and {len(names) - MOST_NAMED:,} more"
+    return " and ".join([", ".join(listed[:-1]), listed[-1]] if len(listed) > 1 else listed)
 
 
 def _counts(name: str, layer: LayerDiagnosis) -> str:
     counts = layer.report
     blocked = "" if counts.blocked is None else f", {np.count_nonzero(counts.blocked):,} blocked"
     return f"{shown(name)}: {np.count_nonzero(counts.dead):,} of {_number(counts.neurons, 'neuron')} dead{blocked}."
-
-
-def _sentences(sick_layer: SickLayer, confidence: float) -> Iterator[str]:
-    layer = sick_layer.diagnosis
-    yield from _causes(layer)
-    if sick_layer.history is not None:
-        yield from _dates(sick_layer.history, layer)
-    if np.any(layer.report.dead):
-        yield _rate_limits(layer, confidence)
-    if layer.certified is not None:
-        yield _certified(int(np.count_nonzero(layer.certified)), layer.report.neurons, layer.bounds_stopped_at)
-    for remedy in REMEDIES:
-        if (finding := remedy.trigger(sick_layer)) is not None:
-            yield f"-> {finding[0].upper()}{finding[1:]} {remedy.advice} [{remedy.source}]"
 
 
 def _causes(layer: LayerDiagnosis) -> Iterator[str]:
@@ -116,18 +212,18 @@ def _span(values: Floats) -> str:
     return f"is {low}" if low == high else f"lies between {low} and {high}"
 
 
-def _dates(history: LayerHistory, layer: LayerDiagnosis) -> list[str]:
+def _dates(history: LayerHistory | None, layer: LayerDiagnosis) -> list[str]:
+    """When the dead neurons died, in one sentence; [] if it is not known."""
     dead = layer.report.dead
-    if len(history.dead_since) != len(dead) or not np.any(dead):
+    if history is None or len(history.dead_since) != len(dead) or not np.any(dead):
         return []
     dated = dead & (history.dead_since >= 0)
-    born_dead = np.count_nonzero(dated & history.born_dead & ~history.ever_active)
-    never_active = np.count_nonzero(dated & history.never_active)
-    parts = [f"{born_dead:,} born dead"] if born_dead else []
-    parts += [f"{never_active:,} never active in this fit"] if never_active else []
+    parts = _never_active(history, dated)
     epochs = np.stack([history.dead_since, history.found_dead], axis=1)
-    parts += [_deaths(history, died) for died in _groups(epochs, dated & history.ever_active)]
-    return [f"When: {'; '.join(parts)}."] if parts else []
+    groups = list(_groups(epochs, dated & history.ever_active))
+    parts += [_deaths(history, died) for died in groups[:MOST_NAMED]]
+    parts += [f"{np.count_nonzero(groups[MOST_NAMED:]):,} later"] if groups[MOST_NAMED:] else []
+    return [f"{'; '.join(parts)}."] if parts else []
 
 
 def _groups(values: Counts, mask: Mask) -> Iterator[Mask]:
@@ -141,22 +237,21 @@ def _deaths(history: LayerHistory, died: Mask) -> str:
     count, since, found = np.count_nonzero(died), history.dead_since[died][0], history.found_dead[died][0]
     if history.last_active is None:
         return f"{count:,} died in epoch {since}"
-    steps = f"{count:,} died at training {steps_text(history.last_active[died] + 1)} (epoch {since})"
+    died_at = f"{count:,} died at training {steps(history.last_active[died] + 1)} (epoch {since})"
     return (
-        steps
+        died_at
         if found == since
-        else f"{steps}, so that {'it is' if count == 1 else 'they are'} dead in all of epoch {found}"
+        else f"{died_at}, so that {'it is' if count == 1 else 'they are'} dead in all of epoch {found}"
     )
 
 
-def _rate_limits(layer: LayerDiagnosis, confidence: float) -> str:
-    dead = layer.report.dead
-    each, joint = (100 * limit[dead].max() for limit in (layer.rate_limit, layer.joint_rate_limit))
-    neurons = "this dead neuron" if np.count_nonzero(dead) == 1 else "each of these dead neurons"
-    return (
-        f"With {100 * confidence:.10g} % confidence {neurons} fires on less than {each:.4g} % of samples like these. The "
-        f"limit that holds for all neurons of the layer at once is {joint:.4g} %. [Clopper and Pearson 1934]"
-    )
+def _never_active(history: LayerHistory, dated: Mask) -> list[str]:
+    """The neurons that never fired: born dead where a report from before the first step proves it."""
+    never = dated & ~history.ever_active
+    born = never & history.born_dead
+    parts = [f"{np.count_nonzero(born):,} born dead"] if np.any(born) else []
+    others = np.count_nonzero(never & ~born)
+    return parts + ([f"{others:,} never active in this fit"] if others else [])
 
 
 def _certified(certified: int, neurons: int, stopped_at: str) -> str:
@@ -186,5 +281,5 @@ def _none_of(count: int, noun: str) -> str:
     return f"the only {noun} is not" if count == 1 else f"none of the {count:,} {noun}s is"
 
 
-def _wrapped(text: str, indent: str = "") -> list[str]:
-    return wrapped(text, indent, hanging=indent + ("  " if indent else ""))
+def _wrapped(text: str, first: str = "", rest: str = "") -> list[str]:
+    return wrapped(text, first, hanging=rest)

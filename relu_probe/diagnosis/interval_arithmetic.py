@@ -113,6 +113,9 @@ def _rounding(box: Box, kernel: Floats, bias: Floats, arithmetic: Arithmetic) ->
     relative = _gamma(terms + 1, arithmetic.unit) + 3 * _gamma(terms + 1, _FLOAT64_UNIT)
     underflow = arithmetic.tiny * (4 * terms + np.abs(kernel).sum(axis=0) + reach.sum(axis=-1, keepdims=True))
     error = (relative * size + underflow) * (1 + 1e-6)
+    # Products with a zero are zero, so that a sum of nothing else is the bias, unless that is flushed to zero.
+    nothing = ((reach != 0).astype(np.float64) @ (kernel != 0)) == 0
+    error = np.where(nothing & ((bias == 0) | (np.abs(bias) >= arithmetic.tiny)), 0, error)
     return np.where(size + error < arithmetic.largest, error, np.inf)
 
 

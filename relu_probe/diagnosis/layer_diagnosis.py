@@ -14,8 +14,8 @@ class LayerDiagnosis:
 
     Args:
         report: the counts of the layer.
-        cause: `(neurons,)` of str, "" for a healthy neuron. Dead: "input", "bias", "weights". Blocked: "loss",
-            "saturated", "outgoing", "downstream". "unknown" if the structure of the model does not show the cause.
+        cause: `(neurons,)` of str, "" for a healthy neuron. Dead: "input", "zero weights", "bias", "weights". Blocked:
+            "path", "loss", "saturated", "outgoing", "downstream". "unknown" if the structure of the model does not show the cause.
         margin: `(neurons,)`, the largest z over the data, that is the distance from firing; nan if z is not visible.
         certified: `(neurons,)` bool, no input within the bounds makes the neuron fire in inference mode; None without
             bounds.
@@ -24,7 +24,16 @@ class LayerDiagnosis:
         offset_description: what keeps z down if the cause is "bias": the bias, BatchNormalization's beta, a threshold.
         is_first_layer: no layer with weights stands between the model's inputs and this one.
         lowest_input: the smallest value among the inputs of the layer on the data.
+        input_offset: the norm of the mean of the layer's inputs over the norm of their deviation, 0 for centred inputs; nan
+            if z is not visible.
         bounds_stopped_at: the layer through which the bounds could not be carried, "" if there is none.
+        feeds: the names of the counted ReLU layers that receive the layer's output next.
+        is_output: the layer's output is an output of the model.
+        behind_batch_norm: a BatchNormalization belongs to the layer's z.
+        initial_offset: where the initialiser of its bias or beta starts at most; None if it does not say.
+        offset: `(neurons,)`, the bias now; None if it is unknown or not only a bias.
+        regularizers: names the regularisers that act on the layer, "" if there are none.
+        targets: the number of negative targets, and of all targets, of the output that the layer is; None otherwise.
     """
 
     report: LayerReport
@@ -36,4 +45,12 @@ class LayerDiagnosis:
     offset_description: str
     is_first_layer: bool
     lowest_input: float
+    input_offset: float
     bounds_stopped_at: str
+    feeds: tuple[str, ...] = ()
+    is_output: bool = False
+    behind_batch_norm: bool = False
+    initial_offset: float | None = None
+    offset: Floats | None = None
+    regularizers: str = ""
+    targets: tuple[int, int] | None = None

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from relu_probe.diagnosis.advice import SOURCES, Advice, rate_text
+from relu_probe.diagnosis.layer_facts import OptimizerFacts
+from relu_probe.diagnosis.sick_layer import JUMP_RATIO
+from relu_probe.report.layer_report import Mask
 from relu_probe.report.loss_jumps import LossJump
 from relu_probe.report.report import Report
 from relu_probe.report.text_table import wrapped
@@ -34,31 +38,54 @@ def nan_line(report: Report) -> str:
     return "\n".join(wrapped(line))
 
 
-def nan_remedies(finite_data: bool, first_nonfinite_weight: str, loss_jumps: Iterable[LossJump]) -> list[str]:
+def nan_advice(
+    masks: Mapping[str, Mask],
+    finite_data: bool,
+    first_nonfinite_weight: str,
+    loss_jumps: Iterable[LossJump],
+    optimizer: OptimizerFacts,
+) -> list[Advice]:
     """Where the NaN of the ReLU layers come from, as far as it shows, and what to do.
 
     Args:
+        masks: layer name -> mask of the neurons with NaN, only of layers that have some.
         finite_data: no NaN and no infinity is in the data, labels included.
         first_nonfinite_weight: the path of the first weight with a NaN or an infinity, "" if there is none.
         loss_jumps: the jumps of the training loss, empty without a probe.
+        optimizer: the optimizer of the model.
     """
-    found = []
+    jumps, found = list(loss_jumps), []
     if not finite_data:
         found.append(
-            "-> The data contains NaN or infinities. Clean it, labels included, until np.isfinite(x).all() is True. "
-            "[by definition: what is computed from a NaN is a NaN]"
+            (
+                "nan_data",
+                "The data contains NaN or infinities. Clean it, labels included, until np.isfinite(x).all() is True.",
+            )
         )
     if first_nonfinite_weight:
         found.append(
-            f"-> The weights contain NaN or infinities, first in {shown(first_nonfinite_weight)}. {_when_lost(loss_jumps)}No "
-            "training takes that back: load weights from before, and lower the learning rate or clip the gradients "
-            "(clipnorm=1.0 in the optimizer), unless the model was trained on NaN. "
-            "[Pascanu et al. 2013, arXiv:1211.5063]"
+            (
+                "nan_weights",
+                f"The weights contain NaN or infinities, first in {shown(first_nonfinite_weight)}. "
+                f"{_when_lost(jumps)}No training takes that back: load weights from before.",
+            )
         )
-    return found or [
-        "-> The weights and the data are finite. Look at what comes before the first layer with NaN: a division by zero, a "
-        "logarithm, sums that overflow. [by definition: 0 / 0 and inf - inf are NaN]"
+        if any(_is_rise(jump) for jump in jumps):
+            found.append(("learning_rate", f"The loss rose before it was lost. {rate_text(optimizer)}"))
+    found = found or [
+        (
+            "nan_arithmetic",
+            "The weights and the data are finite. Look at what comes before the first layer with "
+            "NaN: a division by zero, a logarithm, sums that overflow.",
+        )
     ]
+    return [Advice(kind, tuple(masks), masks, text, SOURCES[kind]) for kind, text in found]
+
+
+def _is_rise(jump: LossJump) -> bool:
+    """Whether the loss rose at least twofold in finite steps before it was lost, if it was."""
+    rising = jump.since is not None and jump.since < jump.step
+    return jump.ratio >= JUMP_RATIO and (math.isfinite(jump.after) or rising)
 
 
 def _when_lost(loss_jumps: Iterable[LossJump]) -> str:

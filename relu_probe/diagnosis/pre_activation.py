@@ -1,6 +1,6 @@
 """The pre-activation of a ReLU: z = scale * (w.x + b) + shift, of a linear layer with BatchNormalization or Dropout.
 
-It is evaluated with float64 copies of the linear layer, so that rounding does not decide the sign of w.x.
+w.x is evaluated with float64 copies of the linear layer, so that rounding does not decide its sign.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from relu_probe.diagnosis.call_trace import CallTrace, TracedCall
-from relu_probe.report.layer_report import Floats, Mask
+from relu_probe.report.layer_report import Floats
 from relu_probe.structure.keras_layers import keras_class
 from relu_probe.structure.relu_layers import ReluLayer
 
@@ -34,6 +34,7 @@ class PreActivation:
         linear: the linear layer.
         x: its input.
         axis: the axis of the neurons in z.
+        bias: `(neurons,)`; a scalar 0 without one.
         scale: `(neurons,)` or a scalar.
         shift: `(neurons,)` or a scalar.
         offset_description: what the constant part of z consists of, such as "the bias".
@@ -43,23 +44,35 @@ class PreActivation:
     linear: Any
     x: tf.Tensor
     axis: int
+    bias: Floats
     scale: Any
     shift: Any
     offset_description: str
     chain: tuple[TracedCall, ...]
 
-    def evaluate(self, copies: "Float64Copies") -> tuple[Floats, Floats, Mask]:
-        """`scale * w.x`, z, and whether the neuron receives an input that is not zero; each of the shape of z."""
-        x = tf.cast(self.x, tf.float64)
-        own, mask = copies.of(self.linear, self.x)
-        product, paths = np.asarray(own(x)), np.asarray(mask(tf.ones_like(x)))
-        # A neuron does not receive an input whose weight is zero. A neuron without any weights is not short of inputs.
-        receives_input = np.where(paths == 0, np.any(x != 0), np.asarray(mask(tf.abs(x))) != 0)
-        bias = getattr(self.linear, "bias", None)
-        scale, shift, bias = (
-            _aligned(v, self.axis, product.ndim) for v in (self.scale, self.shift, 0.0 if bias is None else bias)
-        )
-        return scale * product, scale * (product + bias) + shift, receives_input
+    @property
+    def per_place_bias(self) -> Floats | None:
+        """A bias that is not one number per neuron, as an EinsumDense may have; None for the usual kind."""
+        return self.bias if self.bias.ndim > 1 else None
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the channels (or features) in `x`."""
+        return 1 if getattr(self.linear, "data_format", None) == "channels_first" else -1
+
+    def used_channels(self, channels: int) -> Any:
+        """`(channels,)` bool: the channels of `x` with a weight that is not zero, for layers whose kernel shows them."""
+        if keras_class(self.linear) not in ("Dense", "Conv1D", "Conv2D", "Conv3D"):
+            return np.ones(channels, bool)
+        kernel = np.asarray(self.linear.kernel)
+        if kernel.shape[-2] != channels:  # of a grouped convolution
+            return np.ones(channels, bool)
+        return np.any(kernel != 0, axis=tuple(axis for axis in range(kernel.ndim) if axis != kernel.ndim - 2))
+
+    def of_product(self, product: Any) -> Floats:
+        """`(neurons,)`: z of values of w.x, one per neuron, a bias per place included. z is monotone in w.x, rounding included."""
+        each = 0.0 if self.per_place_bias is not None else self.bias
+        return np.asarray(self.scale * (np.asarray(product) + each) + self.shift, np.float64)
 
 
 def pre_activation_of(trace: CallTrace, call: TracedCall, relu: ReluLayer) -> PreActivation | None:
@@ -84,8 +97,10 @@ def pre_activation_of(trace: CallTrace, call: TracedCall, relu: ReluLayer) -> Pr
         return None
     if not offsets or offsets[0].startswith("the threshold"):
         offsets.insert(0, "the bias")
+    bias = getattr(call.layer, "bias", None)
+    bias = _value(0.0 if bias is None else bias)
     description = " and ".join(dict.fromkeys(offsets))
-    return PreActivation(call.layer, call.inputs[0], relu.axis, scale, shift, description, tuple(chain))
+    return PreActivation(call.layer, call.inputs[0], relu.axis, bias, scale, shift, description, tuple(chain))
 
 
 def preserves_neurons(layer: Any) -> bool:
@@ -109,48 +124,58 @@ def batch_norm(layer: Any, axis: int, rank: int) -> tuple[Floats, Floats] | None
     axes = [a % rank for a in tf.nest.flatten(layer.axis)]
     if axes != [axis % rank]:
         return None
-    mean, variance = (np.asarray(v, np.float64) for v in (layer.moving_mean, layer.moving_variance))
-    gamma = np.asarray(layer.gamma, np.float64) if layer.scale else 1.0
-    beta = np.asarray(layer.beta, np.float64) if layer.center else 0.0
+    mean, variance = _value(layer.moving_mean), _value(layer.moving_variance)
+    gamma = _value(layer.gamma) if layer.scale else 1.0
+    beta = _value(layer.beta) if layer.center else 0.0
     scale = gamma / np.sqrt(variance + layer.epsilon)
     return scale, beta - scale * mean
 
 
-class Float64Copies:
-    """Two float64 copies of each linear layer, without bias and activation.
+def _value(variable: Any) -> Floats:
+    """The value of a weight in float64, also while a graph is being traced."""
+    with tf.init_scope():
+        return np.asarray(variable, np.float64)
 
-    One has the weights of the layer. The weights of the other are 1 where the layer's weights are not zero, else 0.
+
+class LinearCopies:
+    """Two copies of each linear layer, without bias and activation.
+
+    One is in float64 and has the weights of the layer. The weights of the other are 1 where the layer's weights are not zero,
+    else 0. They are made outside of the graph that is being traced.
     """
 
     def __init__(self) -> None:
         self._copies: dict[int, tuple[Any, Any]] = {}
 
     def of(self, layer: Any, x: tf.Tensor) -> tuple[Any, Any]:
-        """The two copies of `layer`, built for inputs like `x`, and made once."""
+        """The two copies of `layer`, built for inputs like `x` with the channels last, and made once.
+
+        Raises:
+            Exception: a copy cannot have an option of the layer, or an operation has no kernel for float64.
+        """
         if id(layer) not in self._copies:
-            self._copies[id(layer)] = (own, mask) = (_float64_copy(layer, x), _float64_copy(layer, x))
-            own.set_weights(layer.get_weights()[: len(own.weights)])
-            mask.set_weights([w != 0 for w in own.get_weights()])
+            with tf.init_scope():
+                own, mask = _copy(layer, x, "float64"), _copy(layer, x, "float32")
+                own.set_weights(layer.get_weights()[: len(own.weights)])
+                mask.set_weights([w != 0 for w in own.get_weights()])
+                if x.shape[1:].is_fully_defined():
+                    own(tf.zeros((1, *x.shape[1:]), tf.float64))  # in the graph an error would come too late
+                self._copies[id(layer)] = own, mask
         return self._copies[id(layer)]
 
 
-def _float64_copy(layer: Any, x: tf.Tensor) -> Any:
-    config = {key: _neutral(key, value) for key, value in layer.get_config().items()}
+def _copy(layer: Any, x: tf.Tensor, dtype: str) -> Any:
+    config = {key: _neutral(key, value, dtype) for key, value in layer.get_config().items()}
     copy = type(layer).from_config(config)
     copy.build((None, *x.shape[1:]))
     return copy
 
 
-def _neutral(key: str, value: Any) -> Any:
+def _neutral(key: str, value: Any, dtype: str) -> Any:
     """The value of a configuration without bias and activation, and without functions written by the user."""
     if key.endswith("_initializer"):
         return "zeros"
     if key.endswith(("_regularizer", "_constraint", "bias_axes")):
         return None
-    return {"activation": "linear", "use_bias": False, "dtype": "float64"}.get(key, value)
-
-
-def _aligned(values: Any, axis: int, rank: int) -> Any:
-    """`values`, one per neuron or a scalar, in a shape that broadcasts to an array of `rank` with neurons on `axis`."""
-    values = np.asarray(values, np.float64)
-    return values.reshape(-1, *[1] * (rank - 1 - axis % rank)) if values.ndim == 1 else values
+    fixed = {"activation": "linear", "use_bias": False, "dtype": dtype, "data_format": "channels_last"}
+    return fixed.get(key, value)

@@ -11,7 +11,7 @@ from relu_probe.counting.probe import attached
 from relu_probe.measuring.data import BatchedData
 from relu_probe.measuring.inference import call_in_inference, has_loss, scaled_loss, state_restored
 from relu_probe.report.report import Report
-from relu_probe.structure.keras_layers import compile_config, layer_settings, run_settings
+from relu_probe.structure.keras_layers import compile_config, layer_settings, parts_of_uncallable, run_settings
 from relu_probe.structure.relu_layers import find_relus
 from relu_probe.utils.error_policy import reason
 from relu_probe.utils.foreign_text import shown
@@ -20,15 +20,24 @@ Verbosity = int | Literal["auto"]
 
 
 class StepObserver(Protocol):
-    """Sees more of a pass than is counted. An observed pass runs eagerly and in one replica."""
+    """Sees more of a step than is counted, as a part of the same traced step. An observed pass runs in one replica."""
 
-    def observe(self, batch: Any, *, gradients: bool) -> AbstractContextManager[None]:
-        """A context manager around one step.
+    def recorded(self) -> AbstractContextManager[Any]:
+        """A context manager around the model's forward pass."""
+
+    def gradient_sources(self) -> list[Any]:
+        """Tensors of the forward pass by which the loss is to be differentiated, too."""
+
+    def observe(self, batch: Any, gradients: list[Any] | None) -> Any:
+        """Returns tensors of what the step shows.
 
         Args:
             batch: `(x,)`, `(x, y)` or `(x, y, sample_weight)` of the step.
-            gradients: whether the step has a backward pass.
+            gradients: those by `gradient_sources()`, None where there is no path; None for a step without a backward pass.
         """
+
+    def collect(self, observed: Any) -> None:
+        """Takes in, after each step, what `observe` returned."""
 
 
 class Measurer:
@@ -101,13 +110,15 @@ class Measurer:
         step, done = self._step(data), 0
         while True:
             try:
-                step(iterator)
+                observed = step(iterator)
             except (StopIteration, tf.errors.OutOfRangeError):
                 break
             except Exception as error:
                 if done:
                     raise
                 raise ValueError(_mismatch(self._model(), data.dataset, error)) from error
+            if self._observer is not None:
+                self._observer.collect(observed)
             done += 1
             progress.update(done)
         if done and progress.target is None:
@@ -130,12 +141,12 @@ class Measurer:
 
     def _make_step(self, gradients: bool) -> Any:
         model, strategy, count = self._model(), self.counters.strategy, self._counted(gradients)
-        eager = self._observer is not None or bool(model.run_eagerly)
+        eager = bool(model.run_eagerly)
         if not eager and _uses_xla(model):
             count = tf.function(count, jit_compile=True, reduce_retracing=True)
 
-        def step(iterator: Any) -> None:
-            strategy.run(count, args=(next(iterator),))
+        def step(iterator: Any) -> Any:
+            return strategy.run(count, args=(next(iterator),))
 
         return step if eager else tf.function(step, reduce_retracing=True)
 
@@ -143,27 +154,35 @@ class Measurer:
         reference, counters, observer = self._model, self.counters, self._observer
 
         @tf.autograph.experimental.do_not_convert
-        def count(batch: tuple[Any, ...]) -> None:
-            model = reference()
-            observed = nullcontext() if observer is None else observer.observe(batch, gradients=gradients)
-            with attached(counters), counters.step(batch), observed:
+        def count(batch: tuple[Any, ...]) -> Any:
+            model, found = reference(), None
+            with attached(counters), counters.step(batch), nullcontext() if observer is None else observer.recorded():
                 if gradients:
-                    _backward_pass(model, batch, counters)
+                    found = _backward_pass(model, batch, counters, observer)
                 else:
                     call_in_inference(model, batch[0])
+            return None if observer is None else observer.observe(batch, found)
 
         return count
 
 
-def _backward_pass(model: Any, batch: tuple[Any, ...], counters: Counters) -> None:
+def _backward_pass(model: Any, batch: tuple[Any, ...], counters: Counters, observer: StepObserver | None) -> list[Any]:
+    """Runs a step with its backward pass, and returns the gradients that the observer asks for."""
     with tf.GradientTape() as tape, counters.sources(tape) as sources:
         loss = scaled_loss(model, *batch)
     in_loop = any(source is None for source in sources)  # no tensor inside a loop can be a source: weights are instead
-    tape.gradient(loss, [s for s in sources if s is not None] + (model.trainable_variables if in_loop else []))
+    asked = [] if observer is None else observer.gradient_sources()
+    others = [s for s in sources if s is not None] + (model.trainable_variables if in_loop else [])
+    return list(tape.gradient(loss, asked + others))[: len(asked)]
 
 
 def check_built(model: Any) -> None:
-    """Raises ValueError if the model has no weights yet."""
+    """Raises ValueError if the model cannot be called: it has no weights yet, or no `call` of its own."""
+    if parts := parts_of_uncallable(model):
+        raise ValueError(
+            f"model {model.name!r} has no call of its own, so it cannot be run on data; expected a model that can. Measure or "
+            f"diagnose its parts, {' and '.join(f'{model.name}.{part}' for part in parts)}, each with data of its own."
+        )
     if not model.built:
         raise ValueError(
             f"model {shown(repr(model.name))} is unbuilt: it has no weights yet, so nothing can be measured. Call it on a batch, or "

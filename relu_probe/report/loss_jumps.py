@@ -15,6 +15,7 @@ class LossJump(NamedTuple):
         after: the loss at the jump.
         steps: the number of steps, from `step` on, of which `after` is the mean: more than one with `steps_per_execution`.
         since: the step since which every loss was above the mean before it. A blow-up takes several steps.
+        epoch: the epoch of the jump, as Keras counts them; None if it is not known.
     """
 
     step: int
@@ -22,6 +23,7 @@ class LossJump(NamedTuple):
     after: float
     steps: int = 1
     since: int | None = None
+    epoch: int | None = None
 
     @property
     def ratio(self) -> float:
@@ -50,14 +52,16 @@ class LossJumpTracker:
         self._mean = math.nan  # of the losses of the epoch so far
         self._largest: LossJump | None = None  # of the epoch
         self._rising_since = 0
+        self._epoch: int | None = None
 
     @property
     def epoch_steps(self) -> int:
         """The number of training steps of the epoch so far."""
         return self.steps - self._first_step
 
-    def begin_epoch(self) -> None:
-        """Starts the next epoch."""
+    def begin_epoch(self, epoch: int | None = None) -> None:
+        """Starts the next epoch, with the number that Keras gives it."""
+        self._epoch = epoch
         self._first_step, self._largest = self.steps, None
 
     def see(self, done: int, mean: float | None) -> None:
@@ -71,7 +75,7 @@ class LossJumpTracker:
         if math.isfinite(before):
             first = self.steps - new
             self._rising_since = self.steps if after <= before else min(self._rising_since, first)
-            self._add(LossJump(first, before, after, new, self._rising_since))
+            self._add(LossJump(first, before, after, new, self._rising_since, self._epoch))
 
     def _add(self, jump: LossJump) -> None:
         if self._largest is None:

@@ -102,6 +102,30 @@ def is_defined_by_keras(definition: Any) -> bool:
     return str(getattr(definition, "__module__", "")).startswith(("keras.", "tf_keras."))
 
 
+def parts_of_uncallable(model: Any) -> list[str]:
+    """Returns the attributes that hold a model's parts, if only a training step of its own calls them; [] if it has a `call`.
+
+    A GAN is often written so: its `train_step` calls a generator and a discriminator.
+    """
+    if type(model).call is not tf.keras.Model.call:
+        return []
+    models = [
+        name for name, part in vars(model).items() if isinstance(part, tf.keras.Model) and not name.startswith("_")
+    ]
+    layers = [name for name, part in vars(model).items() if isinstance(part, tf.keras.layers.Layer)]
+    return models or [name for name in layers if not name.startswith("_")]
+
+
+def logits_of(output: Any) -> Any:
+    """Returns the logits of a model's output: the tensor from which Keras computes a crossentropy of it; None if it has none.
+
+    Keras marks the probabilities that it makes, and looks for the operation that made them.
+    """
+    op = getattr(output, "op", None)  # eager tensors have none
+    made = op.inputs[0] if op is not None and op.type in ("Softmax", "Sigmoid") else None
+    return getattr(output, "_keras_logits", made)
+
+
 def has_running_loss(model: Any) -> bool:
     """Returns whether `logs["loss"]` is the mean of the epoch so far, as it is in Keras's own `train_step`."""
     return is_defined_by_keras(type(model).train_step)

@@ -9,7 +9,7 @@ from event_files import events
 from models import sequential
 
 from relu_probe import ReluProbe, diagnose, history
-from relu_probe.diagnosis.remedies import SickLayer
+from relu_probe.diagnosis.sick_layer import SickLayer
 from relu_probe.report.life_image import draw_life
 from relu_probe.report.loss_jumps import LARGEST, LossJump, LossJumpTracker
 
@@ -36,7 +36,7 @@ def fitted(*probes):
 
 def when(model, probe):
     text = " ".join(str(diagnose(model, (X, Y), probe=probe)).split())
-    return text[text.index("When:") : text.index("With ")]
+    return text[text.index("hidden: ") : text.index(" 1. ")]
 
 
 @pytest.mark.parametrize("keep", [1, 2, 5, 7, 100])
@@ -133,5 +133,5 @@ def test_neurons_that_die_in_the_rise_were_killed_by_the_jump(jump, killed):
     """One neuron was never active and one died before the rise; without the rise, 2 of 7 deaths are too few to tell."""
     last = np.array([-1, 0, 1, 1, 2, 2, 3, 9])
     dead = SimpleNamespace(report=SimpleNamespace(dead=last > -2))
-    found = SickLayer(dead, None, (8,), SimpleNamespace(last_active=last), (jump,)).deaths_at_loss_jump()
+    found = SickLayer(dead, history=SimpleNamespace(last_active=last), loss_jumps=(jump,)).deaths_at_loss_jump()
     assert (found and np.count_nonzero(found[0])) == killed

@@ -175,7 +175,7 @@ def test_one_neuron_without_input_in_a_layer_with_inputs():
     x = tf.keras.Input((3,))
     hidden = dense(x, [[0, 0, 1], [0, 0, 1], [1, 0, 0]], -1, units=3, name="hidden")
     found = diagnose(tf.keras.Model(x, out(hidden)), X).layers["hidden"]
-    assert found.cause.tolist() == ["input", "weights", ""]  # the second has no weights at all
+    assert found.cause.tolist() == ["input", "zero weights", ""]
 
 
 class Hidden(tf.keras.Model):
@@ -374,6 +374,8 @@ def dead_cause(inputs, w, b, mistake):
     if not inputs.any() or (w.any() and not inputs[:, w != 0].any()):
         return "bias" if mistake == "inputs are ignored" and b < 0 else "input"
     sums = [sum(int(v) * int(u) for v, u in zip(row, w)) for row in inputs]
+    if not w.any():
+        return "zero weights"
     some = max(sums) > 0 if mistake != "bias is part of w.x" else max(sums) + b > 0
     return "bias" if some else "weights"
 
@@ -397,7 +399,7 @@ def test_causes_equal_the_oracle_and_not_a_mistaken_one(small):
     found = [diagnosed(small, net) for net in nets]
     assert found == [oracle(net) for net in nets]
     assert {cause for pair in found for layer in pair for cause in layer} == {
-        *("", "input", "bias", "weights", "outgoing", "downstream", "unknown")
+        *("", "input", "zero weights", "bias", "weights", "outgoing", "downstream", "unknown")
     }
     for mistake in ("inputs are ignored", "bias is part of w.x"):
         assert found != [oracle(net, mistake) for net in nets]

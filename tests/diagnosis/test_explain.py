@@ -1,4 +1,4 @@
-"""The text of a diagnosis. Every remedy appears with the finding that triggers it, and never without."""
+"""The text of a diagnosis: a summary of at most ten lines, then the layers, each fact once."""
 
 import re
 from dataclasses import replace
@@ -12,29 +12,15 @@ from relu_probe import ReluProbe, diagnose
 from relu_probe.report.loss_jumps import LossJump
 
 L = tf.keras.layers
-SOURCES = {
-    "loss jump": "Pascanu et al. 2013, arXiv:1211.5063",
-    "bias": "Goodfellow et al. 2016, Deep Learning, section 6.3.1",
-    "beta": "Ioffe and Szegedy 2015, arXiv:1502.03167",
-    "threshold": "by definition: the threshold is subtracted from the bias",
-    "one-sided": "LeCun et al. 1998, Efficient BackProp, section 4.3",
-    "narrow": "Lu et al. 2019, arXiv:1903.06733",
-    "upstream": "by definition: z = b wherever the input is zero",
-    "loss": "measured: dL/dy = 0",
-    "saturated": "by definition: relu'(z) = 0 at the ceiling",
-    "outgoing": "Goodfellow et al. 2016, Deep Learning, section 8.4",
-    "downstream": "by definition: dL/da is a sum over what a feeds",
-}
 
 
-def text_and_remedies(found):
-    """The text of a diagnosis on one line, and the names of the remedies in it."""
-    text = " ".join(str(found).split())
-    return text, [name for name, source in SOURCES.items() if f"[{source}]" in text]
+def text_and_kinds(found):
+    """The text of a diagnosis on one line, and the kinds of its advice."""
+    return " ".join(str(found).split()), [advice.kind for advice in found.advice]
 
 
-def net(*layers, inputs=2):
-    return sequential(inputs, *layers)
+def net(*layers, inputs=2, **options):
+    return sequential(inputs, *layers, **options)
 
 
 def set_weights(layer, kernel, bias):
@@ -59,7 +45,7 @@ def test_healthy():
 
 def test_nan_is_not_healthy():
     model = net(L.Dense(3, "relu", kernel_initializer="ones", name="hidden"), L.Dense(1))
-    text, _ = text_and_remedies(diagnose(model, (X * np.nan, Y)))
+    text, _ = text_and_kinds(diagnose(model, (X * np.nan, Y)))
     assert text.startswith("No neuron was found dead or blocked on N = 2 samples, but not all neurons could be judged.")
     assert "hidden: NaN at 3 neurons, neither active nor dead." in text
 
@@ -99,15 +85,15 @@ def nan_on_the_way():
 def test_the_origin_of_nan(case, words):
     model, x = case()
     text = " ".join(str(diagnose(model, (x, Y))).split())
-    assert text.count("->") == 1
-    assert re.search(f"-> {words}", text)
+    assert text.count(" 1. ") == 1
+    assert re.search(f" 1. ([ab and]+: )?{words}", text)
 
 
 def test_nan_labels_are_data():
     model, _ = nan_in_the_weights()
     text = " ".join(str(diagnose(model, (X, Y * np.nan))).split())
-    assert "-> The data contains NaN or infinities. Clean it, labels included" in text
-    assert "-> The data contains" not in " ".join(str(diagnose(model, (X, Y))).split())
+    assert "The data contains NaN or infinities. Clean it, labels included" in text
+    assert "The data contains" not in " ".join(str(diagnose(model, (X, Y))).split())
 
 
 def test_the_last_loss_that_was_not_finite_is_dated():
@@ -136,182 +122,118 @@ def test_nan_in_a_fit_are_printed_once_and_dated(capsys):
     assert f"At training step {lost} the loss was no longer finite." in text
 
 
-def test_the_whole_text():
-    model = net(L.Dense(3, "relu", name="hidden"), L.Dense(1))
-    set_weights(model.layers[0], [[1, 1, -1], [1, 1, -1]], [0, -8, 0])
+def low_and_high():
+    """A wholly dead layer, and one behind it that gets nothing but zeros."""
+    model = net(L.Dense(3, "relu", name="low"), L.Dense(2, "relu", name="high"), L.Dense(1))
+    set_weights(model.layers[0], [[1, 1, -1], [1, 1, -1]], [-9, -8, 0])
     set_weights(model.layers[1], 1, 0)
-    assert str(diagnose(model, (X, Y), bounds=(0, 4))) == (
+    return model
+
+
+def test_the_whole_text():
+    assert str(diagnose(low_and_high(), (X, Y), bounds=(0, 4))) == (
         """\
-1 of 1 ReLU layer has dead or blocked neurons on N = 2 samples; the first sick
-layer is hidden.
+2 of 2 ReLU layers have dead or blocked neurons on N = 2 samples. The root is
+low.
+ 1. low: Lower the learning rate of SGD (it is 0), tenfold at first, or clip the
+    gradients (clipnorm=1.0 in the optimizer).
+ 2. low: Standardise the inputs (keras.layers.Normalization): mean 0 and
+    deviation 1 over the training data.
+ 3. low: Mend the cause, then start again from new weights: further training
+    cannot wake this layer.
 
-hidden: 2 of 3 neurons dead, 0 blocked.
-  bias (1 neuron): w.x > 0 on some sample, but the bias keeps z <= 0; its
-    largest z is -1.
+low: 3 of 3 neurons dead, 0 blocked.
+  bias (2 neurons): w.x > 0 on some sample, but the bias keeps z <= 0; their
+    largest z lies between -2 and -1.
   weights (1 neuron): w.x <= 0 on every sample; its largest z is -3.
-  With 95 % confidence each of these dead neurons fires on less than 77.64 % of
-    samples like these. The limit that holds for all neurons of the layer at
-    once is 87.09 %. [Clopper and Pearson 1934]
-  None of the 3 neurons is certified dead within the bounds. [Gowal et al. 2018,
-    arXiv:1810.12715]
-  -> The bias holds down 1 neuron, which some sample would make fire. Initialise
-    the bias at zero or at a small positive value, such as 0.1. [Goodfellow et
-    al. 2016, Deep Learning, section 6.3.1]
-  -> No input of this first layer is negative (the smallest is 1), and in 1
-    neuron w.x <= 0 on all samples. Standardise the inputs: subtract from each
-    its mean over the training data, divide by its standard deviation. [LeCun et
-    al. 1998, Efficient BackProp, section 4.3]"""
+  1 of 3 neurons is certified dead: no input within the bounds activates it.
+    [Gowal et al. 2018, arXiv:1810.12715]
+  -> 1. The bias of 2 neurons began at 0 and was trained to below zero.
+    [Goodfellow et al. 2016, Deep Learning, section 11.4.1]
+  -> 2. The inputs of this first layer are off centre: the norm of their mean is
+    2.55 times that of their deviation. [LeCun et al. 1998, Efficient BackProp,
+    section 4.3]
+  -> 3. The layer is dead as a whole: no gradient passes through it, so that
+    neither its weights nor those that only it connects with the loss can change
+    any more. [by definition: dL/dz = 0 where a ReLU is off]
+
+high: its inputs died with low.
+
+With 95 % confidence a dead neuron fires on less than 77.64 % of samples like
+these; all dead neurons of a layer at once on less than 87.09 %. [Clopper and
+Pearson 1934]"""
     )
 
 
-def bias():
-    model = net(L.Dense(2, "relu", name="hidden"), L.Dense(1))
-    set_weights(model.layers[0], 1, -100)
-    return model, ["bias"]
-
-
-def beta():
-    model = net(
-        L.Dense(2), L.BatchNormalization(beta_initializer=tf.keras.initializers.Constant(-99)), L.ReLU(), L.Dense(1)
-    )
-    set_weights(model.layers[0], 1, 0)
-    return model, ["beta"]
-
-
-def threshold():
-    model = net(L.Dense(2), L.ReLU(threshold=50.0), L.Dense(1))
-    set_weights(model.layers[0], 1, 0)
-    return model, ["threshold"]
-
-
-def one_sided():
-    model = net(L.Dense(2, "relu"), L.Dense(1))
-    set_weights(model.layers[0], -1, 0)
-    return model, ["one-sided"]
-
-
-def weights_behind_a_layer():
-    """The cause is "weights", but not in the first layer: there is no remedy."""
-    model = net(L.Dense(2), L.Dense(2, "relu"), L.Dense(1))
-    set_weights(model.layers[0], 1, 0)
-    set_weights(model.layers[1], -1, 0)
-    return model, []
-
-
-def upstream():
-    model = net(L.Dense(2, "relu", name="low"), L.Dense(2, "relu", name="high"), L.Dense(1))
-    set_weights(model.layers[0], 1, -100)
-    set_weights(model.layers[1], 1, -1)
-    return model, ["bias", "upstream"]
-
-
-def saturated():
-    model = net(L.Dense(2), L.ReLU(1.0), L.Dense(1))
-    set_weights(model.layers[0], 1, 0)
-    set_weights(model.layers[2], 1, 0)
-    return model, ["saturated"]
-
-
-def outgoing():
-    model = net(L.Dense(2, "relu", kernel_initializer="ones"), L.Dense(1, kernel_initializer="zeros"))
-    return model, ["outgoing"]
-
-
-def downstream():
-    model = net(*[L.Dense(2, "relu", kernel_initializer="ones") for _ in range(2)], L.Dense(1))
-    set_weights(model.layers[1], -1, 0)
-    return model, ["downstream"]
-
-
-def loss():
-    model = net(
-        L.Dense(1, "relu", kernel_initializer="zeros", bias_initializer="ones"), L.Dense(1, kernel_initializer="ones")
-    )
-    model.compile("sgd", lambda y, p: 0.0 * tf.reduce_sum(p, -1))
-    return model, ["loss"]
-
-
-@pytest.mark.parametrize(
-    "case",
-    [bias, beta, threshold, one_sided, weights_behind_a_layer, upstream, saturated, outgoing, downstream, loss],
-)
-def test_a_remedy_follows_from_its_finding_only(case):
-    model, expected = case()
-    text, remedies = text_and_remedies(diagnose(model, (X, Y)))
-    assert remedies == expected, text
-    assert text.count("->") == len(expected)
+def test_the_summary_has_at_most_ten_lines_and_each_fact_stands_once():
+    hidden = [L.Dense(2, "relu", name=f"hidden{i}") for i in range(12)]
+    model = net(*hidden, L.Dense(1))
+    for i, layer in enumerate(hidden):  # each has one neuron of its own that is dead
+        set_weights(layer, [[1, -1]] if i else [[1, -1], [1, -1]], [0.1, -0.1])
+    text = str(diagnose(model, (X, Y), bounds=(0, 4)))
+    assert len(text.split("\n\n", maxsplit=1)[0].splitlines()) <= 10
+    assert text.count("confidence") == 1
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_singular_plural_and_ranges():
-    model, _ = bias()
-    text, _ = text_and_remedies(diagnose(model, (X, Y), bounds=(0, 4), confidence=0.9999))
+    model = net(L.Dense(2, "relu", name="hidden"), L.Dense(1))
+    set_weights(model.layers[0], 1, -100)
+    text, _ = text_and_kinds(diagnose(model, (X, Y), bounds=(0, 4), confidence=0.9999))
     assert "bias (2 neurons): w.x > 0 on some sample, but the bias keeps z <= 0; their largest z is -93." in text
-    assert "With 99.99 % confidence each of these dead neurons fires on less than 99 % of samples" in text
+    assert "With 99.99 % confidence a dead neuron fires on less than 99 % of samples" in text
     assert "2 of 2 neurons are certified dead: no input within the bounds activates them." in text
     set_weights(model.layers[0], 1, [-100, -50.5])
-    assert "their largest z lies between -93 and -43.5." in text_and_remedies(diagnose(model, (X, Y)))[0]
-    single, _ = loss()
-    text, _ = text_and_remedies(diagnose(single, (X, Y), bounds=(0, 4)))
-    assert "0 of 1 neuron dead, 1 blocked. loss (1 neuron): no gradient leaves the loss for it." in text
-    assert "The only neuron is not certified dead within the bounds." in text
+    assert "their largest z lies between -93 and -43.5." in text_and_kinds(diagnose(model, (X, Y)))[0]
 
 
-def test_negative_inputs_need_no_standardising():
-    model, _ = one_sided()
-    set_weights(model.layers[0], [[-1, -1], [0, 0]], 0)
-    assert text_and_remedies(diagnose(model, (X * [1, -1], Y)))[1] == []
+def test_data_outside_of_the_bounds_is_said():
+    model = low_and_high()
+    words = "The data reaches from 1 to 4, outside of the bounds: what is certified holds inside of them only."
+    assert words in text_and_kinds(diagnose(model, (X, Y), bounds=(0, 1)))[0]
+    assert "The data reaches" not in str(diagnose(model, (X, Y), bounds=(1, 4)))
+    assert (
+        words in text_and_kinds(diagnose(model, (X, Y), bounds=([1, 2], [3, 3])))[0]
+    )  # the second input leaves its own
+    assert "The data reaches" not in str(diagnose(model, (X, Y)))
 
 
-def test_the_text_points_to_the_first_sick_layer():
-    text, _ = text_and_remedies(diagnose(upstream()[0], (X, Y)))
-    assert "the first sick layer is low." in text
-    assert "Nothing but zeros reaches 2 neurons. The first sick layer is low. Look there first" in text
+def test_a_gan_is_diagnosed_part_by_part():
+    class GAN(tf.keras.Model):
+        def __init__(self):
+            super().__init__(name="gan")
+            self.generator, self.discriminator = (tf.keras.Sequential([L.Dense(2, "relu")]) for _ in range(2))
+
+    with pytest.raises(ValueError, match="no call") as error:
+        diagnose(GAN(), X)
+    assert str(error.value) == (
+        "model 'gan' has no call of its own, so it cannot be run on data; expected a model that can. Measure or diagnose its "
+        "parts, gan.generator and gan.discriminator, each with data of its own."
+    )
+
+
+def test_healthy_is_qualified_by_what_is_not_counted():
+    x = tf.keras.Input((3, 2))
+    y = L.Dense(3, "relu", kernel_initializer="ones", name="seen")(L.LSTM(2, activation="relu", name="lstm")(x))
+    model = tf.keras.Model(x, L.Dense(1)(y))
+    found = diagnose(model, np.ones((4, 3, 2), "f"))
+    if not found.report.unseen:
+        pytest.skip("nothing names the ReLU in the cells yet")
+    assert str(found).startswith("Healthy as far as seen: 1 of 2 ReLUs: none of")
 
 
 # --- with the probe of the training -----------------------------------------------------------------------------------
 
 
-class Shock(tf.keras.callbacks.Callback):
-    """A learning rate that is far too high at a single step."""
-
-    def __init__(self, step, rate):
-        super().__init__()
-        self.step, self.rate, self.done = step, rate, 0
-
-    def on_train_batch_begin(self, batch, logs=None):
-        self.model.optimizer.learning_rate.assign(self.rate if self.done == self.step else 0.001)
-        self.done += 1
-
-
-def shocked(step, rate, probe):
-    rng = np.random.default_rng(0)
-    x = rng.random((80, 4), np.float32)
-    y = x.sum(axis=1, keepdims=True)
-    model = net(L.Dense(16, "relu", name="hidden"), L.Dense(1), inputs=4)
-    model.fit(x, y, batch_size=8, epochs=2, verbose=0, shuffle=False, callbacks=[probe, Shock(step, rate)])
-    return diagnose(model, (x, y), probe=probe)
-
-
-def test_deaths_at_a_jump_of_the_loss_call_for_a_lower_rate():
-    found = shocked(13, 100.0, ReluProbe())
-    text, remedies = text_and_remedies(found)
-    assert "loss jump" in remedies, text
-    assert "bias" not in remedies, text  # the biases were fine before the jump
-    last_active = found.history["hidden"].last_active[found.layers["hidden"].report.dead]
-    assert np.bincount(last_active[last_active >= 0]).argmax() in (13, 14)
-    assert "dead neurons were last active at training step" in text
-    assert "and at step 14 the loss jumped from" in text
-
-
-def test_without_a_jump_or_a_probe_the_rate_is_not_blamed():
-    assert "loss jump" not in text_and_remedies(shocked(13, 0.001, ReluProbe()))[1]
-    model, _ = bias()
-    probe = ReluProbe()
-    model.fit(X, Y, epochs=3, verbose=0, callbacks=[probe])
-    text, remedies = text_and_remedies(diagnose(model, (X, Y), probe=probe))
-    assert remedies == ["bias"]
-    assert "When: 2 never active in this fit." in text
-    assert "When:" not in text_and_remedies(diagnose(model, (X, Y)))[0]
+def test_the_dates_of_deaths():
+    model = net(L.Dense(2, "relu", name="hidden", bias_initializer=tf.keras.initializers.Constant(-100.0)), L.Dense(1))
+    set_weights(model.layers[0], 1, -100)
+    proved, counted = ReluProbe(data=(X, Y), at_start=True, name="proved"), ReluProbe()
+    model.fit(X, Y, epochs=3, verbose=0, callbacks=[proved, counted])
+    text, kinds = text_and_kinds(diagnose(model, (X, Y), probe=proved))
+    assert kinds == ["bias_start", "cut"]
+    assert "hidden: 2 born dead." in text
+    assert "born dead" not in str(diagnose(model, (X, Y)))
 
 
 class KillAfter(tf.keras.callbacks.Callback):
@@ -327,54 +249,33 @@ class KillAfter(tf.keras.callbacks.Callback):
         self.done += 1
 
 
+def killed_after(step, repeats):
+    model, probe = net(L.Dense(2, "relu", name="hidden"), L.Dense(1)), ReluProbe()
+    set_weights(model.layers[0], 1, 5)
+    x, y = np.repeat(X, repeats, axis=0), np.repeat(Y, repeats, axis=0)
+    model.fit(x, y, batch_size=2, epochs=4, verbose=0, callbacks=[probe, KillAfter(step)])
+    return probe, text_and_kinds(diagnose(model, (x, y), probe=probe))[0]
+
+
 def test_a_death_in_the_middle_of_an_epoch_has_two_dates():
     """An epoch has five steps. The neurons are last active in steps 6 and 7, in epoch 1, which finds neither of them dead."""
-    model, probe = bias()[0], ReluProbe()
-    set_weights(model.layers[0], 1, 5)
-    x, y = np.repeat(X, 5, axis=0), np.repeat(Y, 5, axis=0)
-    model.fit(x, y, batch_size=2, epochs=4, verbose=0, callbacks=[probe, KillAfter(7)])
+    probe, text = killed_after(7, 5)
     assert [report.dead_fraction for report in probe.reports] == [0, 0, 1, 1]
-    text, _ = text_and_remedies(diagnose(model, (x, y), probe=probe))
-    assert "When: 2 died at training steps 7 to 8 (epoch 1), so that they are dead in all of epoch 2." in text
+    assert "hidden: 2 died at training steps 7 to 8 (epoch 1), so that they are dead in all of epoch 2." in text
 
 
 def test_a_death_between_two_epochs_has_one_date():
-    model, probe = bias()[0], ReluProbe()
-    set_weights(model.layers[0], 1, 5)
-    model.fit(X, Y, batch_size=2, epochs=4, verbose=0, callbacks=[probe, KillAfter(1)])  # an epoch has one step
-    text, _ = text_and_remedies(diagnose(model, (X, Y), probe=probe))
-    assert "When: 1 died at training step 1 (epoch 1); 1 died at training step 2 (epoch 2)." in text
-
-
-def test_a_bias_that_changed_later_was_not_initialised_wrongly():
-    model, _ = bias()
-    set_weights(model.layers[0], 1, 0)
-    probe = ReluProbe()
-    model.fit(X, Y, verbose=0, callbacks=[probe])
-    set_weights(model.layers[0], 1, -100)
-    text, remedies = text_and_remedies(diagnose(model, (X, Y), probe=probe))
-    assert remedies == []
-    assert "bias (2 neurons): w.x > 0 on some sample" in text
-
-
-@pytest.mark.parametrize(("width", "expected"), [(2, ["one-sided", "narrow"]), (12, ["one-sided"])])
-def test_a_narrow_net_that_was_born_dead_should_be_wider(width, expected):
-    model = net(L.Dense(width, "relu", name="hidden"), L.Dense(1))
-    set_weights(model.layers[0], -1, 0)
-    probe = ReluProbe(data=(X, Y), at_start=True)
-    model.fit(X, Y, verbose=0, callbacks=[probe])
-    text, remedies = text_and_remedies(diagnose(model, (X, Y), probe=probe))
-    assert remedies == expected
-    if width == 2:
-        assert "layers of 2 ReLUs: at initialisation one of these layers is all dead with probability 0.25." in text
+    _, text = killed_after(1, 1)  # an epoch has one step
+    assert "hidden: 1 died at training step 1 (epoch 1); 1 died at training step 2 (epoch 2)." in text
 
 
 def test_a_frame_has_a_row_a_neuron():
     pytest.importorskip("pandas")
-    frame = diagnose(upstream()[0], (X, Y)).to_frame()
+    frame = diagnose(low_and_high(), (X, Y)).to_frame()
     assert frame[["layer", "neuron", "cause", "margin"]].values.tolist() == [
-        ["low", 0, "bias", -93.0],
-        ["low", 1, "bias", -93.0],
-        ["high", 0, "input", -1.0],
-        ["high", 1, "input", -1.0],
+        ["low", 0, "bias", -2.0],
+        ["low", 1, "bias", -1.0],
+        ["low", 2, "weights", -3.0],
+        ["high", 0, "input", 0.0],
+        ["high", 1, "input", 0.0],
     ]

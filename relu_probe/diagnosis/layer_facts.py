@@ -1,0 +1,82 @@
+"""What a layer's own settings say about its neurons: where the bias began, what pulls the weights down, which optimizer trains it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from relu_probe.structure.keras_layers import keras_class
+
+# The size of their steps does not depend on the size of the gradients, so that clipping the gradients does not shorten a step.
+_SCALE_INVARIANT = (
+    *(
+        "Adam",
+        "AdamW",
+        "Nadam",
+        "Adamax",
+        "RMSprop",
+        "Adagrad",
+        "Adadelta",
+        "Adafactor",
+        "Lion",
+        "Lamb",
+        "Ftrl",
+        "Muon",
+    ),
+    *("ScheduleFreeAdamW", "Rprop"),
+)
+
+
+class OptimizerFacts(NamedTuple):
+    """The optimizer of a model.
+
+    Args:
+        name: the name of its class, "" without one.
+        scale_invariant: whether the size of its steps does not depend on the size of the gradients.
+        learning_rate: None if it follows a schedule.
+    """
+
+    name: str = ""
+    scale_invariant: bool = False
+    learning_rate: float | None = None
+
+    @classmethod
+    def of(cls, model: Any) -> OptimizerFacts:
+        """The facts about the optimizer that the model was compiled with."""
+        optimizer: Any = getattr(model, "optimizer", None)
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
+        names = [c.__name__ for c in type(optimizer).__mro__]
+        try:
+            rate = float(np.asarray(optimizer.learning_rate))
+        except (AttributeError, TypeError, ValueError):
+            rate = None
+        name = "" if optimizer is None else names[0]
+        return cls(name, any(known in names for known in _SCALE_INVARIANT), rate)
+
+
+def initial_offset(*layers: Any) -> float | None:
+    """The value at, or below, which the last bias (or beta) of the layers starts; None if its initialiser does not say.
+
+    No initialiser is called: a user's function may do anything, and a random one may move a seed.
+    """
+    found = [getattr(layer, f"{name}_initializer", None) for layer in layers for name in ("bias", "beta")]
+    initializer: Any = next((each for each in reversed(found) if each is not None), None)
+    name = keras_class(initializer)
+    config = initializer.get_config() if name else {}
+    constants = {"Zeros": 0.0, "Ones": 1.0, "Constant": config.get("value"), "RandomUniform": config.get("maxval")}
+    value = constants.get(name, config.get("mean") if name in ("RandomNormal", "TruncatedNormal") else None)
+    return float(np.max(value)) if isinstance(value, (int, float, np.ndarray, np.number, list, tuple)) else None
+
+
+def regularizers(*layers: Any) -> str:
+    """Names the regularisers of a layer and of those behind it that may drive activity to zero; "" if there are none."""
+    found = []
+    for layer in layers:
+        kinds = ("activity", "kernel", "bias", "gamma", "beta")
+        found += [
+            f"the {kind} regulariser of {layer.name}" for kind in kinds if getattr(layer, f"{kind}_regularizer", None)
+        ]
+        if keras_class(layer) == "ActivityRegularization":
+            found.append(layer.name)
+    return " and ".join(dict.fromkeys(found))

@@ -1,0 +1,178 @@
+"""The observer of a diagnosis: what each step of the pass over the data shows beyond the counts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from relu_probe.diagnosis.bound_propagation import Certificate, Certifier
+from relu_probe.diagnosis.call_trace import CallTrace, recorded
+from relu_probe.diagnosis.causes import causes
+from relu_probe.diagnosis.confidence import joint_rate_limit, rate_limit
+from relu_probe.diagnosis.consumers import following_relus
+from relu_probe.diagnosis.evidence import EvidenceCollector, LossGradientCollector, is_behind_no_weights
+from relu_probe.diagnosis.input_range import InputRange
+from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis
+from relu_probe.diagnosis.layer_facts import initial_offset, regularizers
+from relu_probe.diagnosis.observation import is_finite, observe_activity, observe_call, received_gradients
+from relu_probe.diagnosis.pre_activation import LinearCopies, PreActivation, pre_activation_of
+from relu_probe.report.report import Report
+from relu_probe.structure.keras_layers import keras_class
+from relu_probe.structure.relu_layers import ReluLayer, find_relus
+
+
+class Observer:
+    """Collects evidence from each step of a pass over the data: a `StepObserver`.
+
+    Args:
+        model: the model.
+        bounds: of the inputs, as `diagnose` takes them.
+    """
+
+    def __init__(self, model: Any, bounds: Any = None) -> None:
+        self._model = model
+        self._relus = {relu.key: relu for relu in find_relus(model)}
+        self._copies = LinearCopies()
+        self._z: dict[str, list[PreActivation] | None] = {}  # of each call of a layer; None if some z is not visible
+        self._collectors: dict[str, EvidenceCollector] = {}
+        self._without_path: set[str] = set()
+        self._targets: list[Any] | None = None  # of each array of labels: the number below zero, and of all
+        self.trace = CallTrace()  # of the newest trace
+        self.loss: LossGradientCollector | None = None
+        self.finite = True  # no NaN and no infinity in the data so far
+        self.ranges = None if bounds is None else InputRange(bounds)
+
+    # --- in the graph of the step -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Records the calls of the step."""
+        with recorded(self._model) as self.trace:
+            yield
+
+    def gradient_sources(self) -> list[Any]:
+        """The outputs of the model, their logits, and the outputs of the ReLU layers."""
+        outputs = [tensor for tensors in self.trace.loss_inputs() for tensor in tensors]
+        return outputs + [call.output for relu in self._relus.values() for call in self.trace.calls_of(relu.layer)]
+
+    def observe(self, batch: Any, gradients: list[Any] | None) -> dict[str, Any]:
+        """What the step shows, reduced to one value per neuron, channel or input."""
+        called = {key: calls for key, relu in self._relus.items() if (calls := self.trace.calls_of(relu.layer))}
+        return {
+            "finite": is_finite(batch),
+            "activity": {key: observe_activity(self.trace, calls, self._relus[key]) for key, calls in called.items()},
+            "calls": {key: self._observe_calls(self._relus[key], calls) for key, calls in called.items()},
+            "received": {} if gradients is None else self._received(gradients),
+            "targets": [[tf.math.count_nonzero(y < 0), tf.size(y, tf.int64)] for y in _numbers(batch[1:2])],
+            "inputs": []
+            if self.ranges is None
+            else [[tf.reduce_min(x, 0), tf.reduce_max(x, 0)] for x in self.trace.inputs],
+        }
+
+    def _observe_calls(self, relu: ReluLayer, calls: list[Any]) -> list[Any]:
+        found = [pre_activation_of(self.trace, call, relu) for call in calls]
+        self._z[relu.key] = None
+        if any(z is None for z in found):
+            return []
+        try:
+            observed = [observe_call(z, call, self._copies) for z, call in zip(found, calls) if z is not None]
+        except Exception:  # the copy cannot have an option of the layer, or an operation has no float64 kernel
+            return []
+        self._z[relu.key] = [z for z in found if z is not None]
+        return observed
+
+    def _received(self, gradients: list[Any]) -> dict[str, Any]:
+        each = iter(gradients)
+        outputs = [[next(each) for _ in tensors] for tensors in self.trace.loss_inputs()]
+        reached = {key: [next(each) for _ in self.trace.calls_of(relu.layer)] for key, relu in self._relus.items()}
+        self._without_path = {key for key, found in reached.items() if found and all(g is None for g in found)}
+        received = {str(i): received_gradients(found) for i, found in enumerate(outputs)}
+        return {index: mask for index, mask in received.items() if mask is not None}
+
+    # --- between the steps --------------------------------------------------------------------------------------------
+
+    def collect(self, observed: Any) -> None:
+        """Adds what one step has shown."""
+        observed = tf.nest.map_structure(np.asarray, observed)
+        counts = [np.array(pair, np.int64) for pair in observed["targets"]]
+        self._targets = counts if self._targets is None else [a + b for a, b in zip(self._targets, counts)]
+        self.finite = self.finite and bool(observed["finite"])
+        for key, activity in observed["activity"].items():
+            self._collect_layer(key, activity, observed["calls"][key])
+        if observed["received"]:
+            self.loss = self.loss or LossGradientCollector(self._without_path)
+            self.loss.collect({int(index): mask for index, mask in observed["received"].items()})
+        if self.ranges is not None:
+            self.ranges.collect([(x.dtype, low, high) for x, (low, high) in zip(self.trace.inputs, observed["inputs"])])
+
+    def _collect_layer(self, key: str, activity: dict[str, Any], calls: list[Any]) -> None:
+        relu, z = self._relus[key], self._z[key]
+        if key not in self._collectors:
+            self._collectors[key] = collector = EvidenceCollector(relu, len(activity["fired"]))
+            collector.is_first_layer = z is not None and all(is_behind_no_weights(self.trace, each.x) for each in z)
+        self._collectors[key].collect_activity(activity)
+        dtypes = [call.output.dtype.name for call in self.trace.calls_of(relu.layer)]
+        self._collectors[key].collect_calls(None if z is None else list(zip(z, dtypes, calls)))
+
+    # --- after the pass -----------------------------------------------------------------------------------------------
+
+    def layer(self, key: str, report: Report, certifier: Certifier | None, confidence: float) -> LayerDiagnosis:
+        """The diagnosis of one layer."""
+        counts, relu = report[key], self._relus[key]
+        collector = self._collectors.get(key)
+        if collector is None or len(collector.fired) != counts.neurons:
+            collector = EvidenceCollector(relu, counts.neurons)
+        evidence = collector.evidence(self.trace, list(self._relus.values()), report, self.loss)
+        certificate = certifier.certify(relu, counts.neurons) if certifier else Certificate(None)
+        return LayerDiagnosis(
+            report=counts,
+            cause=causes(counts, evidence),
+            margin=evidence.margin,
+            certified=certificate.certified,
+            rate_limit=rate_limit(evidence.fired, evidence.samples, confidence),
+            joint_rate_limit=joint_rate_limit(evidence.fired, evidence.samples, confidence),
+            offset_description=collector.offset_description,
+            is_first_layer=collector.is_first_layer,
+            lowest_input=collector.lowest_input,
+            input_offset=float("nan") if collector.inputs is None else collector.inputs.offset,
+            bounds_stopped_at=certificate.stopped_at,
+            **self._structure(relu),
+        )
+
+    def _structure(self, relu: ReluLayer) -> dict[str, Any]:
+        """The fields of a `LayerDiagnosis` that the structure of the model and the settings of its layers give."""
+        calls, z = self.trace.calls_of(relu.layer), self._z.get(relu.key) or []
+        outputs = {i for call in calls if (i := self.trace.output_index(call.output)) is not None}
+        targets = self._targets or []
+        shown = len(targets) == len(self.trace.outputs) and len(outputs) == 1
+        behind_batch_norm = any("BatchNormalization" in each.offset_description for each in z)
+        first = next(iter(z), None)
+        own = [] if first is None else [call.layer for call in first.chain]
+        return {
+            "feeds": tuple(following_relus(self.trace, relu, list(self._relus.values()))),
+            "is_output": bool(outputs),
+            "behind_batch_norm": behind_batch_norm,
+            "initial_offset": None
+            if first is None
+            else initial_offset(*[call.layer for call in first.chain if call.layer.weights]),
+            "offset": first.bias
+            if first is not None and first.offset_description == "the bias" and first.bias.ndim == 1
+            else None,
+            "regularizers": regularizers(*dict.fromkeys(own), *_regularizing_layers(self.trace, calls)),
+            "targets": tuple(map(int, targets[outputs.pop()])) if shown else None,
+        }
+
+
+def _numbers(labels: Any) -> list[Any]:
+    """The arrays of numbers among the labels."""
+    return [
+        y for y in tf.nest.flatten(labels) if isinstance(y, tf.Tensor) and (y.dtype.is_floating or y.dtype.is_integer)
+    ]
+
+
+def _regularizing_layers(trace: CallTrace, calls: list[Any]) -> list[Any]:
+    """The ActivityRegularization layers directly behind these calls."""
+    behind = [call.layer for one in calls for call in trace.consumers(one.output)]
+    return [layer for layer in behind if keras_class(layer) == "ActivityRegularization"]

@@ -1,0 +1,130 @@
+"""One layer with dead or blocked neurons: which of its neurons died when, as far as that was measured. NumPy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis
+from relu_probe.report.layer_history import LayerHistory
+from relu_probe.report.layer_report import Counts, LayerReport, Mask
+from relu_probe.report.loss_jumps import LossJump
+
+JUMP_RATIO = 2.0  # a loss of at least this multiple of the mean before it counts as a jump
+STEPS_AFTER_JUMP = 5  # gradients stay large for a few steps after a jump
+FIRST_STEPS = 20  # of a training: deaths in them are early
+EARLY_SHARE = 0.1  # of a layer's neurons: at least so many early deaths are more than chance
+
+
+@dataclass(frozen=True)
+class SickLayer:
+    """What is known about one layer with dead or blocked neurons.
+
+    Args:
+        diagnosis: the diagnosis of the layer.
+        name: its name.
+        feeders: the layers because of which neurons without input are dead.
+        relu_widths: the number of neurons of each ReLU layer up to and including this one.
+        history: the history of its neurons, None without a probe.
+        loss_jumps: the jumps of the training loss.
+        trained: the counts of the newest epoch's training batches, None if they are not known.
+    """
+
+    diagnosis: LayerDiagnosis
+    name: str = ""
+    feeders: tuple[str, ...] = ()
+    relu_widths: tuple[int, ...] = ()
+    history: LayerHistory | None = None
+    loss_jumps: tuple[LossJump, ...] = ()
+    trained: LayerReport | None = None
+
+    @property
+    def dead(self) -> Mask:
+        """`(neurons,)`: the dead neurons."""
+        return self.diagnosis.report.dead
+
+    def with_cause(self, *causes: str) -> Mask:
+        """`(neurons,)`: the neurons with one of these causes."""
+        return np.isin(self.diagnosis.cause, causes)
+
+    def fired_in_training(self) -> Mask | None:
+        """`(neurons,)`: was active at some time of the training; None if that is not known."""
+        if self.history is None or len(self.history.ever_active) != len(self.dead):
+            return None
+        last = self.history.last_active
+        return self.history.ever_active | (last >= 0 if last is not None else False)
+
+    def died_in_training(self) -> Mask:
+        """`(neurons,)`: dead, and known to have been active at some time of the training."""
+        fired = self.fired_in_training()
+        return np.zeros_like(self.dead) if fired is None else self.dead & fired
+
+    def dead_from_start(self) -> Mask:
+        """`(neurons,)`: dead, and not known to have ever been active."""
+        return self.dead & ~self.died_in_training()
+
+    def fires_in_training_only(self) -> Mask:
+        """`(neurons,)`: dead in inference mode, but active in the newest epoch's training steps."""
+        if self.trained is None or self.trained.neurons != len(self.dead):
+            return np.zeros_like(self.dead)
+        return self.dead & (self.trained.active > 0)
+
+    def born_dead_by_width(self) -> float:
+        """The probability that at initialisation one of the layers up to this one is all dead (Lu et al. 2019)."""
+        return 1 - prod(1 - 2.0**-width for width in self.relu_widths)
+
+    # --- deaths that the learning rate explains -----------------------------------------------------------------------
+
+    def deaths_at_loss_jump(self) -> tuple[Mask, Counts, LossJump] | None:
+        """The dead neurons that were last active while the loss rose to one of its jumps or within a few steps after it.
+
+        Returns:
+            Their mask `(neurons,)`, the steps at which they were last active, and the jump with the most such neurons.
+            None if they are fewer than two, or fewer than half of the dead neurons that were ever active.
+        """
+        last, jumps = self._last_active(), self.large_jumps()
+        if last is None or not jumps:
+            return None
+        starts = [jump.step if jump.since is None else jump.since for jump in jumps]
+        died = self.dead & (last >= 0)  # a neuron that was never active was killed by no step
+        masks = [
+            died & (last >= start - 1) & (last < jump.step + jump.steps + STEPS_AFTER_JUMP)
+            for start, jump in zip(starts, jumps)
+        ]
+        mask, jump = max(zip(masks, jumps), key=lambda pair: (np.count_nonzero(pair[0]), pair[1].ratio))
+        count = np.count_nonzero(mask)
+        return (mask, last[mask], jump) if count >= 2 and 2 * count >= np.count_nonzero(died) else None
+
+    def deaths_in_first_steps(self) -> Mask:
+        """`(neurons,)`: the dead neurons that were last active in the first steps, if they are many; else none."""
+        last = self._last_active()
+        if last is None:
+            return np.zeros_like(self.dead)
+        return self._if_many(self.dead & (last >= 0) & (last < FIRST_STEPS))
+
+    def deaths_in_first_or_jumping_epoch(self) -> tuple[Mask, int] | None:
+        """The dead neurons that died in the first epoch, or in one whose loss jumped, and that epoch; None if they are few.
+
+        It needs reports of given data, the first of them from before the first step.
+        """
+        history = self.history
+        if history is None or history.last_active is not None or not len(history.epochs) or history.epochs[0] != -1:
+            return None
+        jumping = {jump.epoch for jump in self.large_jumps()} | {0}
+        died = [self._if_many(self.dead & mask) for mask in history.died if len(mask) == len(self.dead)]
+        found = [(mask, int(epoch)) for mask, epoch in zip(died, history.epochs) if epoch in jumping and np.any(mask)]
+        return max(found, key=lambda pair: np.count_nonzero(pair[0]), default=None)
+
+    def large_jumps(self) -> list[LossJump]:
+        """The jumps of the loss to at least `JUMP_RATIO` times the mean before."""
+        return [jump for jump in self.loss_jumps if jump.ratio >= JUMP_RATIO]
+
+    def _last_active(self) -> Counts | None:
+        last = None if self.history is None else self.history.last_active
+        return None if last is None or len(last) != len(self.dead) else last
+
+    def _if_many(self, mask: Mask) -> Mask:
+        many = np.count_nonzero(mask) >= max(EARLY_SHARE * len(mask), 1)
+        return mask if many else np.zeros_like(mask)

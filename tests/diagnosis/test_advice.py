@@ -1,0 +1,269 @@
+"""Every kind of advice has a planted case, and no advice appears without its trigger."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from models import sequential
+
+from relu_probe import ReluProbe, diagnose
+from relu_probe.diagnosis import triggers
+from relu_probe.diagnosis.advice import KINDS
+
+K, L = tf.keras, tf.keras.layers
+X, Y = np.array([[1, 2], [3, 4]], np.float32), np.full((2, 1), 0.5, np.float32)
+CENTRED = np.array([[1, -1], [-1, 1], [2, -2], [-2, 2]], np.float32)
+POSITIVE = K.initializers.RandomUniform(0.1, 0.5, seed=0)  # no neuron is born dead on positive inputs
+TARGETS = np.ones((4, 1), np.float32)
+
+
+def net(*layers, inputs=2, **options):
+    return sequential(inputs, *layers, **options)
+
+
+def set_weights(layer, kernel, bias):
+    layer.set_weights(
+        [np.broadcast_to(np.asarray(v, np.float32), w.shape) for v, w in zip((kernel, bias), layer.weights)]
+    )
+
+
+def constant(value):
+    return K.initializers.Constant(value)
+
+
+def dead_output():
+    model = net(L.Dense(4, "relu", kernel_initializer="ones"), L.Dense(1, "relu", kernel_initializer=constant(-1.0)))
+    return diagnose(model, (X, -Y)), {"dead_output", "cut"}
+
+
+def zero_kernel():
+    model = net(L.Dense(4, "relu", kernel_initializer="zeros", name="h"), L.Dense(1))
+    return diagnose(model, (X, Y)), {"zero_kernel", "cut"}
+
+
+def zero_input():
+    model = net(L.Dense(4, "relu"), L.Dense(1))
+    return diagnose(model, (X * 0, Y)), {"zero_input", "cut"}
+
+
+def bias_start():
+    model = net(L.Dense(2, "relu", kernel_initializer="ones", bias_initializer=constant(-99.0)), L.Dense(1))
+    return diagnose(model, (X, Y)), {"bias_start", "cut"}
+
+
+def beta_start():
+    norm = L.BatchNormalization(beta_initializer=constant(-99.0))
+    return diagnose(net(L.Dense(2, kernel_initializer="ones"), norm, L.ReLU(), L.Dense(1)), (X, Y)), {
+        "bias_start",
+        "cut",
+    }
+
+
+def threshold():
+    model = net(L.Dense(2, kernel_initializer="ones"), L.ReLU(threshold=50.0), L.Dense(1))
+    return diagnose(model, (X, Y)), {"threshold", "cut"}
+
+
+def trained_down():
+    """The initialiser says that the bias began at zero."""
+    model = net(L.Dense(2, "relu", kernel_initializer="ones"), L.Dense(1))
+    set_weights(model.layers[0], [[1, 1], [0, 0]], -99)
+    return diagnose(model, (CENTRED, TARGETS)), {"trained_down", "cut"}
+
+
+def inputs():
+    model = net(L.Dense(2, "relu", kernel_initializer=constant(-1.0)), L.Dense(1))
+    return diagnose(model, (X, Y)), {"inputs", "cut"}
+
+
+def negative_inputs():
+    model = net(L.Dense(2, "relu", kernel_initializer="ones"), L.Dense(1))
+    return diagnose(model, (-X, Y)), {"inputs", "cut"}
+
+
+def narrow():
+    model = net(L.Dense(2, name="linear"), L.Dense(2, "relu"), L.Dense(1))
+    set_weights(model.layers[0], 1, 0)
+    set_weights(model.layers[1], -1, 0)
+    probe = ReluProbe(data=(X, Y), at_start=True)
+    model.fit(X, Y, verbose=0, callbacks=[probe])
+    return diagnose(model, (X, Y), probe=probe), {"narrow", "cut"}
+
+
+def second_cause():
+    hidden = [L.Dense(2, "relu", kernel_initializer="ones", bias_initializer=constant(b)) for b in (-99.0, -5.0)]
+    return diagnose(net(*hidden, L.Dense(1)), (X, Y)), {"bias_start", "cut", "second_cause"}
+
+
+def no_path():
+    x = K.Input((2,))
+    y = L.Dense(2, "relu", kernel_initializer="ones")(x)
+    model = K.Model(x, L.Dense(1)(L.Lambda(tf.stop_gradient)(y)))
+    model.compile("sgd", "mse")
+    return diagnose(model, (X, Y)), {"no_path"}
+
+
+def loss():
+    model = net(L.Dense(1, "relu", kernel_initializer="ones"), L.Dense(1, kernel_initializer="ones"))
+    model.compile("sgd", lambda y, p: 0.0 * tf.reduce_sum(p, -1))
+    return diagnose(model, (X, Y)), {"loss"}
+
+
+def saturated():
+    ones = {"kernel_initializer": "ones"}
+    return diagnose(net(L.Dense(2, **ones), L.ReLU(1.0), L.Dense(1, **ones)), (X, Y)), {"saturated"}
+
+
+def outgoing():
+    model = net(L.Dense(2, "relu", kernel_initializer="ones"), L.Dense(1, kernel_initializer="zeros"))
+    return diagnose(model, (X, Y)), {"outgoing"}
+
+
+def nan_data():
+    return diagnose(net(L.Dense(2, "relu"), L.Dense(1)), (X * np.nan, Y)), {"nan_data"}
+
+
+def nan_weights():
+    model = net(L.Dense(2, "relu"), L.Dense(1))
+    set_weights(model.layers[0], np.nan, 0)
+    return diagnose(model, (X, Y)), {"nan_weights"}
+
+
+def nan_arithmetic():
+    model = net(L.Dense(2, kernel_initializer="zeros"), L.Rescaling(np.inf), L.ReLU(), L.Dense(1))
+    return diagnose(model, (X, Y)), {"nan_arithmetic"}
+
+
+def general():
+    model = net(L.Dense(2), L.Dense(2, "relu"), L.Dense(1))
+    set_weights(model.layers[0], 1, 0)
+    set_weights(model.layers[1], -1, 0)
+    return diagnose(model, (X, Y)), {"general"}
+
+
+class Shock(K.callbacks.Callback):
+    """A learning rate that is far too high at a single step."""
+
+    def __init__(self, step, rate):
+        super().__init__()
+        self.step, self.rate, self.done = step, rate, 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.model.optimizer.learning_rate.assign(self.rate if self.done == self.step else 0.001)
+        self.done += 1
+
+
+def shocked(probe, step=33, rate=100.0, **options):
+    rng = np.random.default_rng(0)
+    x = rng.random((80, 4), np.float32)
+    y = x.sum(axis=1, keepdims=True)
+    model = net(L.Dense(16, "relu", name="hidden", kernel_initializer=POSITIVE), L.Dense(1), inputs=4, **options)
+    model.fit(x, y, batch_size=8, epochs=5, verbose=0, shuffle=False, callbacks=[probe, Shock(step, rate)])
+    return diagnose(model, (x, y), probe=probe)
+
+
+def learning_rate():
+    return shocked(ReluProbe()), {"learning_rate", "cut"}
+
+
+def regularizer():
+    """The activity regulariser kills a neuron that fires at first."""
+    model = net(L.Dense(1, "relu", kernel_initializer="ones", activity_regularizer=K.regularizers.L1(1.0)), L.Dense(1))
+    model.compile(K.optimizers.SGD(0.05), "mse")
+    probe = ReluProbe()
+    model.fit(X, Y * 0, epochs=40, verbose=0, callbacks=[probe])
+    return diagnose(model, (X, Y * 0), probe=probe), {"regularizer", "cut"}
+
+
+def batchnorm_lag():
+    """In training the batch's own mean is subtracted; the moving mean is far above it."""
+    norm = L.BatchNormalization(momentum=0.999)
+    model = net(L.Dense(2, kernel_initializer="ones", trainable=False), norm, L.ReLU(name="r"), L.Dense(1))
+    norm.set_weights([np.ones(2), np.zeros(2), np.full(2, 99.0), np.ones(2)])
+    probe = ReluProbe()
+    model.fit(X, Y, verbose=0, callbacks=[probe])
+    return diagnose(model, (X, Y), probe=probe), {"batchnorm_lag", "cut"}
+
+
+CASES = [
+    *(
+        dead_output,
+        zero_kernel,
+        zero_input,
+        bias_start,
+        beta_start,
+        threshold,
+        trained_down,
+        inputs,
+        negative_inputs,
+        narrow,
+    ),
+    *(second_cause, no_path, loss, saturated, outgoing, nan_data, nan_weights, nan_arithmetic, general, learning_rate),
+    *(regularizer, batchnorm_lag),
+]
+
+
+@pytest.fixture(scope="module")
+def found():
+    return {case.__name__: case() for case in CASES}
+
+
+@pytest.mark.parametrize("name", [case.__name__ for case in CASES])
+def test_a_planted_case_gets_its_advice_and_no_other(found, name):
+    diagnosis, kinds = found[name]
+    advice = diagnosis.advice
+    assert {each.kind for each in advice} == kinds
+    for each in advice:
+        assert each.layers == tuple(each.neurons)
+        assert all(mask.any() and len(mask) == diagnosis.report[layer].neurons for layer, mask in each.neurons.items())
+        assert each.text
+        assert each.source
+
+
+def test_every_kind_has_a_case(found):
+    assert {kind for _, kinds in found.values() for kind in kinds} == set(KINDS)
+
+
+def test_swapped_triggers_are_found(monkeypatch):
+    """The planted mistake: the cases of two kinds fail if their triggers are swapped."""
+    swap = {"inputs": "bias_start", "bias_start": "inputs"}
+    rules = tuple((swap.get(kind, kind), rule, exclusive) for kind, rule, exclusive in triggers._RULES)
+    monkeypatch.setattr(triggers, "_RULES", rules)
+    for case in (inputs, bias_start):
+        diagnosis, kinds = case()
+        assert {each.kind for each in diagnosis.advice} != kinds
+
+
+def test_a_healthy_model_gets_no_advice():
+    diagnosis = diagnose(net(L.Dense(3, "relu", kernel_initializer="ones"), L.Dense(1)), (X, Y))
+    assert (diagnosis.advice, diagnosis.first_sick_layer) == ((), None)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "clips"), [("sgd", True), ("adam", False), ("rmsprop", False), ("adagrad", False)]
+)
+def test_clipping_is_no_advice_for_an_optimizer_that_ignores_the_size_of_gradients(optimizer, clips):
+    model = net(L.Dense(2, "relu"), L.Dense(1))
+    model.compile(optimizer, "mse")
+    set_weights(model.layers[0], 1, -99)
+    assert ("clip" in str(diagnose(model, (X, Y)))) == clips
+
+
+def test_deaths_at_a_jump_of_the_loss_are_dated():
+    diagnosis = shocked(ReluProbe())
+    text = " ".join(str(diagnosis).split())
+    last = diagnosis.history["hidden"].last_active[diagnosis.layers["hidden"].report.dead]
+    assert np.bincount(last[last >= 0]).argmax() in (33, 34)
+    assert "and at step 34 the loss jumped from" in text
+
+
+def test_without_a_jump_the_rate_is_not_blamed():
+    assert shocked(ReluProbe(), rate=0.001).advice == ()
+
+
+def test_deaths_between_reports_of_given_data_are_blamed_on_the_rate_where_the_loss_jumped():
+    rng = np.random.default_rng(0)
+    x = rng.random((80, 4), np.float32)
+    probe = ReluProbe(data=(x, x.sum(axis=1, keepdims=True)), at_start=True)
+    (advice, *_) = shocked(probe).advice
+    assert advice.kind == "learning_rate"
+    assert "died in epoch 3, in which the loss jumped from" in advice.findings["hidden"]
