@@ -36,7 +36,7 @@ def fitted(*probes):
 
 def when(model, probe):
     text = " ".join(str(diagnose(model, (X, Y), probe=probe)).split())
-    return text[text.index("hidden: ") : text.index(" 1. ")]
+    return text[text.index("hidden: ") : text.index("1. ")]
 
 
 @pytest.mark.parametrize("keep", [1, 2, 5, 7, 100])
@@ -56,7 +56,7 @@ def test_the_newest_reports_are_kept_and_the_dates_rest_on_all(keep):
     deaths = (
         "1 died at training step 2 (epoch 1); 1 died at training step 6 (epoch 3); 1 died at training step 12 (epoch 6)"
     )
-    assert when(model, probe) == f"When: 1 never active in this fit; {deaths}. "
+    assert when(model, probe) == f"hidden: 1 never active in this fit; {deaths}. "
 
 
 def test_the_plain_history_of_the_kept_reports_would_be_wrong():
