@@ -23,7 +23,8 @@ def history_cells(layers: Mapping[str, LayerHistory]) -> ReportCells:
     epochs = [int(epoch) for layer in layers.values() for epoch in layer.epochs]
     when = f", epochs {min(epochs)} to {max(epochs)}" if epochs else ""
     rows = [[shown(name), *_row(layer)] for name, layer in layers.items()]
-    return ReportCells(f"{_TITLE}{when}", _HEADERS, rows, optional=_OPTIONAL)
+    marked = [i for i, layer in enumerate(layers.values()) if np.any(layer.dead_since >= 0)]
+    return ReportCells(f"{_TITLE}{when}", _HEADERS, rows, optional=_OPTIONAL, marked=marked)
 
 
 def change_cells(layers: Mapping[str, LayerHistory]) -> ReportCells:

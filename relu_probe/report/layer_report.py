@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from relu_probe.report.read_only import read_only
 from relu_probe.report.serialization import checked_fields, json_values
+from relu_probe.utils.wording import number
 
 Counts = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -24,8 +26,8 @@ Floats = NDArray[np.float64]
 _ARRAYS = {"nan": np.bool_, "with_gradient": np.int64, "activation_sum": np.float64, "last_active": np.int64}
 
 
-@dataclass(frozen=True, eq=False)
-class LayerReport:  # noqa: PLW1641  # arrays have no hash
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerReport:
     """Immutable counts of one layer, per neuron. `+` adds the counts of disjoint positions.
 
     Args:
@@ -65,11 +67,11 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
     revived: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "active", _read_only("active", self.active, np.int64))
+        object.__setattr__(self, "active", read_only("active", self.active, np.int64))
         object.__setattr__(self, "nan", np.zeros_like(self.active, bool) if self.nan is None else self.nan)
         for name, dtype in _ARRAYS.items():
             if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, _read_only(name, value, dtype, self.active.shape))
+                object.__setattr__(self, name, read_only(name, value, dtype, self.active.shape))
         for name in ("samples", "positions"):
             object.__setattr__(self, name, _whole_number(name, getattr(self, name)))
         self._check()
@@ -193,6 +195,19 @@ class LayerReport:  # noqa: PLW1641  # arrays have no hash
             return NotImplemented
         return all(_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
 
+    def __hash__(self) -> int:  # of the counts alone: sums of floats are equal to rounding only
+        return hash((self.samples, self.positions, self.active.tobytes(), self.nan.tobytes()))
+
+    def __repr__(self) -> str:
+        blocked = 0 if self.blocked is None else int(self.blocked.sum())
+        others = [
+            f", {count:,} {what}" for what, count in (("blocked", blocked), ("NaN", int(self.nan.sum()))) if count
+        ]
+        found = (
+            f"{int(self.dead.sum()):,} of {self.neurons:,} dead{''.join(others)}" if self.measured else "not measured"
+        )
+        return f"<LayerReport: {found}, on {number(self.samples, 'sample')}>"
+
     def __reduce__(self) -> Any:  # through __init__: unpickled arrays are writeable
         return type(self), tuple(getattr(self, f.name) for f in fields(self))
 
@@ -248,35 +263,6 @@ def _whole_number(name: str, value: Any) -> int:
     if not isinstance(value, (int, float, np.integer, np.floating)) or value % 1 or not value >= 0:
         raise ValueError(f"{name} is {value!r:.60}; expected a whole number >= 0.")
     return int(value)
-
-
-def _read_only(name: str, value: Any, dtype: Any, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
-    try:
-        array = value if _is_read_only(value, dtype) else np.array(value, dtype)
-        # A float64 may be rounded. An int64 or bool must not be: 1.5, "1", and 2 for a bool are errors.
-        same = array is value or dtype is np.float64 or np.array_equal(array, value)
-    except (OverflowError, TypeError, ValueError):
-        same = False
-    if not same:
-        raise ValueError(f"{name} is {value!r:.60}; expected one value of type {np.dtype(dtype)} a neuron.")
-    shape = array.shape if shape is None else shape
-    if array.ndim != 1 or array.shape != shape:
-        raise ValueError(f"{name} has shape {array.shape}; expected one value a neuron, as `active` has: {shape}.")
-    array.flags.writeable = False
-    return array
-
-
-def _is_read_only(value: Any, dtype: Any) -> bool:
-    """Returns whether `value` can be kept without a copy: a read-only array of the type, in read-only memory.
-
-    A read-only view of a writeable array changes with that array. So the array that owns the memory, and each view between
-    the two, must be read-only too. Memory that no array owns (a buffer, a mapped file) may change at any time.
-    """
-    if type(value) is not np.ndarray or value.dtype != dtype:
-        return False
-    while type(value) is np.ndarray and not value.flags.writeable:
-        value = value.base
-    return value is None
 
 
 def _rate(counts: Counts, positions: int) -> Floats:

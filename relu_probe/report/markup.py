@@ -36,14 +36,16 @@ def plain_text(text: str) -> str:
 
 
 def html_table(cells: ReportCells) -> str:
-    """Returns the title, the table and the notes as HTML, for notebooks.
+    """Returns the title, the table and the notes as HTML, for notebooks: one number in a cell, the marked rows shaded.
 
-    >>> html_table(ReportCells("title", ["layer"], rows=[], total=["total"], notes=[])).startswith("<table><caption")
+    >>> html_table(ReportCells("title", ["layer"], rows=[], total=["total"])).startswith("<table><caption")
     True
     """
-    head = _row("th", cells.headers)
-    body = "".join(_row("td", row) for row in cells.rows)
-    total = f"<tfoot>{_row('th', cells.total)}</tfoot>" if cells.total else ""
+    columns = list(zip(*cells.rows, cells.total or cells.headers))
+    spans = [1] + [max(len(_numbers(text)) for text in column) for column in columns[1:]]
+    head = _html_row("th", cells.headers, spans)
+    body = "".join(_html_row("td", row, spans, marked=i in cells.marked) for i, row in enumerate(cells.rows))
+    total = f"<tfoot>{_html_row('th', cells.total, spans)}</tfoot>" if cells.total else ""
     notes = "".join(f"<p>{escape(note)}</p>" for note in cells.notes)
     return (
         f'<table><caption style="text-align: left">{escape(cells.title)}</caption><thead>{head}</thead>'
@@ -56,7 +58,22 @@ def _with_short_name(row: list[str]) -> list[str]:
     return [shown(row[0], _MAX_NAME), *row[1:]]
 
 
-def _row(tag: str, texts: Sequence[str]) -> str:
-    styles = ["text-align: left; word-break: break-all"] + ["text-align: right"] * (len(texts) - 1)
-    cells = (f'<{tag} style="{s}">{escape(t).replace(chr(10), "<br>")}</{tag}>' for s, t in zip(styles, texts))
-    return f"<tr>{''.join(cells)}</tr>"
+def _html_row(tag: str, texts: Sequence[str], spans: list[int], *, marked: bool = False) -> str:
+    cells = [_html_cells(tag, [texts[0]], 1, "text-align: left; word-break: break-all")] if texts else []
+    for text, span in zip(texts[1:], spans[1:]):
+        cells.append(_html_cells(tag, _numbers(text), span, "text-align: right"))
+    style = ' style="background: rgba(220, 0, 80, 0.15)"' if marked else ""
+    return f"<tr{style}>{''.join(cells)}</tr>"
+
+
+def _html_cells(tag: str, parts: list[str], span: int, style: str) -> str:
+    """Returns a cell for each part; a single cell over `span` columns if there are fewer parts."""
+    if len(parts) < span:
+        parts, style = [" ".join(parts)], f'{style}" colspan="{span}'
+    return "".join(f'<{tag} style="{style}">{escape(part).replace(chr(10), "<br>")}</{tag}>' for part in parts)
+
+
+def _numbers(text: str) -> list[str]:
+    """Returns the numbers of a cell, such as "2 25.0%"; the whole text if it has other words."""
+    parts = text.split()
+    return parts if parts and all(re.fullmatch(r"[\d.,]+%?", part) for part in parts) else [text]

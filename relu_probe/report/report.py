@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import reduce
+from math import isnan, nan
 from types import MappingProxyType
 from typing import Any
 
@@ -14,15 +15,16 @@ from relu_probe.report.layer_report import LayerReport, any_gradients, fraction,
 from relu_probe.report.limits import ExceededLimit, Limits, checked_limits, explain, not_all_counted
 from relu_probe.report.markup import html_table
 from relu_probe.report.serialization import SCHEMA, checked_fields, checked_schema, json_values
+from relu_probe.report.summary import summary
 from relu_probe.report.table import ReportCells, report_cells, text_report
 from relu_probe.report.text_table import terminal_width
 from relu_probe.utils.foreign_text import shown, shown_names
 from relu_probe.utils.layer_names import select
 
 
-@dataclass(frozen=True)
-class Report:
-    """The immutable result of one measurement: a `LayerReport` for each counted layer. `str()` is the table.
+@dataclass(frozen=True, eq=False, repr=False)
+class Report(Mapping[str, LayerReport]):
+    """The immutable result of one measurement: a mapping of layer names to `LayerReport`. `str()` is the table.
 
     Args:
         layers: name -> `LayerReport`, in the model's order.
@@ -70,6 +72,20 @@ class Report:
     def __iter__(self) -> Iterator[str]:
         return iter(self.layers)
 
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __bool__(self) -> bool:
+        return True  # a report without layers is a report too: `report or default` must not replace it
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Report):
+            return NotImplemented
+        return all(getattr(self, f.name) == getattr(other, f.name) for f in fields(self))
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.layers.items()))
+
     @property
     def samples(self) -> int:
         """The number of samples of the layer that saw the most; 0 without layers."""
@@ -79,6 +95,12 @@ class Report:
     def dead_fraction(self) -> float:
         """Dead neurons / neurons that can be judged, all layers pooled, not the mean over the layers; nan if there are none."""
         return fraction(judged_mask(self.layers.values(), "dead"))
+
+    @property
+    def max_dead_fraction(self) -> float:
+        """The largest dead fraction of a layer; nan if no layer has one."""
+        shares = [layer.dead_fraction for layer in self.layers.values()]
+        return max((share for share in shares if not isnan(share)), default=nan)
 
     @property
     def zero_gradient_fraction(self) -> float:
@@ -110,16 +132,33 @@ class Report:
             last_step=_newest(self.last_step, other.last_step),
         )
 
-    __radd__ = __add__  # `+` is commutative
+    def __radd__(self, other: object) -> Report:
+        return self if other == 0 else NotImplemented  # `sum(reports)` begins with 0
 
-    def select(self, names: list[str]) -> Report:
-        """Returns the same report with only these layers, in this order. What is not counted stays named.
+    def select(self, layers: Any) -> Report:
+        """Returns the same report with only these layers, in the report's order. What is not counted stays named.
+
+        Args:
+            layers: names or globs.
 
         Raises:
-            KeyError: the report has no layer of that name.
+            ValueError: a name or glob matches no layer of the report.
+
+        >>> layer = LayerReport(samples=4, positions=4, active=[0, 4])
+        >>> list(Report({"conv_1": layer, "conv_2": layer, "dense": layer}).select("conv*"))
+        ['conv_1', 'conv_2']
         """
-        layers = {n: self[n] for n in names if n in self.layers or n not in (*self.unseen, *self.never_called)}
-        return replace(self, layers=layers)
+        names = [*self.layers, *self.unseen, *self.never_called]
+        chosen = select(names, layers, expected=self._expected_names)
+        return replace(self, layers={name: layer for name, layer in self.layers.items() if name in chosen})
+
+    @property
+    def _expected_names(self) -> str:
+        return f"expected names or globs of {shown_names(self) or 'a report that has layers'}."
+
+    def __repr__(self) -> str:
+        when = "" if self.epoch is None else f" epoch {self.epoch}"
+        return f"<Report {self.source or 'empty'}{when}: {summary(self.layers, self.unseen)}>"
 
     def __str__(self) -> str:
         return self.table()
@@ -181,9 +220,8 @@ class Report:
         ...
         """
         __tracebackhide__ = True  # pytest shows the caller's line
-        expected = f"expected names or globs of {shown_names(self) or 'a report that has layers'}."
         limits = Limits(max_dead, max_zero_gradient)
-        names = list(self.layers) if layers is None else select(self.layers, layers, expected=expected)
+        names = list(self.layers) if layers is None else select(self.layers, layers, expected=self._expected_names)
         chosen = {name: self.layers[name] for name in names}
         exceeded = checked_limits(chosen, limits, self.unseen)
         missing = not_all_counted(self.unseen) if require_all and self.unseen else ""
@@ -194,7 +232,7 @@ class Report:
     def explain(self, exceeded: list[ExceededLimit], missing: str = "") -> str:
         """Returns a line for each exceeded limit, what else is `missing`, and the table's rows of the layers."""
         names = {one.layer for one in exceeded}
-        rows = self.select([name for name in self.layers if name in names])
+        rows = replace(self, layers={name: layer for name, layer in self.layers.items() if name in names})
         return "\n".join(filter(None, [explain(exceeded) if exceeded else "", missing])) + f"\n\n{rows}"
 
     def to_frame(self) -> Any:

@@ -24,6 +24,7 @@ class ReportCells(NamedTuple):
         total: the cells of the total row; none for no such row.
         notes: lines below the table.
         optional: indices of the columns that a narrow terminal does without, the first to go first.
+        marked: indices of the rows that HTML shades.
     """
 
     title: str
@@ -32,6 +33,7 @@ class ReportCells(NamedTuple):
     total: Sequence[str] = ()
     notes: Sequence[str] = ()
     optional: Sequence[int] = ()
+    marked: Sequence[int] = ()
 
 
 def report_cells(
@@ -56,6 +58,7 @@ def report_cells(
         total=["total", *_total(layers)],
         notes=[*_notes(layers), *notes],
         optional=(6, 4),  # the positions, the rates
+        marked=[i for i, layer in enumerate(layers.values()) if _is_sick(layer)],
     )
 
 
@@ -70,6 +73,10 @@ def text_report(cells: ReportCells, width: int | None = None) -> str:
     table = text_table(cells.headers, [*cells.rows, *total], width, cells.optional)
     paragraphs = [[text] if width is None else wrapped(text, width=width) for text in (cells.title, *cells.notes)]
     return "\n".join([*paragraphs[0], table, *chain.from_iterable(paragraphs[1:])])
+
+
+def _is_sick(layer: LayerReport) -> bool:
+    return bool(np.any(layer.dead) or np.any(layer.blocked) or np.any(layer.nan))
 
 
 def _row(layer: LayerReport, tau: float | None) -> list[str]:

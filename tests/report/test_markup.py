@@ -78,12 +78,23 @@ def test_names_without_escaping_do_not(report):
 
 @pytest.mark.parametrize("shown", [in_tensorboard, in_a_notebook])
 def test_the_numbers_equal_those_of_the_printed_table(report, shown):
-    numbers = [[" ".join(text.split()) for text in row[1:]] for row in shown(report).rows]
+    numbers = [" ".join(row[1:]).split() for row in shown(report).rows]
     cells = report.cells()
-    expected = [[" ".join(text.split()) for text in row[1:]] for row in [*cells.rows, cells.total]]
-    assert numbers[1:-1] == expected[:-1]
-    assert numbers[1][:3] == ["3", "1 50.0%", "2 100.0%"]
-    assert numbers[-1][0] == expected[-1][0] == "30"
+    assert numbers[1:] == [" ".join(row[1:]).split() for row in [*cells.rows, cells.total]]
+    assert numbers[1][:5] == ["3", "1", "50.0%", "2", "100.0%"]
+    assert numbers[-1][0] == "30"
+
+
+def test_a_notebook_shows_one_number_in_a_cell_and_shades_sick_layers():
+    well = LayerReport(samples=9, positions=9, active=[1, 9], with_gradient=[1, 9])
+    report = Report({"sick": LAYER, "well": well, "unmeasured": LayerReport(0, 0, [0])})
+    rows = Cells(report._repr_html_()).rows
+    assert rows[1] == ["sick", "3", "1", "50.0%", "2", "100.0%", "0.000", "0.003", "0.007", "1,437", "1,437"]
+    assert rows[3] == ["unmeasured", "1", "-", "-", "not measured", "0", "0"]
+    shaded = [
+        row.partition("</td>")[0].rpartition(">")[2] for row in report._repr_html_().split("<tr") if "background" in row
+    ]
+    assert shaded == ["sick"]
 
 
 @pytest.mark.parametrize("shown", [in_tensorboard, in_a_notebook])

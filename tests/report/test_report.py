@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from report_strategies import NEURONS, layers, reports
 
 from relu_probe import LayerReport, Report
@@ -72,6 +73,8 @@ def test_fractions_pool_the_neurons_of_the_measured_layers():
     assert pooled().dead_fraction == 1 / 4
     assert pooled().zero_gradient_fraction == 2 / 4
     assert pooled().samples == 2
+    assert pooled().max_dead_fraction == 1
+    assert np.isnan(Report.empty().max_dead_fraction)
 
 
 @pytest.mark.parametrize("mistake", ["mean of the layers", "unseen layers count"])
@@ -206,6 +209,59 @@ def test_reports_of_different_models_do_not_add_up():
         ValueError, match="cannot add a layer of 1 neurons and one of 2; expected reports of the same model"
     ):
         LayerReport(1, 1, [1]) + LayerReport(1, 1, [1, 1])
+
+
+def test_a_report_is_a_mapping():
+    report = pooled()
+    assert (len(report), list(report), dict(report.items())) == (3, ["small", "large", "unseen"], dict(report.layers))
+    assert "small" in report
+    assert "dense" not in report
+    assert report.get("dense") is None
+    assert Report.empty()  # true, though it is empty
+
+
+@given(reports, reports)
+def test_equal_reports_have_equal_hashes(a, b):
+    again = Report.from_dict(json.loads(json.dumps(a.to_dict())))
+    assert (again == a, hash(again)) == (True, hash(a))
+    assert a != b or hash(a) == hash(b)
+
+
+def test_reports_of_other_counts_differ():
+    one, other = (Report({"a": LayerReport(4, 4, [n])}) for n in (1, 2))
+    assert one != other
+    assert len({one, other, one + Report.empty()}) == 2
+
+
+@given(st.lists(reports, max_size=3))
+def test_a_sum_of_reports_needs_no_start(several):
+    assert sum(several) == (sum(several, Report.empty()) if several else 0)
+
+
+def test_layers_are_selected_by_name_and_glob():
+    report = pooled()
+    assert list(report.select("*l*")) == ["small", "large"]
+    assert list(report.select(["large", "small"])) == ["small", "large"]
+    with pytest.raises(ValueError, match="layers='dense' matches no layer; expected names or globs of small, large"):
+        report.select("dense")
+
+
+@pytest.mark.parametrize(
+    ("report", "text"),
+    [
+        (pooled(), "<Report empty: 1 of 4 dead, worst small 100 %>"),
+        (Report(pooled().layers, epoch=11, source="train"), "<Report train epoch 11: 1 of 4 dead, worst small 100 %>"),
+        (Report({}, source="watch", unseen={"lstm": "?"}), "<Report watch: nothing measured, 1 ReLU not counted>"),
+        (Report({"a": LayerReport(1, 1, [0], nan=[1])}), "<Report empty: 0 of 1 dead, 1 NaN>"),
+    ],
+)
+def test_a_report_is_one_line_in_a_debugger(report, text):
+    assert repr(report) == text
+
+
+def test_a_layer_is_one_line_in_a_debugger():
+    layer = LayerReport(9, 9, [0, 2, 3], [0, 0, 1], nan=[0, 0, 1])
+    assert repr(layer) == "<LayerReport: 1 of 3 dead, 1 blocked, 1 NaN, on 9 samples>"
 
 
 def test_the_error_names_an_unknown_layer():

@@ -1,0 +1,70 @@
+"""One line on a report: for `repr()`, and for the end of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from relu_probe.report.coverage import coverage_notes
+from relu_probe.report.layer_report import LayerReport, judged_mask, nan_mask
+from relu_probe.utils.foreign_text import shown
+from relu_probe.utils.wording import number
+
+
+def summary(layers: Mapping[str, LayerReport], unseen: Mapping[str, str]) -> str:
+    """Returns how many neurons of the layers are dead, and the layer with the largest dead fraction.
+
+    >>> summary({"hidden": LayerReport(samples=8, positions=8, active=[0, 3, 8, 8])}, {"lstm": "in a loop"})
+    '1 of 4 dead, worst hidden 25 %, 1 ReLU not counted'
+    """
+    dead, nan = judged_mask(layers.values(), "dead"), nan_mask(layers.values())
+    parts = [f"{np.count_nonzero(dead):,} of {len(nan):,} dead" if len(nan) else "nothing measured"]
+    if worst := worst_layer(layers):
+        parts.append(f"worst {shown(worst)} {percent(layers[worst].dead_fraction)}")
+    parts += [f"{np.count_nonzero(nan):,} NaN"] if nan.any() else []
+    parts += [f"{number(len(unseen), 'ReLU')} not counted"] if unseen else []
+    return ", ".join(parts)
+
+
+def end_of_fit(layers: Mapping[str, LayerReport], unseen: Mapping[str, str], since: Mapping[str, int]) -> str:
+    """Returns the line that a probe prints at the end of a fit.
+
+    Args:
+        layers: the layers of the newest report.
+        unseen: the ReLUs that are not counted, with the reasons.
+        since: layer name -> the epoch in which the first of the neurons died that are dead now.
+
+    >>> layers = {"hidden": LayerReport(samples=8, positions=8, active=[0, 3, 8, 8])}
+    >>> end_of_fit(layers, {}, {"hidden": 2})
+    '25 % of 4 ReLU neurons dead, worst hidden (25 %, since epoch 2)'
+    """
+    dead, nan = judged_mask(layers.values(), "dead"), nan_mask(layers.values())
+    if not len(nan):
+        text = "nothing was measured"
+    elif not len(dead):
+        text = f"NaN at {len(nan):,} of {number(len(nan), 'ReLU neuron')}"
+    else:
+        share = percent(float(np.mean(dead))) if dead.any() else "none"
+        text = f"{share} of {number(len(dead), 'ReLU neuron')} dead"
+        text += f", NaN at {np.count_nonzero(nan):,} more" if nan.any() else ""
+    if worst := worst_layer(layers):
+        when = f", since epoch {since[worst]}" if since.get(worst, -1) >= 0 else ""
+        text += f", worst {shown(worst)} ({percent(layers[worst].dead_fraction)}{when})"
+    return "; ".join([text, *coverage_notes(unseen, ())])
+
+
+def worst_layer(layers: Mapping[str, LayerReport]) -> str:
+    """Returns the name of the first layer with the largest dead fraction; "" if no neuron is dead."""
+    dead = {name: layer.dead_fraction for name, layer in layers.items() if layer.dead_fraction > 0}
+    return max(dead, key=lambda name: dead[name], default="")
+
+
+def percent(share: float) -> str:
+    """Returns a share as text of three digits; never 0 % or 100 % for what is not exactly that.
+
+    >>> percent(0.625), percent(1 / 3), percent(1.0), percent(0.99999)
+    ('62.5 %', '33.3 %', '100 %', '99.9 %')
+    """
+    rounded = round(100 * share, 1)
+    return f"{rounded if share in (0, 1) else min(max(rounded, 0.1), 99.9):g} %"
