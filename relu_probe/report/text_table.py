@@ -9,6 +9,7 @@ from rich.cells import cell_len, set_cell_size
 
 PROSE_WIDTH = 80  # of paragraphs, where there is no terminal
 _MIN_NAME = 8  # characters
+_MAX_NAME = 120  # at any width: names come from files
 _WANTED_NAME = 12  # a column is left out rather than that names are shorter
 _GAP = "  "
 
@@ -63,7 +64,7 @@ def text_table(
     columns = list(range(len(headers)))
     table = [row for row in (headers, *rows) if row is not None]
     widths = [max(cell_len(line) for row in table for line in row[column].split("\n")) for column in columns]
-    longest = max(widths[0], _MIN_NAME)
+    longest = min(max(widths[0], _MIN_NAME), _MAX_NAME)
     for left_out in (None, *optional):
         columns = [column for column in columns if column != left_out]
         room = longest if width is None else width - sum(len(_GAP) + widths[column] for column in columns[1:])
