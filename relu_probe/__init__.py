@@ -7,7 +7,9 @@ The public names, as in `from relu_probe import ReluProbe, measure, watch`:
     watch            counts in a training loop of your own; gives a `Watch`
     diagnose         finds the cause of each dead neuron; gives a `Diagnosis` with a `LayerDiagnosis` for each layer,
                      and `Advice`
-    revive           brings dead neurons back without a change of the predictions; gives a `Revival`
+    revive           brings dead neurons back without a change of the predictions; gives a `Revival` with a
+                     `LayerRevival` for each layer
+    Revive           the callback that does so at the ends of epochs
     history          which neurons died and revived, and when; gives a `History` with a `LayerHistory` for each layer
     Report           the counts of all layers; `LayerReport` has those of one layer
     LossJump         a training step at which the loss jumped
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from relu_probe.callbacks.relu_probe import ReluProbe as ReluProbe
+    from relu_probe.callbacks.revive import Revive as Revive
     from relu_probe.cure.revival import LayerRevival as LayerRevival
     from relu_probe.cure.revival import Revival as Revival
     from relu_probe.cure.revive import revive as revive
@@ -45,6 +48,7 @@ _MODULES = {
     "watch": "measuring.watch",
     "diagnose": "diagnosis.diagnose",
     "revive": "cure.revive",
+    "Revive": "callbacks.revive",
     "history": "report.history",
     "Report": "report.report",
     "LayerReport": "report.layer_report",

@@ -140,7 +140,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relu_probe import Diagnosis, History, LayerDiagnosis, LayerHistory, LayerReport, LossJump, ReluProbe, Report, Watch
-from relu_probe import diagnose, history, measure, watch
+from relu_probe import LayerRevival, Revival, Revive, diagnose, history, measure, revive, watch
 
 
 def use(model: Any, x: NDArray[np.float32]) -> None:
@@ -170,6 +170,11 @@ def use(model: Any, x: NDArray[np.float32]) -> None:
     total: Report = report + watched
     asserted: Report = total.assert_alive(0.05, layers="hidden")
     text: str = str(asserted)
+    revival: Revival = revive(model, (x, x), method="redo", fire=0.9)
+    neurons: NDArray[np.intp] = revival.layers["hidden"].neurons
+    cured: LayerRevival = revival.layers["hidden"]
+    revival.undo()
+    kept_revivals: dict[int, Revival] = Revive(lambda epoch: x, every=2).revivals
 """
 
 WRONG = {
@@ -182,6 +187,7 @@ WRONG = {
     "with watch(0) as w: c: str = w.report()": 'expression has type "Report", variable has type "str"',
     "d: str = diagnose(0, 0).layers": 'expression has type "Mapping[str, LayerDiagnosis]", variable has type "str"',
     "history([]).reports_": '"History" has no attribute "reports_"',
+    'revive(0, 0, method="reset")': 'Argument "method" to "revive" has incompatible type',
     "from relu_probe import Reports": 'Module "relu_probe" has no attribute "Reports"',
 }
 

@@ -1,6 +1,7 @@
 """Where the reports of a fit are shown: TensorBoard's event files, Keras's `logs`, the console."""
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -40,6 +41,11 @@ class LogWriter:
         """Writes a report to the event file, at step `epoch`."""
         if self._summaries is not None:
             self._summaries.write(report, epoch)
+
+    def write_revived(self, counts: Mapping[str, int], epoch: int) -> None:
+        """Writes the number of neurons that were revived in each layer, at step `epoch`."""
+        if self._summaries is not None:
+            self._summaries.write_revived(counts, epoch)
 
     def print_nan(self, report: Report) -> None:
         """Prints a line on the first report with NaN, whose neurons no fraction includes."""

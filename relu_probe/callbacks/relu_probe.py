@@ -1,7 +1,7 @@
 """The Keras callback `ReluProbe`: when to measure, and where the results go."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -209,6 +209,11 @@ class ReluProbe(tf.keras.callbacks.Callback):
         if self._log_writer is not None and self.reports and "logging" not in self._error_policy:
             self._log_writer.print_how_to_open()
         self._close()
+
+    def log_revived(self, counts: Mapping[str, int], epoch: int) -> None:
+        """Writes how many neurons of each layer `Revive` has revived to the event file."""
+        if (writer := self._log_writer) is not None:
+            self._attempt("logging", lambda: writer.write_revived(counts, epoch))
 
     # --- parts of the hooks -------------------------------------------------------------------------------------------
 

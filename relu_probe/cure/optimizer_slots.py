@@ -7,6 +7,8 @@ variables are those of the optimizer, in the same order, and it records for whic
 
 from typing import Any, NamedTuple
 
+import tensorflow as tf
+
 from relu_probe.cure.edit import Edit, value_of
 from relu_probe.structure.keras_layers import keras_class
 
@@ -47,7 +49,7 @@ def reset_slots(edit: Edit, model: Any) -> None:
         ValueError: the slots of the optimizer are not known.
     """
     touched = {id(variable): mask for variable, mask in edit.touched()}
-    for slot in find_slots(model):
+    for slot in find_slots(model) if touched else ():
         if (mask := touched.get(id(slot.weight))) is not None:
             edit.write(slot.variable, mask, value_of(slot.weight if slot.is_average else slot.twin))
 
@@ -63,12 +65,9 @@ def find_slots(model: Any) -> list[Slot]:
         return []
     with model.distribute_strategy.scope():
         twin, made = _twin(optimizer, model.trainable_variables)
-    twins = list(twin.variables)
-    index = {id(variable): i for i, variable in enumerate(twins)}
-    slots = [
-        Slot(weight, optimizer.variables[index[id(v)]], v, average) for weight, v, average in made if id(v) in index
-    ]
-    if len(twins) != len(optimizer.variables) or not all(_fits(slot) for slot in slots):
+    own = dict(zip((id(variable) for variable in twin.variables), optimizer.variables))
+    slots = [Slot(weight, own.get(id(variable)), variable, average) for weight, variable, average in made]
+    if len(twin.variables) != len(optimizer.variables) or not all(_fits(slot) for slot in slots):
         raise ValueError(
             f"the optimizer {optimizer.name!r} was built for other weights than the {len(model.trainable_variables)} that "
             "the model trains now; expected the same. Compile the model again after layers were frozen or added."
@@ -78,6 +77,8 @@ def find_slots(model: Any) -> list[Slot]:
 
 def _fits(slot: Slot) -> bool:
     """Whether the optimizer's variable has the name and shape of the twin's; in tf_keras names begin with the optimizer's."""
+    if slot.variable is None:
+        return False
     same_name = str(slot.variable.name).endswith(str(slot.twin.name))
     return same_name and tuple(slot.variable.shape) == tuple(slot.twin.shape)
 
@@ -114,8 +115,13 @@ def _twin(optimizer: Any, weights: list[Any]) -> tuple[Any, list[tuple[Any, Any,
         return variable
 
     twin_class: Any = type(kind.__name__, (kind,), {"add_variable_from_reference": add_variable_from_reference})
+    config = optimizer.get_config()
+    if isinstance(
+        config.get("learning_rate"), dict
+    ):  # a schedule, perhaps one that Keras cannot make from its configuration
+        config["learning_rate"] = tf.keras.optimizers.schedules.ExponentialDecay(0.1, 1, 1.0)
     try:
-        twin = twin_class.from_config({**optimizer.get_config(), "learning_rate": 0.0})
+        twin = twin_class.from_config(config)
         twin.build(list(weights))
     except Exception as error:
         raise _unknown(optimizer) from error

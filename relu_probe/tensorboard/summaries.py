@@ -2,7 +2,7 @@
 
 import shlex
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ _CHANGES = {
     "died": "Number of neurons that were active in the previous report and are dead in this one.",
     "revived": "Number of neurons that were dead in the previous report and are active in this one.",
 }
+_REVIVED = "Number of dead neurons of the layer that the callback Revive brought back at the end of this epoch."
 _HISTOGRAMS = {
     "activation_rate": "For each neuron, the fraction of positions at which it was active. The first bar holds exactly the "
     "neurons that were never active.",
@@ -96,6 +97,16 @@ class Summaries:
             self._write_report(report)
             if self._written >= 2 * self._drawn:
                 self._write_images()
+
+    def write_revived(self, counts: Mapping[str, int], step: int) -> None:
+        """Writes the number of neurons that were revived in each layer.
+
+        Raises:
+            tf.errors.OpError: the file cannot be written.
+        """
+        values = [_scalar(f"revived_by_us/{name}", count, _REVIVED) for name, count in counts.items()]
+        with self._file.recording(step):
+            tf.summary.experimental.write_raw_pb(Summary(value=values).SerializeToString())
 
     def finish(self) -> None:
         """Writes the last images, at the step of the newest report, and the end of the fit."""
