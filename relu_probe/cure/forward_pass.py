@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from relu_probe.cure.edit import value_of
 from relu_probe.diagnosis.call_trace import CallTrace, recorded
-from relu_probe.diagnosis.pre_activation import pre_activation_of
+from relu_probe.diagnosis.pre_activation import LinearCopies, pre_activation_of
 from relu_probe.measuring.data import BatchedData
 from relu_probe.measuring.inference import call_in_inference, state_restored
 from relu_probe.report.layer_report import Floats, Mask
@@ -111,13 +111,12 @@ def read_signals(model: Any, data: BatchedData, relu: ReluLayer, neurons: NDArra
     Raises:
         NoSignals: they cannot be computed in float64.
     """
-    products, any_input, copy = [], False, None
+    products, any_input, copies = [], False, LinearCopies()
     for trace, _ in _traced(model, data):
         for call in trace.calls_of(relu.layer):
             found: Any = pre_activation_of(trace, call, relu)
             try:
-                copy = Float64Copy(found.linear, found.x) if copy is None else copy
-                product = np.moveaxis(copy(found.x), relu.axis, -1)
+                product = _product(copies, found.linear, found.x)
             except Exception as error:
                 raise NoSignals(f"its pre-activation cannot be computed in float64: {reason(error)}") from error
             products.append(product.reshape(-1, product.shape[-1])[:, neurons])
@@ -130,40 +129,13 @@ def read_signals(model: Any, data: BatchedData, relu: ReluLayer, neurons: NDArra
     return Signals(np.concatenate(products), bias, scale, shift, np.isin(neurons, used), any_input)
 
 
-class Float64Copy:
-    """A linear layer in float64 and without bias, so that rounding does not decide the sign of w.x.
-
-    Channels are last: on a CPU TensorFlow has no convolutions with channels first in float64.
-
-    Args:
-        layer: the layer.
-        x: an input of it.
-    """
-
-    def __init__(self, layer: Any, x: tf.Tensor) -> None:
-        self._first = getattr(layer, "data_format", None) == "channels_first"
-        config = {key: _neutral(key, value) for key, value in layer.get_config().items()}
-        self._copy = type(layer).from_config(config)
-        self._copy.build((None, *self._last(x).shape[1:]))
-        self._copy.set_weights(layer.get_weights()[: len(self._copy.weights)])
-
-    def __call__(self, x: tf.Tensor) -> Floats:
-        """w.x, in the layout of the layer's output."""
-        product = np.asarray(self._copy(self._last(x)))
-        return np.moveaxis(product, -1, 1) if self._first else product
-
-    def _last(self, x: tf.Tensor) -> Floats:
-        values = np.asarray(x).astype(np.float64)
-        return np.moveaxis(values, 1, -1) if self._first else values
-
-
-def _neutral(key: str, value: Any) -> Any:
-    if key.endswith("_initializer"):
-        return "zeros"
-    if key.endswith(("_regularizer", "_constraint", "bias_axes")):
-        return None
-    fixed = {"activation": "linear", "use_bias": False, "dtype": "float64", "data_format": "channels_last"}
-    return fixed.get(key, value)
+def _product(copies: LinearCopies, linear: Any, x: tf.Tensor) -> Floats:
+    """w.x in float64, so that rounding does not decide its sign, with the neurons on the last axis."""
+    values = np.asarray(x).astype(np.float64)
+    first = getattr(linear, "data_format", None) == "channels_first"
+    last = tf.constant(np.moveaxis(values, 1, -1) if first else values)
+    own, _ = copies.of(linear, last)
+    return np.asarray(own(last))
 
 
 def _known(found: Any) -> Any:
