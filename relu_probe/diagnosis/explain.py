@@ -64,7 +64,7 @@ class Explanation(NamedTuple):
         dates = [] if self.history is None or root is None else _dates(self.history.get(root), self.layers[root])
         lines += [line for date in dates for line in _wrapped(f"{shown(root)}: {date}")]
         for number, advice in enumerate(self.advice, 1):
-            where = "" if len(self.layers) == 1 else f"{_names(advice.layers)}: "
+            where = "" if len(self.layers) == 1 else f"{_names(advice.layers, 2)}: "
             item = _wrapped(f"{number}. {where}{advice.text}", " ", "    ")
             rest = len(self.advice) - number
             if len(lines) + len(item) + (rest > 0) > SUMMARY_LINES:
@@ -182,10 +182,10 @@ def _follower_line(names: list[str], cause: str, makers: tuple[str, ...]) -> str
     return f"{_names(names)}: {because}."
 
 
-def _names(names: Sequence[str]) -> str:
-    listed = [shown(name, 30) for name in names[:MOST_NAMED]]
-    if len(names) > MOST_NAMED:
-        return f"{', '.join(listed)} and {len(names) - MOST_NAMED:,} more"
+def _names(names: Sequence[str], most: int = MOST_NAMED) -> str:
+    listed = [shown(name, 30) for name in names[:most]]
+    if len(names) > most:
+        return f"{', '.join(listed)} and {len(names) - most:,} more"
     return " and ".join([", ".join(listed[:-1]), listed[-1]] if len(listed) > 1 else listed)
 
 

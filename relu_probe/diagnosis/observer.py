@@ -154,9 +154,7 @@ class Observer:
             "feeds": tuple(following_relus(self.trace, relu, list(self._relus.values()))),
             "is_output": bool(outputs),
             "behind_batch_norm": behind_batch_norm,
-            "initial_offset": None
-            if first is None
-            else initial_offset(*[call.layer for call in first.chain if call.layer.weights]),
+            "initial_offset": None if first is None else initial_offset(*[call.layer for call in first.chain]),
             "offset": first.bias
             if first is not None and first.offset_description == "the bias" and first.bias.ndim == 1
             else None,

@@ -106,7 +106,8 @@ def q_values_behind_a_relu(seed, output="relu"):
 def three_sigmoids_and_a_relu_output(seed, output="relu"):
     x, y = normal(seed)
     hidden = [L.Dense(16, "sigmoid") for _ in range(3)]
-    return regression(mlp(8, *hidden, L.Dense(1, output, name="out")), x, y - 3, epochs=60)
+    model = mlp(8, *hidden, L.Dense(1, output, name="out"))
+    return regression(model, x, y - 3, epochs=60, has_relu=output is not None)
 
 
 # --- the learning rate ------------------------------------------------------------------------------------------------

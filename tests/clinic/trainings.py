@@ -24,6 +24,7 @@ class Training:
         callbacks: of the fit, besides the probe.
         at_start: the probe measures the data at the start and after each epoch, in place of the training batches.
         chance: the loss of the best constant prediction; larger and infinite losses count as this.
+        has_relu: whether the model has a ReLU; one without is trained and not diagnosed.
         test_y: the labels for the loss of the trained model, if those of the training are broken.
     """
 
@@ -35,6 +36,7 @@ class Training:
     callbacks: tuple[Any, ...] = ()
     at_start: bool = False
     chance: float = 0.0
+    has_relu: bool = True
     test_y: Any = None
 
 
@@ -44,7 +46,7 @@ class Outcome:
 
     loss: float
     sick: float
-    diagnosis: Diagnosis
+    diagnosis: Diagnosis | None
 
 
 @dataclass(frozen=True)
@@ -96,14 +98,17 @@ def run(case: Case, seed: int, changes: Mapping[str, Any]) -> Outcome:
     training = case.train(seed, **changes)
     data = (training.x, training.y)
     probe = ReluProbe(data=data, at_start=True) if training.at_start else ReluProbe()
+    callbacks = [probe, *training.callbacks] if training.has_relu else list(training.callbacks)
     training.model.fit(
         training.x,
         training.y,
         training.batch_size,
         epochs=training.epochs,
         verbose=0,
-        callbacks=[probe, *training.callbacks],
+        callbacks=callbacks,
     )
+    if not training.has_relu:
+        return Outcome(_loss(training), 0.0, None)
     found = diagnose(training.model, data, probe=probe)
     report = found.report
     fraction = report.zero_gradient_fraction if report.has_gradients else report.dead_fraction
