@@ -8,10 +8,11 @@ from relu_probe.measuring.data import BatchedData, read_batches
 from relu_probe.measuring.inference import has_loss
 from relu_probe.measuring.measure import measurer_of
 from relu_probe.measuring.model_state import ModelState
-from relu_probe.measuring.nothing_counted import uncounted, warn_if_nothing_is_counted
+from relu_probe.measuring.nothing_counted import check_any_relu, uncounted, warn_if_nothing_is_counted
 from relu_probe.measuring.train_step import begin_counting, counters_of_current_fit, training_counters
 from relu_probe.report.report import Report
 from relu_probe.structure.layer_selection import LayerSelection
+from relu_probe.structure.relu_layers import ReluLayer
 from relu_probe.utils.distributed import has_several_workers
 from relu_probe.utils.error_policy import ErrorPolicy
 
@@ -43,8 +44,11 @@ class ReportSource(Protocol):
     def add_late_layers(self, model: Any) -> bool:
         """Counts layers that the first step built from now on. Returns whether the step numbers must be set again."""
 
-    def report(self, model: Any, keys: list[str], steps: int) -> Report:
-        """The report of an epoch with `steps` training steps on, at least, the layers `keys`."""
+    def report(self, model: Any, steps: int) -> Report:
+        """The report of an epoch with `steps` training steps."""
+
+    def relus(self, model: Any) -> list[ReluLayer]:
+        """All that the newest report may count, ReLUs written as functions among them."""
 
 
 def report_source(data: Any, *, activation_sum: bool) -> ReportSource:
@@ -58,10 +62,11 @@ def selected_report(source: ReportSource, selection: LayerSelection, model: Any,
     Raises:
         ValueError: with `strict`, a layer that was selected by name, or every layer, could not be counted.
     """
-    report = source.report(model, selection.keys, steps)
+    report = source.report(model, steps)
     selection.find_late_layers(model, counted=source.kind == "train")
-    report = replace(report if selection.is_everything else report.select(selection.keys), source=source.kind)
-    if strict and (why := uncounted(report, [] if selection.is_everything else selection.keys)):
+    keys = [] if selection.is_everything else selection.select(source.relus(model), model)
+    report = replace(report.select(keys) if keys else report, source=source.kind)
+    if strict and (why := uncounted(report, keys)):
         raise ValueError(f"{why}.")
     selection.warned = selection.warned or warn_if_nothing_is_counted(report)
     return report
@@ -100,12 +105,17 @@ class TrainingBatches:
         before = ModelState.of(model).training_counters
         return training_counters(model, activation_sum=self.activation_sum) is not before
 
-    def report(self, model: Any, keys: list[str], steps: int) -> Report:
+    def report(self, model: Any, steps: int) -> Report:
         """Reads the counters: a collective, and so before anything that may fail."""
         counters = self.counters(model)
-        report = counters.report(keys, self.kind, activation_sum=self.activation_sum, gradients=True)
+        report = counters.report(self.kind, activation_sum=self.activation_sum, gradients=True)
         counters.check(steps)
+        check_any_relu(report, model)
         return report
+
+    def relus(self, model: Any) -> list[ReluLayer]:
+        """Those of the training counters."""
+        return self.counters(model).all_relus()
 
     def counters(self, model: Any) -> Counters:
         """The training counters. Raises RuntimeError if they count another fit."""
@@ -146,9 +156,13 @@ class GivenData:
         """False: a measurement finds the model's layers by itself."""
         return False
 
-    def report(self, model: Any, keys: list[str], steps: int) -> Report:
+    def report(self, model: Any, steps: int) -> Report:
         """Measures the data in one pass."""
         return measurer_of(model).run(self._batches)
+
+    def relus(self, model: Any) -> list[ReluLayer]:
+        """Those of the model's measurer."""
+        return measurer_of(model).counters.all_relus()
 
 
 def _is_distributed(model: Any) -> bool:

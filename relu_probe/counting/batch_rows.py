@@ -23,6 +23,19 @@ def rows_of(tensor: tf.Tensor) -> Any:
     return known[id(root)][1]
 
 
+def batch_size(data: Any) -> Any:
+    """Returns the number of samples of a batch, an int if it is known statically; None if the batch does not show it."""
+    first = next(iter(tf.nest.flatten(data)), None)
+    if isinstance(first, tf.RaggedTensor):
+        return first.nrows(tf.int64)
+    return rows_of(first) if isinstance(first, tf.Tensor) and first.shape.rank else None
+
+
+def tensors_of(data: Any) -> list[tf.Tensor]:
+    """Returns the tensors of a batch."""
+    return [leaf for leaf in tf.nest.flatten(data, expand_composites=True) if isinstance(leaf, tf.Tensor)]
+
+
 def origin_of_rows(tensor: tf.Tensor) -> tf.Tensor:
     """Returns the earliest tensor in the graph that provably has the same number of rows as `tensor`."""
     known, path = _of_graph("origins"), []

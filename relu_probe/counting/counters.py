@@ -9,23 +9,25 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import reduce
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.counting.batch_rows import rows_of
+from relu_probe.counting.batch_rows import batch_size, tensors_of
 from relu_probe.counting.concat_layers import concat_narrow_layers
-from relu_probe.counting.counter_block import BlockKey, CounterBlock, LayerCounts, make_variables
-from relu_probe.counting.kernels import EXACT
+from relu_probe.counting.counter_block import BlockKey, CounterBlock, make_variables
+from relu_probe.counting.hidden_relus import unsearched
 from relu_probe.counting.layer_counts import LayerIncrements
-from relu_probe.counting.passes import BackwardPass, ForwardPass, drop_unused_backward_passes
+from relu_probe.counting.layer_reports import layer_report
+from relu_probe.counting.passes import BackwardPass, ForwardPass
 from relu_probe.counting.shared_functions import SharedFunctions
-from relu_probe.report.layer_report import LayerReport
+from relu_probe.counting.step_passes import differentiate, gathered_passes, search
+from relu_probe.counting.step_trace import StepTrace, current_graph
 from relu_probe.report.report import Report
+from relu_probe.structure.call_owners import call_owners
 from relu_probe.structure.relu_layers import ReluLayer
-from relu_probe.structure.weights import is_frozen, is_frozen_in, nan_weights
+from relu_probe.structure.weights import is_frozen
 from relu_probe.utils.error_policy import reason
 
 
@@ -54,12 +56,13 @@ class Counters:
         self.relus = {relu.key: relu for relu in relus}
         self.activation_sum = activation_sum
         self.measuring = measuring
+        self.everywhere = not (steps or measuring)  # count calls outside of a step, too
         self.strategy = model.distribute_strategy if strategy is None else strategy
         self.jit = getattr(model, "jit_compile", None) is True
         self.failure: Exception | None = None  # why nothing could be counted
         self.unseen: dict[str, str] = {}  # layer -> why this layer alone cannot be counted
         self.untraceable: Exception | None = (
-            None  # why a counted training step could not be traced: see measuring/train_step.py
+            None  # why a training step could not be traced: see measuring/train_step.py
         )
         self.users = 0  # of the attached probes; `detach` removes the probes: see probe.py
         self.detach: list[Callable[[], None]] = []
@@ -67,6 +70,8 @@ class Counters:
         self._widths: dict[str, int] = {}
         self._blocks: dict[BlockKey, CounterBlock] = {}
         self._shared = SharedFunctions()
+        self.functions: dict[str, ReluLayer] = {}  # ReLUs written as functions, found in traced steps
+        self._unsearched_named = False
         self._local = threading.local()  # each replica of a MirroredStrategy traces in its own thread
         self._lock = threading.RLock()
         self._dated = steps
@@ -80,68 +85,88 @@ class Counters:
 
     # --- while a step is traced or run --------------------------------------------------------------------------------
 
+    @property
+    def trace(self) -> StepTrace | None:
+        """What this thread gathers of the step that it is tracing or running; None outside of a step."""
+        trace: StepTrace | None = getattr(self._local, "trace", None)
+        return trace
+
     @tf.autograph.experimental.do_not_convert
     @contextmanager
-    def step(self, data: Any) -> Iterator[None]:
-        """Gathers the passes inside the block, and adds their counts at its end; `data` is the batch of the step."""
-        if getattr(self._local, "gathered", None) is not None:  # a train_step inside a train_step
+    def step(self, data: Any, *, differentiated: bool = False) -> Iterator[None]:
+        """Gathers the passes inside the block, and adds their counts at its end.
+
+        Args:
+            data: the batch of the step.
+            differentiated: whether the block ends in `differentiate`.
+        """
+        if self.trace is not None:  # a train_step inside a train_step
             yield
             return
-        self._local.graph, self._local.gathered = _graph(), []
+        trace = self._local.trace = StepTrace(current_graph(), differentiated)
         try:
             yield
-            gathered = self._local.gathered
         finally:
-            self._local.gathered = None
+            self._local.trace = None
         try:
             with tf.name_scope("relu_probe"):
-                self._add_step(gathered, data)
+                self._add_step(trace, data)
         except Exception as error:  # counting never stops a training: whoever reads the counters gets the error
             self.failure = error
 
-    @contextmanager
-    def sources(self, tape: tf.GradientTape) -> Iterator[list[Any]]:
-        """Yields the list of layer outputs, watched by the tape, so that measuring needs no gradients of weights."""
-        sources: list[Any] = []
-        self._local.tape, self._local.sources = tape, sources
-        try:
-            yield sources
-        finally:
-            self._local.tape = None
+    def differentiate(self, loss: tf.Tensor, others: Iterable[tf.Tensor] = ()) -> list[Any]:
+        """Computes the gradients of the loss by the outputs of all ReLUs, and returns those by `others`; None for no path.
 
-    def watch(self, output: tf.Tensor) -> None:
-        """Adds the output to `sources` and watches it. None stands for an output of another graph."""
-        if (tape := getattr(self._local, "tape", None)) is not None:
-            here = self._local.graph is _graph()
-            tape.watch(output)
-            self._local.sources.append(output if here else None)
+        An eager step has to record its forward pass on the tape `trace.tape`.
+        """
+        assert self.trace is not None, "inside of a step"
+        self.trace.results.append(loss)
+        self._search(self.trace)
+        return differentiate(self.trace, loss, list(others))
 
     def is_frozen(self, relu: ReluLayer) -> bool:
         """Whether training cannot use a gradient of this layer. False while measuring, which counts it anyway."""
         return not self.measuring and is_frozen(relu.layer, self._model())
 
     def record(self, each: ForwardPass | BackwardPass) -> None:
-        """Counts one pass through a layer."""
-        (key,), neurons = each.keys, each.neurons[0]
-        if (width := self._widths.setdefault(key, neurons)) != neurons:
-            self.leave_out([key], f"called with {width} and with {neurons} neurons, expected one ReLU layer for each")
-            return
-        gathered = getattr(self._local, "gathered", None)
-        if gathered is not None and self._local.graph is _graph():
-            gathered.append(each)
-        else:
+        """Counts one pass through a layer, at the end of the step, or immediately in another graph."""
+        trace = self.trace
+        if trace is not None and trace.graph is current_graph():
+            trace.passes.append(each)
+        elif self._has_one_width(each):
             with tf.name_scope("relu_probe"):
                 self._add_pass(each)
 
-    def _add_step(self, passes: list[ForwardPass | BackwardPass], data: Any) -> None:
-        batch = _tensors(data)
+    def _has_one_width(self, each: ForwardPass | BackwardPass) -> bool:
+        (key,), neurons = each.keys, each.neurons[0]
+        if (width := self._widths.setdefault(key, neurons)) != neurons:
+            self.leave_out([key], f"called with {width} and with {neurons} neurons, expected one ReLU layer for each")
+        return width == neurons
+
+    def _add_step(self, trace: StepTrace, data: Any) -> None:
+        batch = tensors_of(data)
         step = self._next_step(batch)
+        self._search(trace)
+        passes = gathered_passes(trace, self.is_frozen, measuring=self.measuring)
+        passes = [each for each in passes if self._has_one_width(each)]
         if not self.measuring:
-            passes = concat_narrow_layers(drop_unused_backward_passes(passes, self._local.graph))
+            passes = concat_narrow_layers(passes)
         layers = [[each for each in passes if each.keys == keys] for keys in dict.fromkeys(p.keys for p in passes)]
         samples = batch_size(data)
         found = [self._increments(layer, samples, xla=self.jit, shared=self._shared) for layer in layers]
         self._add([layer for layer in found if layer is not None], self.jit, step, batch)
+
+    def _search(self, trace: StepTrace) -> None:
+        """Adds the outputs of ReLUs that are written as functions to the trace, and names those that cannot be counted."""
+        if trace.graph is None:
+            self._name_unsearched()
+        self.unseen = search(trace, self.relus) | self.unseen
+        self.functions |= {each.relu.key: each.relu for each in trace.outputs if each.relu.key not in self.relus}
+
+    def _name_unsearched(self) -> None:
+        if not self._unsearched_named:
+            self.unseen |= unsearched(self.model)
+            self._unsearched_named = True
 
     def _add_pass(self, each: ForwardPass | BackwardPass) -> None:
         """Adds the counts of one pass immediately. Whether XLA compiles the enclosing function is unknown."""
@@ -230,19 +255,26 @@ class Counters:
         """Raises the error that kept these training steps from being counted, if there is one."""
         if self.failure is not None:
             raise self.failure
-        if steps and not self._blocks and not self.unseen:
+        if steps and self.relus and not self._blocks and not self.unseen:
             raise RuntimeError(
                 f"no ReLU layer was called in {steps:,} training steps; expected the steps to call the model's layers. A "
                 "make_train_function of your own has to call self.train_step."
             )
 
-    def report(
-        self, keys: list[str], source: str, *, activation_sum: bool = True, gradients: bool | None = None
-    ) -> Report:
+    def all_relus(self) -> list[ReluLayer]:
+        """Returns the ReLU layers, and the ReLUs written as functions that traced steps have shown, in the model's order."""
+        found = [*self.relus.values(), *self.functions.values()]
+        if not self.functions:
+            return found
+        order = {id(owner.layer): i for i, owner in enumerate(call_owners(self.model, []))}
+        return sorted(
+            found, key=lambda relu: order.get(id(relu.layer), 0) or len(order)
+        )  # those of the model itself last
+
+    def report(self, source: str, *, activation_sum: bool = True, gradients: bool | None = None) -> Report:
         """Returns the global counts, of all replicas and workers. A collective operation: every worker has to call it.
 
         Args:
-            keys: the layers.
             source: the report's `source`.
             activation_sum: whether the report includes the sums of the activations.
             gradients: whether the steps computed gradients of a loss: then a layer that no backward pass reached has no path
@@ -251,62 +283,22 @@ class Counters:
         Raises:
             ValueError: a layer was called on too many samples in one step.
         """
+        if self.everywhere:
+            self._name_unsearched()
         with self.strategy.scope():
             found = [pair for key, block in self._blocks.items() for pair in zip(key.keys, block.read())]
         gradients = any(counts.backward for _, counts in found) if gradients is None else gradients
-        counted = {key for key, _ in found}
-        parts = {key: [one for name, one in found if name == key] for key in keys if key in counted - {*self.unseen}}
-        layers = {key: self._layer(self.relus[key], part, gradients) for key, part in parts.items()}
-        if not activation_sum:
+        parts = {relu: [counts for key, counts in found if key == relu.key] for relu in self.all_relus()}
+        layers = {
+            relu.key: layer_report(relu, part, self.model, gradients=gradients, dated=self._dated)
+            for relu, part in parts.items()
+            if part and relu.key not in self.unseen
+        }
+        if not (activation_sum and self.activation_sum):
             layers = {key: replace(layer, activation_sum=None) for key, layer in layers.items()}
-        never = [key for key in keys if key not in counted and key not in self.unseen]
-        return Report(
-            layers,
-            source=source,
-            unseen={key: why for key, why in self.unseen.items() if key in keys},
-            never_called=tuple(never),
-            last_step=self._last_step(),
-        )
+        never = tuple(relu.key for relu, part in parts.items() if not part and relu.key not in self.unseen)
+        return Report(layers, source=source, unseen=self.unseen, never_called=never, last_step=self._last_step())
 
     def _last_step(self) -> int | None:
         counter = self._step_counter
         return None if counter is None or not (steps := int(tf.convert_to_tensor(counter))) else steps - 1
-
-    def _layer(self, relu: ReluLayer, parts: list[LayerCounts], gradients: bool) -> LayerReport:
-        if not any(part.positions for part in parts):
-            neurons = len(parts[0].active) if parts else relu.width()
-            return LayerReport(0, 0, np.zeros(neurons, np.int64), np.zeros(neurons, np.int64))
-        total = reduce(LayerCounts.plus, parts)
-        if total.inexact:
-            raise ValueError(
-                f"layer {relu.key!r} was called on more than {EXACT:,} samples in one step, too many to be counted "
-                "exactly; expected smaller batches, or a batch size that the model knows (keras.Input(batch_size=...))."
-            )
-        reached = total.backward > 0
-        frozen = gradients and not reached and is_frozen_in(self._model(), relu.layer)
-        return LayerReport(
-            samples=total.samples,
-            positions=total.positions,
-            active=total.active,
-            with_gradient=total.with_gradient if reached or (gradients and not frozen) else None,
-            nan=(total.nan > 0) | nan_weights(relu.layer, len(total.nan)),
-            activation_sum=total.activation_sum if self.activation_sum else None,
-            last_active=total.last_active if self._dated else None,
-            frozen=frozen,
-        )
-
-
-def batch_size(data: Any) -> Any:
-    """Returns the number of samples of a batch, an int if it is known statically; None if the batch does not show it."""
-    first = next(iter(tf.nest.flatten(data)), None)
-    if isinstance(first, tf.RaggedTensor):
-        return first.nrows(tf.int64)
-    return rows_of(first) if isinstance(first, tf.Tensor) and first.shape.rank else None
-
-
-def _tensors(data: Any) -> list[tf.Tensor]:
-    return [leaf for leaf in tf.nest.flatten(data, expand_composites=True) if isinstance(leaf, tf.Tensor)]
-
-
-def _graph() -> Any:
-    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from relu_probe.counting.kernels import Mask
 from relu_probe.structure.relu_layers import ReluLayer
 
-_FUNCTION_CALLS = ("If", "StatelessIf", "While", "StatelessWhile", "PartitionedCall", "Case", "StatelessCase")
+_AFTER_RELU = ("Identity", "Minimum", "Maximum", "Mul", "Square")  # follow the ReLU if it is bounded or squared
 
 
 class CountedGradients:
@@ -113,29 +113,15 @@ def _gradient_mask(call: LayerCall) -> tf.Tensor:
     return mask if call.counted is None else call.counted.add(mask)
 
 
-def drop_unused_backward_passes(passes: list[Any], graph: Any) -> list[Any]:
-    """Returns the passes without the backward passes whose gradient nobody uses.
+def before_relu(output: tf.Tensor) -> tf.Tensor:
+    """Returns the pre-activation if the graph shows it, else the output: oneDNN's fused MatMul + bias + ReLU turns NaN into 0.
 
-    A tape goes through frozen layers, too, and TensorFlow then prunes the gradients that lead nowhere. Counting them would
-    keep a whole backward pass through a frozen backbone alive. A gradient is used if it reaches a stateful operation, such as
-    the update of a weight.
+    Reading the pre-activation undoes the fusion. A training step does not read it, because its results must stay bit-identical;
+    there, NaN show in the weights after one update.
     """
-    if graph is None:
-        return passes
-    unused: set[int] = set()
-    return [each for each in passes if isinstance(each, ForwardPass) or _is_used(each.gradient, unused)]
-
-
-def _is_used(tensor: tf.Tensor, unused: set[int]) -> bool:
-    """Whether a gradient is used. Adds the ids of unused operations to `unused`, so that no operation is visited twice."""
-    seen: set[int] = set()
-    pending = [tensor]
-    while pending:
-        for op in pending.pop().consumers():
-            if op.op_def.is_stateful or op.type in _FUNCTION_CALLS:
-                return True
-            if id(op) not in seen and id(op) not in unused:
-                seen.add(id(op))
-                pending += op.outputs
-    unused |= seen
-    return False
+    if tf.executing_eagerly():
+        return output
+    op = output.op
+    while op.type in _AFTER_RELU:
+        op = op.inputs[0].op
+    return op.inputs[0] if op.type in ("Relu", "Relu6") else output

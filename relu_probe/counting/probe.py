@@ -1,31 +1,45 @@
-"""The probe sub-model of a ReLU layer, and its attachment to the layer for the duration of a step.
+"""The probe of a ReLU layer, and its attachment to the layer for the duration of a step.
 
-A probe is applied to the output of its layer and returns it unchanged. The forward pass records the output. The backward pass
-records the gradient, through a custom gradient that passes it on unchanged. It is attached only while a step is traced or run, so
-that nothing is left on the model.
+A probe sits on the output of its layer and returns it unchanged. In the graph of a step, it notes the output of a ReLU operation, whose
+gradient is looked for once the step has been traced. Elsewhere a custom gradient, which passes the gradient on unchanged, records it.
+Probes are attached only while a step is traced or run, so that nothing is left on the model.
 """
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import tensorflow as tf
 
 from relu_probe.counting.counters import Counters
-from relu_probe.counting.passes import BackwardPass, CountedGradients, ForwardPass
+from relu_probe.counting.hidden_relus import IN_FUNCTION, IN_LOOP
+from relu_probe.counting.passes import BackwardPass, CountedGradients, ForwardPass, before_relu
+from relu_probe.counting.relu_search import RELUS
+from relu_probe.counting.step_trace import ReluOutput, StepTrace, current_graph
+from relu_probe.structure.call_owners import CallOwner, call_owners, is_scratch_graph
 from relu_probe.structure.relu_layers import ReluLayer
 from relu_probe.utils.error_policy import reason
 from relu_probe.utils.instance_patch import patch_instance
-from relu_probe.utils.tensorflow_private import forget_gradient_with, is_inside_vectorized_map, is_loop_or_branch
+from relu_probe.utils.tensorflow_private import (
+    forget_gradient_with,
+    is_inside_vectorized_map,
+    is_loop_or_branch,
+    is_part_of,
+    recomputation,
+)
 
 _WRAPPED = "_relu_probe_wrapped"  # attribute of our wrapper functions: the `call` that they wrap
-_AFTER_RELU = ("Identity", "Minimum", "Maximum", "Mul", "Square")  # follow the ReLU if it is bounded or squared
+_IN_VECTORIZED_MAP = (
+    "called inside tf.vectorized_map, as Keras 3's TimeDistributed does if the number of time steps is unknown: give the "
+    "time axis a fixed length, or call the layer without TimeDistributed"
+)
 _lock = threading.RLock()
 
 
 class Probe:
-    """The probe sub-model of one ReLU layer.
+    """The probe of one ReLU layer.
 
     Args:
         relu: the layer.
@@ -38,30 +52,47 @@ class Probe:
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, output: Any) -> Any:
-        """Returns the output `(batch, ..., neurons)` of the layer unchanged, and records it.
-
-        A symbolic or ragged output, or one of unknown width, is not recorded.
-        """
-        if not isinstance(output, tf.Tensor) or output.shape.rank is None or output.shape[self.relu.axis] is None:
+        """Returns the output `(batch, ..., neurons)` of the layer unchanged, and records it."""
+        graph, trace = current_graph(), self.counters.trace
+        # Keras builds models in graphs that never run. Without a step, another thread than that of the step calls the model.
+        ignored = (
+            not tf.is_tensor(output) or is_scratch_graph(graph) or (trace is None and not self.counters.everywhere)
+        )
+        if ignored or self.relu.key in self.counters.unseen:
             return output
         try:
-            self._check_context()
-            self.counters.watch(output)
-            return self._identity(output)
+            if why := self._refusal(output, graph, trace):
+                self.counters.leave_out([self.relu.key], why)
+                return output
+            again = recomputation() == "again"
+            if trace is None or graph is not trace.graph or not self._is_searched(output, trace, again):
+                return self._identity(output, again)
+            trace.outputs.append(ReluOutput(self.relu, output, again))
         except Exception as error:  # a probe never stops a training: the report names the layer and the reason
             self.counters.leave_out([self.relu.key], reason(error))
-            return output
+        return output
 
-    def _check_context(self) -> None:
-        """Raises ValueError in the body of a `tf.vectorized_map`.
-
-        TensorFlow runs only the operations on which the result depends for all elements; the counts would cover one element.
-        """
+    def _refusal(self, output: Any, graph: Any, trace: StepTrace | None) -> str:
+        """Says why this call cannot be counted; "" if it can."""
+        if not isinstance(output, tf.Tensor):
+            return f"its output is a {type(output).__name__}, expected a tf.Tensor"
+        if output.shape.rank is None or output.shape.rank < 2:
+            return f"its output has the shape {output.shape}, expected (batch, ..., neurons)"
+        if output.shape[self.relu.axis] is None:
+            return f"its output has the shape {output.shape}, expected a known number of neurons"
         if is_inside_vectorized_map():
-            raise ValueError(
-                "called inside tf.vectorized_map, as Keras 3's TimeDistributed does if the number of time steps is unknown: "
-                "give the time axis a fixed length, or call the layer without TimeDistributed"
-            )
+            return _IN_VECTORIZED_MAP
+        if trace is not None and not is_part_of(graph, trace.graph):
+            return IN_FUNCTION
+        return IN_LOOP if trace is not None and trace.differentiated and graph is not trace.graph else ""
+
+    def _is_searched(self, output: tf.Tensor, trace: StepTrace, again: bool) -> bool:
+        """Whether the gradient of an output is found later, so that no custom gradient is needed."""
+        if trace.tape is not None:
+            trace.tape.watch(output)
+        if self.counters.measuring and not again:
+            return True
+        return trace.graph is not None and output.op.type in RELUS
 
     def _check_backward(self, a: tf.Tensor) -> None:
         """Raises ValueError in the gradient of a loop or branch that the tape encloses.
@@ -69,21 +100,18 @@ class Probe:
         Such a gradient has a graph of its own, into which TensorFlow cannot carry the counters. A step inside a loop, its tape
         included, is differentiated in the graph in which it was called.
         """
-        graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+        graph = current_graph()
         if graph is not None and graph is not getattr(a, "graph", graph) and is_loop_or_branch(graph):
-            raise ValueError(
-                "called inside tf.while_loop, tf.map_fn or tf.cond, through which its gradient cannot be counted: write "
-                "the loop in Python, or compile the model with run_eagerly=True"
-            )
+            raise ValueError(IN_LOOP)
 
-    def _identity(self, output: tf.Tensor) -> tf.Tensor:
-        source = _before_relu(output) if self.counters.measuring else output
-
+    def _identity(self, output: tf.Tensor, again: bool) -> tf.Tensor:
+        source = before_relu(output) if self.counters.measuring else output
         keys, neurons = (self.relu.key,), (int(output.shape[self.relu.axis]),)
 
         @tf.custom_gradient
         def identity(a: tf.Tensor) -> Any:
-            self.counters.record(ForwardPass(keys, neurons, self.relu, a, a if source is output else source))
+            if not again:
+                self.counters.record(ForwardPass(keys, neurons, self.relu, a, a if source is output else source))
             counted = CountedGradients()
 
             def backward(gradient: Any) -> Any:
@@ -107,13 +135,13 @@ class Probe:
 @tf.autograph.experimental.do_not_convert
 @contextmanager
 def attached(counters: Counters) -> Iterator[None]:
-    """Attaches a probe to each counted layer during the block. Re-entrant, because replicas trace in several threads."""
+    """Attaches the probes during the block. Re-entrant, because replicas trace in several threads."""
     with _lock:
         counters.users += 1
     try:
         with _lock:
-            for relu in counters.relus.values() if not counters.detach else ():
-                counters.detach.append(_attach(relu, counters))
+            for owner in _followed(counters) if not counters.detach else ():
+                counters.detach.append(_attach(owner, counters))
         yield
     finally:
         with _lock:
@@ -122,31 +150,36 @@ def attached(counters: Counters) -> Iterator[None]:
                 counters.detach.pop()()
 
 
-def _attach(relu: ReluLayer, counters: Counters) -> Callable[[], None]:
+def _followed(counters: Counters) -> list[CallOwner]:
+    """Returns the layers whose calls are followed: the ReLU layers; all, if a traced step may have ReLUs written as functions."""
+    owners = call_owners(counters.model, list(counters.relus.values()))
+    if any(owner.has_functions for owner in owners) and not tf.executing_eagerly():
+        return [owner for owner in owners if owner.relu is not None or isinstance(owner.layer, tf.keras.layers.Layer)]
+    return [owner for owner in owners if owner.relu is not None]
+
+
+def _attach(owner: CallOwner, counters: Counters) -> Callable[[], None]:
     """Wraps the `call` of the layer instance; returns a function that restores exactly what was there."""
-    layer, probe = relu.layer, Probe(relu, counters)
-    if layer is None:
-        return lambda: None
+    layer = owner.layer
+    probe = None if owner.relu is None else Probe(owner.relu, counters)
     name = "quantized_call" if getattr(layer, "quantization_mode", None) else "call"  # the one that Keras 3 calls
     call = getattr(layer, name)
     call = getattr(call, _WRAPPED, call)  # with two probes the inner one counts, as for `measure` inside `watch`
 
     def counted(*args: Any, **kwargs: Any) -> Any:
-        return probe(call(*args, **kwargs))
+        trace = counters.trace
+        if trace is None:
+            output = call(*args, **kwargs)
+        else:
+            followed = trace.begin(owner)
+            try:
+                output = call(*args, **kwargs)
+            finally:
+                trace.end(followed)
+            trace.add_result(output)
+        return output if probe is None else probe(output)
 
     setattr(counted, _WRAPPED, call)
+    with suppress(TypeError, ValueError):  # Keras asks for the arguments of a call
+        counted.__signature__ = inspect.signature(call)  # type: ignore[attr-defined]
     return patch_instance(layer, name, counted)
-
-
-def _before_relu(output: tf.Tensor) -> tf.Tensor:
-    """Returns the pre-activation if the graph shows it, else the output: oneDNN's fused MatMul + bias + ReLU turns NaN into 0.
-
-    Reading the pre-activation undoes the fusion. A training step does not read it, because its results must stay bit-identical;
-    there, NaN show in the weights after one update.
-    """
-    if tf.executing_eagerly():
-        return output
-    op = output.op
-    while op.type in _AFTER_RELU:
-        op = op.inputs[0].op
-    return op.inputs[0] if op.type in ("Relu", "Relu6") else output

@@ -7,7 +7,7 @@ from relu_probe.measuring.measurer import Measurer, Verbosity, check_built
 from relu_probe.measuring.model_state import ModelState
 from relu_probe.measuring.nothing_counted import warn_if_nothing_is_counted
 from relu_probe.report.report import Report
-from relu_probe.structure.relu_layers import select_layers
+from relu_probe.structure.relu_layers import select_before_a_step, select_layers
 from relu_probe.structure.support import check_model
 
 
@@ -53,10 +53,12 @@ def measure(
     """
     check_model(model)
     measurer = measurer_of(model)
-    keys = select_layers(list(measurer.counters.relus.values()), layers, model)
+    select_before_a_step(list(measurer.counters.relus.values()), layers, model)
     report = measurer.run(read_batches(data, batch_size, max_samples), verbose)
     warn_if_nothing_is_counted(report)
-    return report if layers is None else report.select(keys)
+    if layers is None:
+        return report
+    return report.select(select_layers(measurer.counters.all_relus(), layers, model))
 
 
 def measurer_of(model: Any) -> Measurer:

@@ -10,6 +10,7 @@ from relu_probe.counting.counters import Counters
 from relu_probe.counting.probe import attached
 from relu_probe.measuring.data import BatchedData
 from relu_probe.measuring.inference import call_in_inference, has_loss, scaled_loss, state_restored
+from relu_probe.measuring.nothing_counted import check_any_relu
 from relu_probe.report.report import Report
 from relu_probe.structure.keras_layers import compile_config, layer_settings, parts_of_uncallable, run_settings
 from relu_probe.structure.relu_layers import find_relus
@@ -77,7 +78,8 @@ class Measurer:
             self._pass_over(data, _progress_bar(data.steps, verbose))
         if counters.failure is not None:
             raise counters.failure
-        report = counters.report(list(counters.relus), "measure", gradients=self._has_gradients(data))
+        report = counters.report("measure", gradients=self._has_gradients(data))
+        check_any_relu(report, model)
         if not report.samples and not report.unseen:
             raise ValueError("data is empty (0 samples); expected at least 1. Check the split or filter that made it.")
         return report
@@ -156,7 +158,8 @@ class Measurer:
         @tf.autograph.experimental.do_not_convert
         def count(batch: tuple[Any, ...]) -> Any:
             model, found = reference(), None
-            with attached(counters), counters.step(batch), nullcontext() if observer is None else observer.recorded():
+            step = counters.step(batch, differentiated=gradients)
+            with attached(counters), step, nullcontext() if observer is None else observer.recorded():
                 if gradients:
                     found = _backward_pass(model, batch, counters, observer)
                 else:
@@ -168,12 +171,14 @@ class Measurer:
 
 def _backward_pass(model: Any, batch: tuple[Any, ...], counters: Counters, observer: StepObserver | None) -> list[Any]:
     """Runs a step with its backward pass, and returns the gradients that the observer asks for."""
-    with tf.GradientTape() as tape, counters.sources(tape) as sources:
+    trace = counters.trace
+    assert trace is not None, "inside of a step"
+    if trace.graph is None:
+        with tf.GradientTape() as trace.tape:
+            loss = scaled_loss(model, *batch)
+    else:
         loss = scaled_loss(model, *batch)
-    in_loop = any(source is None for source in sources)  # no tensor inside a loop can be a source: weights are instead
-    asked = [] if observer is None else observer.gradient_sources()
-    others = [s for s in sources if s is not None] + (model.trainable_variables if in_loop else [])
-    return list(tape.gradient(loss, asked + others))[: len(asked)]
+    return counters.differentiate(loss, [] if observer is None else observer.gradient_sources())
 
 
 def check_built(model: Any) -> None:

@@ -2,8 +2,10 @@
 
 import warnings
 from collections.abc import Collection
+from typing import Any
 
 from relu_probe.report.report import Report
+from relu_probe.structure.relu_layers import no_relu
 
 _SHOWN = 5
 
@@ -23,3 +25,9 @@ def warn_if_nothing_is_counted(report: Report) -> bool:
         return False
     warnings.warn(f"relu_probe: {uncounted(report)}.", stacklevel=3)
     return True
+
+
+def check_any_relu(report: Report, model: Any) -> None:
+    """Raises ValueError if the steps of a report ran the model, and no ReLU was found in it."""
+    if not (report.layers or report.unseen or report.never_called):
+        raise ValueError(no_relu(model))

@@ -11,7 +11,7 @@ from relu_probe.measuring.model_state import ModelState
 from relu_probe.measuring.nothing_counted import warn_if_nothing_is_counted
 from relu_probe.report.report import Report
 from relu_probe.structure.keras_layers import compile_config
-from relu_probe.structure.relu_layers import find_relus, select_layers
+from relu_probe.structure.relu_layers import find_relus, select_before_a_step, select_layers
 from relu_probe.structure.support import check_model
 from relu_probe.utils.foreign_text import shown
 
@@ -21,10 +21,10 @@ _FUNCTIONS = ("train_function", "test_function", "predict_function")
 class Watch:
     """The counts of a `watch` block. `watch` makes it; `report()` reads it, in the block or after it, when it stays the same."""
 
-    def __init__(self, model_name: str, counters: Counters, keys: list[str]) -> None:
+    def __init__(self, model_name: str, counters: Counters, layers: Any) -> None:
         self._model_name = model_name
         self._counters = counters
-        self._keys = keys
+        self._layers = layers
         self._counted: Report | Exception | None = None  # what the block counted, or why nothing, once it has ended
 
     def report(self) -> Report:
@@ -57,7 +57,10 @@ class Watch:
         if self._counters.failure is not None:
             return self._counters.failure
         try:
-            return self._counters.report(self._keys, "watch")
+            report = self._counters.report("watch")
+            if self._layers is None:
+                return report
+            return report.select(select_layers(self._counters.all_relus(), self._layers, self._counters.model))
         except Exception as error:
             return error
 
@@ -94,11 +97,12 @@ def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
             f"model {shown(repr(model.name))} is already watched, and a second watch would reset its counts; expected one block at a "
             "time. Use the report() of the outer one."
         )
-    keys, state = select_layers(list(counters.relus.values()), layers, model), ModelState.of(model)
+    select_before_a_step(list(counters.relus.values()), layers, model)
+    state = ModelState.of(model)
     if state.newest_watch is not None and (before := state.newest_watch()) is not None:
         before.end()  # if its block raised: reading is a collective, in which a worker with an error must not be alone
     counters.reset()
-    block = Watch(model.name, counters, keys)
+    block = Watch(model.name, counters, layers)
     state.newest_watch = weakref.ref(block)
     with attached(counters), _keras_functions_replaced(model, counters):
         yield block

@@ -40,7 +40,7 @@ def locate_layers(model: Any, path: tuple[str, ...] = (), seen: set[int] | None 
     """Returns all layers and operations below `model`, outer ones first, each once. RNN layers and cells are left out."""
     seen = {id(model)} if seen is None else seen
     located, previous = [], None
-    for layer in _children(model):
+    for layer in child_layers(model):
         if id(layer) in seen or isinstance(layer, tf.keras.layers.RNN) or hasattr(layer, "state_size"):
             continue
         seen.add(id(layer))
@@ -56,7 +56,7 @@ def visible_layers(model: Any, visible: bool = True) -> list[VisibleLayer]:
     """Returns all layers and operations below `model`, apart from functional and Sequential models, which compute nothing."""
     visible = visible and _is_functional(model)
     found: dict[int, VisibleLayer] = {}
-    for child in _children(model):
+    for child in child_layers(model):
         itself = [] if _is_functional(child) else [VisibleLayer(child, visible)]
         has_inner = isinstance(child, tf.keras.layers.Layer) and not isinstance(child, tf.keras.layers.RNN)
         for entry in itself + (visible_layers(child, visible) if has_inner else []):
@@ -170,14 +170,14 @@ def variables_changed_by_inference(model: Any) -> list[Any]:
     are no weights. Trained weights and the weights of Keras's own layers, which may be large, are left out.
     """
     layers = list(model._flatten_layers(include_self=False))
-    leaves = [layer for layer in layers if keras_class(layer) and not _children(layer)]
+    leaves = [layer for layer in layers if keras_class(layer) and not child_layers(layer)]
     constant = {id(v) for v in [*model.trainable_weights, *(v for layer in leaves for v in layer.weights)]}
     states = [getattr(layer, "states", None) for layer in layers if getattr(layer, "stateful", False)]
     rnn_states = [v for v in tf.nest.flatten(states) if v is not None]
     return [v for v in model.variables if id(v) not in constant] + rnn_states
 
 
-def _children(layer: Any) -> list[Any]:
+def child_layers(layer: Any) -> list[Any]:
     """The sub-layers, and the operations of a functional model. The activation that a layer carries is no sub-layer."""
     carried = {id(getattr(layer, name, None)) for name in ("activation", "function")}  # the second is a Lambda's
     operations = list(getattr(layer, "operations", []))  # Keras 3, functional: layers and operations in order

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from relu_probe.structure.relu_layers import find_relus, select_layers
+from relu_probe.structure.relu_layers import ReluLayer, find_relus, select_before_a_step, select_layers
 from relu_probe.utils.foreign_text import shown_names
 
 
@@ -14,7 +14,7 @@ class LayerSelection:
         model: the model, as it is when the fit begins.
 
     Attributes:
-        keys: the keys of the layers that are reported.
+        keys: the keys of the selected layers; ReLUs written as functions are not among them.
         incomplete: which layers the newest report lacks, and why; "" if none.
         warned: whether a warning said that nothing can be counted.
 
@@ -33,6 +33,10 @@ class LayerSelection:
     def is_everything(self) -> bool:
         """Whether nothing in particular was selected."""
         return self._layers is None
+
+    def select(self, relus: list[ReluLayer], model: Any) -> list[str]:
+        """Returns the keys of the selected ones of these ReLUs."""
+        return select_layers(relus, self._layers, model)
 
     def find_late_layers(self, model: Any, *, counted: bool) -> None:
         """Looks once, before the first report, for layers that the first step has made.
@@ -57,4 +61,4 @@ class LayerSelection:
         return bool(late)
 
     def _select(self, model: Any) -> list[str]:
-        return select_layers(find_relus(model), self._layers, model)
+        return select_before_a_step(find_relus(model), self._layers, model)

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from relu_probe.structure.call_owners import may_have_functions, possible_keys
 from relu_probe.structure.keras_layers import (
     LocatedLayer,
     inbound_layers,
@@ -20,6 +21,7 @@ from relu_probe.utils.foreign_text import shown, shown_names
 from relu_probe.utils.layer_names import matching, unique
 
 _OTHER_AXES = ("EinsumDense", "Reshape", "Permute", "Lambda", "Transpose", "Moveaxis", "Swapaxes", "Einsum")
+_MOST_SHOWN = 10  # layers in a message
 _MOST_LAYERS_BACK = 32  # between a ReLU layer and the layer that says where its channels are
 
 
@@ -57,18 +59,29 @@ class ReluLayer:
 
 
 def find_relus(model: Any) -> list[ReluLayer]:
-    """Returns the counted layers of `model`, in its order.
+    """Returns the ReLU layers of `model`, in its order; none, if it may only have ReLUs that are no layers of their own.
 
     Raises:
-        ValueError: the model has none.
+        ValueError: the model has no ReLU.
     """
     located = locate_layers(model)
     functions = {id(each.layer): _relu(each.layer) for each in located}
     found = _without_repeats([each for each in located if functions[id(each.layer)] is not None], functions)
-    if not found:
-        raise ValueError(_no_relu(model))
+    if not found and not may_have_functions(model):
+        raise ValueError(no_relu(model))
     keys = unique([each.path for each in found])
     return [_relu_layer(key, each, functions[id(each.layer)]) for key, each in zip(keys, found)]
+
+
+def select_before_a_step(relus: list[ReluLayer], layers: Any, model: Any) -> list[str]:
+    """Returns the keys that `layers=` selects of the ReLU layers, before a step has shown the ReLUs written as functions.
+
+    Raises:
+        ValueError: it cannot select any ReLU of the model.
+    """
+    possible = [ReluLayer(key, weakref.ref(layer), -1, None, path=key) for key, layer in possible_keys(model)]
+    selected = select_layers(relus if layers is None else [*relus, *possible], layers, model)
+    return [relu.key for relu in relus if relu.key in selected]
 
 
 def select_layers(relus: list[ReluLayer], layers: Any, model: Any) -> list[str]:
@@ -154,19 +167,23 @@ def _neuron_axis(located: LocatedLayer) -> int:
     return -1
 
 
-def _no_relu(model: Any) -> str:
+def no_relu(model: Any) -> str:
+    """Returns the message that no ReLU was found in a model."""
     layers = [each for each in locate_layers(model) if not isinstance(each.layer, tf.keras.layers.InputLayer)]
     looked_at = [
-        f"{shown('/'.join(each.path))} ({type(each.layer).__name__}{_activation_name(each.layer)})" for each in layers
+        f"{shown('/'.join(each.path))} ({type(each.layer).__name__}{_activation_name(each.layer)})"
+        for each in layers[:_MOST_SHOWN]
     ]
     soft = {name for each in layers if (name := _activation_name(each.layer).strip(", ")) in ("sigmoid", "tanh")}
     hint = f" {' and '.join(sorted(soft))} units can saturate but not die." if soft else ""
     if not model.built:
         hint += " The model is not built: layers that are made while it is built are found after a call on a batch."
+    more = f", ... ({len(layers):,} in all)" if len(layers) > _MOST_SHOWN else ""
     return (
-        f"no ReLU found in model {shown(repr(model.name))}; looked at {', '.join(looked_at) or 'no layers'}.{hint} Expected a layer that "
-        "ends in a ReLU: a ReLU used as a plain function inside a subclassed call cannot be seen; write it as a layer of "
-        'its own, keras.layers.ReLU(), or as Dense(n, activation="relu").'
+        f"no ReLU found in model {shown(repr(model.name))}; looked at {', '.join(looked_at) or 'no layers'}{more}.{hint} Expected "
+        'a layer that ends in a ReLU, such as keras.layers.ReLU() or Dense(n, activation="relu"), or a function in a call of your '
+        "own: tf.nn.relu(x), keras.ops.relu(x) or tf.maximum(x, 0.0). Other spellings, such as tf.where(x > 0, x, 0.0), leave no "
+        "operation that could be found."
     )
 
 

@@ -1,5 +1,6 @@
 """The private names of TensorFlow that the package uses; `tests/upstream/test_tensorflow_names.py` pins each."""
 
+import sys
 import weakref
 from contextlib import suppress
 from typing import Any
@@ -58,3 +59,20 @@ def import_event(writer: Any, event: Any) -> None:
         tf.errors.OpError: the file cannot be written.
     """
     tf.raw_ops.ImportEvent(writer=writer._resource, event=event.SerializeToString())
+
+
+def is_part_of(graph: Any, outer: Any) -> bool:
+    """Whether `graph` is `outer`, or the body of a loop or branch in it; not a `tf.function` that `outer` calls."""
+    while graph is not outer and is_loop_or_branch(graph):
+        graph = graph.outer_graph
+    return graph is outer
+
+
+def recomputation() -> str:
+    """Returns "first" in the forward pass of a `tf.recompute_grad`, "again" where its gradient runs that again; else ""."""
+    frame, names = sys._getframe(1), set()
+    while frame is not None:
+        if frame.f_code.co_name in ("inner", "inner_recompute_grad"):
+            names.add(frame.f_code.co_name * frame.f_code.co_filename.endswith("custom_gradient.py"))
+        frame = frame.f_back  # type: ignore[assignment]
+    return "again" if "inner_recompute_grad" in names else "first" if "inner" in names else ""

@@ -128,7 +128,7 @@ def test_a_layer_that_cannot_be_counted_is_left_out_alone_and_named():
     with watch(model) as w:
         model(X)
     for report in (probe.report, w.report(), measure(model, (X, Y))):
-        assert report.unseen == {"act": "called with 8 and with 16 neurons, expected one ReLU layer for each"}
+        assert report.unseen["act"] == "called with 8 and with 16 neurons, expected one ReLU layer for each"
         assert list(report.layers) == ["last"]
         assert report["last"].positions == len(X)
     model.fit(X, Y, verbose=0, callbacks=[ReluProbe(strict=True)])

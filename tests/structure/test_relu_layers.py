@@ -145,25 +145,33 @@ class Plain(K.Model):
         return self.out(tf.nn.relu(self.hidden(x)))
 
 
-UNSEEN = (
-    "no ReLU found in model 'plain'; looked at hidden (Dense, linear), out (Dense, linear). Expected a layer that ends "
-    "in a ReLU: a ReLU used as a plain function inside a subclassed call cannot be seen; write it as a layer of its own, "
-    'keras.layers.ReLU(), or as Dense(n, activation="relu").'
-)
-
-
-def test_a_relu_used_as_a_plain_function_says_what_to_write():
+def test_a_relu_used_as_a_plain_function_is_counted_in_traced_steps_and_named_elsewhere():
     model, x, y = Plain(), np.ones((4, 4), "f"), np.ones((4, 1), "f")
     model.compile("sgd", "mse")
     model(x)
-    for work in (
-        lambda: measure(model, x),
-        lambda: watch(model).__enter__(),
-        lambda: model.fit(x, y, verbose=0, callbacks=[ReluProbe()]),
-    ):
-        with pytest.raises(ValueError) as error:  # noqa: PT011  # compared word for word
-            work()
-        assert str(error.value) == UNSEEN
+    model.fit(x, y, verbose=0, callbacks=[probe := ReluProbe()])
+    for report in (measure(model, x), probe.report):
+        assert (list(report), report.samples, dict(report.unseen)) == (["relu"], 4, {})
+    with watch(model) as w:
+        model(x)
+    with pytest.warns(UserWarning, match=r"can be counted: functions \(ReLUs that are written"):
+        assert w.report().samples == 0
+
+
+class NoRelu(Plain):
+    def call(self, x):
+        return self.out(tf.tanh(self.hidden(x)))
+
+
+def test_a_subclassed_model_without_a_relu_is_refused_once_it_was_run():
+    model, x, y = NoRelu(), np.ones((4, 4), "f"), np.ones((4, 1), "f")
+    model.compile("sgd", "mse")
+    model(x)
+    text = r"no ReLU found in model 'plain'. looked at hidden \(Dense, linear\), out \(Dense, linear\)"
+    with pytest.raises(ValueError, match=text):
+        measure(model, x)
+    with pytest.warns(UserWarning, match=text):
+        model.fit(x, y, verbose=0, callbacks=[ReluProbe()])
 
 
 def test_a_custom_layer_with_an_activation_may_end_in_anything():

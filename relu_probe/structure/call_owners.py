@@ -1,0 +1,122 @@
+"""The layers whose calls are followed while a step is traced, and which of them may contain ReLUs written as functions."""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from relu_probe.structure.keras_layers import child_layers, is_defined_by_keras
+from relu_probe.structure.relu_function import is_relu
+
+# Keras's functions that contain a ReLU but are none.
+_OTHER_FUNCTIONS = ("hard_", "celu", "sparse", "log_", "soft", "threshold", "glu", "squareplus", "mish")
+_MOST_FUNCTIONS = 100  # in one call, of those that `layers=` can name before they are found
+_SCRATCH = ("scratch_graph", "build_graph", "keras_graph")
+
+
+class CallOwner(NamedTuple):
+    """A layer or model whose calls are followed.
+
+    Args:
+        layer: the layer.
+        relu: its `ReluLayer`; None if that is no ReLU's.
+        prefix: the beginning of the keys of ReLUs written as functions in its call: "block/"; "" for the outermost model.
+        has_functions: whether its call may contain ReLUs written as functions: it is of a class of the user's, holds a
+            function of the user's, or is a cell of Keras's with a ReLU.
+        in_cell: whether it is the cell of an RNN layer, or part of one.
+    """
+
+    layer: Any
+    relu: Any
+    prefix: str
+    has_functions: bool
+    in_cell: bool
+
+    @property
+    def name(self) -> str:
+        """Its own key."""
+        return self.prefix.removesuffix("/") or str(self.layer.name)
+
+
+def call_owners(model: Any, relus: list[Any]) -> list[CallOwner]:
+    """Returns the model and all layers and operations below it, outer ones first, also those inside of RNN layers."""
+    counted = {id(relu.layer): relu for relu in relus}
+    owners = {id(model): CallOwner(model, None, "", has_functions(model), in_cell=False)}
+    pending, names = [owners[id(model)]], {""}
+    while pending:
+        parent = pending.pop()
+        found = []
+        for layer in child_layers(parent.layer) if isinstance(parent.layer, tf.keras.layers.Layer) else ():
+            if id(layer) not in owners:
+                is_cell = isinstance(parent.layer, tf.keras.layers.RNN)
+                prefix = parent.prefix if is_cell else _free(f"{parent.prefix}{layer.name}/", names)
+                relu = counted.get(id(layer))
+                functions = relu is None and has_functions(layer, is_cell=is_cell)
+                owner = CallOwner(layer, relu, prefix, functions, is_cell or parent.in_cell)
+                owners[id(layer)] = owner
+                found.append(owner)
+        pending += reversed(found)
+    return list(owners.values())
+
+
+def may_have_functions(model: Any) -> bool:
+    """Whether a traced step of the model may contain ReLUs that are no layers of their own."""
+    return any(owner.has_functions for owner in call_owners(model, []))
+
+
+def possible_keys(model: Any) -> list[tuple[str, Any]]:
+    """Returns keys that ReLUs written as functions may get, each with the layer in whose call they stand."""
+    owners = [owner for owner in call_owners(model, []) if owner.has_functions]
+    return [
+        (f"{owner.prefix}relu{f'_{i}' if i else ''}", owner.layer) for owner in owners for i in range(_MOST_FUNCTIONS)
+    ]
+
+
+def has_functions(layer: Any, *, is_cell: bool = False) -> bool:
+    """Whether the call of a layer may contain ReLUs written as functions."""
+    if not is_defined_by_keras(type(layer).call):
+        return True
+    function = getattr(layer, "activation", None) or getattr(layer, "function", None)  # of most layers, of a Lambda
+    if not callable(function) or isinstance(function, tf.keras.layers.Layer):
+        return False
+    return is_relu(function) if is_cell else not _is_library_function(function)
+
+
+def _free(prefix: str, names: set[str]) -> str:
+    """Adds the prefix, with a number if it is taken, and returns it."""
+    base, number = prefix.removesuffix("/"), 0
+    while prefix in names:
+        number += 1
+        prefix = f"{base}_{number}/"
+    names.add(prefix)
+    return prefix
+
+
+def made_by_keras(frames: Any) -> bool:
+    """Whether Keras made a ReLU operation inside of another function than a ReLU, such as hard_swish, or in a layer of its own.
+
+    Layers that are made while a model is built are not known yet. Layers for activations alone are as good as a function.
+
+    Args:
+        frames: the stack at the operation, outermost first.
+    """
+    names: set[str] = set()
+    for frame in reversed(list(frames)):
+        where = frame.filename.replace("\\", "/")
+        if not any(part in where for part in ("/tensorflow/", "/keras/", "/tf_keras/")):
+            break
+        if "/tensorflow/python" not in where:
+            if frame.name.startswith(_OTHER_FUNCTIONS):
+                return True
+            own_call = frame.name == "call" and "/layers/" in where and "/layers/activation" not in where
+            names.add("layer" if own_call else frame.name)
+    return {"layer", "__call__"} <= names
+
+
+def is_scratch_graph(graph: Any) -> bool:
+    """Whether Keras builds a model in this graph, which never runs."""
+    return any(part in str(getattr(graph, "name", "")) for part in _SCRATCH)
+
+
+def _is_library_function(function: Any) -> bool:
+    module = str(getattr(function, "__module__", ""))
+    return is_defined_by_keras(function) or module.startswith("tensorflow.")
