@@ -3,15 +3,17 @@
 The attributes with a leading underscore are private names of Keras; `tests/upstream/test_keras_names.py` pins each.
 """
 
+import inspect
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-# Modules of Keras's layers that end in the activation they carry. A custom layer with an attribute `activation` may end
-# in anything.
+# Modules of Keras's layers that end in the activation they carry. The names of a custom layer's attributes mean nothing.
 _ENDS_IN_ACTIVATION = (".layers.core.", ".layers.convolutional.", ".layers.activation")
-_IS_ACTIVATION = (".layers.activation", ".layers.core.activation", ".layers.core.lambda", ".layers.core.tf_op_layer")
+_HOLDS_FUNCTION = (".layers.core.lambda", ".layers.core.tf_op_layer")
+_IS_ACTIVATION = (".layers.activation", ".layers.core.activation", *_HOLDS_FUNCTION)
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,11 @@ class VisibleLayer(NamedTuple):
 
 
 def locate_layers(model: Any, path: tuple[str, ...] = (), seen: set[int] | None = None) -> list[LocatedLayer]:
-    """Returns all layers and operations below `model`, outer ones first, each once. RNN layers and cells are left out."""
+    """Returns all layers and operations below `model`, outer ones first, each once. RNN layers are left out."""
     seen = {id(model)} if seen is None else seen
     located, previous = [], None
     for layer in child_layers(model):
-        if id(layer) in seen or isinstance(layer, tf.keras.layers.RNN) or hasattr(layer, "state_size"):
+        if id(layer) in seen or isinstance(layer, tf.keras.layers.RNN):
             continue
         seen.add(id(layer))
         located.append(LocatedLayer(layer, (*path, layer.name), previous))
@@ -79,12 +81,24 @@ def inbound_layers(layer: Any) -> list[Any]:
 
 
 def output_activation(layer: Any) -> Any:
-    """Returns the activation that a layer ends in, as a function of one tensor; None if the structure shows none."""
-    carries = callable(getattr(layer, "activation", None)) and _any_in(_keras_modules(layer), _ENDS_IN_ACTIVATION)
+    """Returns the activation that a layer ends in: a function, an activation layer or an operation; None if it shows none."""
     # A `call` that the user wrote, such as `-super().call(x)`, may end in anything.
-    if carries and is_defined_by_keras(type(layer).call):
-        return _as_function(layer.activation)
-    return _as_function(layer) if is_activation_layer(layer) else None
+    if not is_defined_by_keras(type(layer).call):
+        return None
+    kind: Any = type(layer)
+    if _ends_in_activation(kind):
+        return vars(layer).get("activation")
+    return layer if is_activation_layer(layer) else None
+
+
+def held_function(layer: Any) -> Any:
+    """Returns the function that an activation layer of Keras applies; None if it has its own, as `ReLU` has."""
+    if isinstance(layer, tf.keras.layers.Activation):
+        return vars(layer).get("activation")
+    if not _any_in(_keras_modules(layer), _HOLDS_FUNCTION):
+        return None
+    arguments = vars(layer).get("arguments")  # of a Lambda
+    return partial(layer.function, **arguments) if arguments else layer.function
 
 
 def is_activation_layer(layer: Any) -> bool:
@@ -126,6 +140,12 @@ def logits_of(output: Any) -> Any:
     return getattr(output, "_keras_logits", made)
 
 
+def keras_property(layer: Any, name: str) -> Any:
+    """Returns a property that a class of Keras defines; None if there is none, or a class of the user's has another."""
+    owner = next((c for c in type(layer).__mro__ if name in vars(c)), None)
+    return getattr(layer, name) if is_defined_by_keras(owner) else None
+
+
 def has_running_loss(model: Any) -> bool:
     """Returns whether `logs["loss"]` is the mean of the epoch so far, as it is in Keras's own `train_step`."""
     return is_defined_by_keras(type(model).train_step)
@@ -145,7 +165,7 @@ def run_settings(model: Any) -> list[Any]:
     tuned = getattr(model, "_autotune_steps_per_execution", False)
     steps = None if tuned else getattr(model, "_steps_per_execution", getattr(model, "steps_per_execution", None))
     functions = (tf.config.functions_run_eagerly(), tf.config.optimizer.get_jit())
-    precisions = [getattr(located.layer, "compute_dtype", None) for located in locate_layers(model)]
+    precisions = [keras_property(located.layer, "compute_dtype") for located in locate_layers(model)]
     compiled = (getattr(model, "jit_compile", None), bool(model.run_eagerly), None if steps is None else int(steps))
     return [*compiled, *functions, model.distribute_strategy, *precisions]
 
@@ -155,9 +175,9 @@ def layer_settings(model: Any) -> list[Any]:
     return [
         (
             id(layer),
-            id(getattr(layer, "activation", None)),
-            getattr(layer, "quantization_mode", None),
-            bool(getattr(layer, "lora_enabled", False)),
+            id(vars(layer).get("activation")),
+            keras_property(layer, "quantization_mode"),
+            bool(vars(layer).get("lora_enabled")),
         )
         for layer in (located.layer for located in locate_layers(model))
     ]
@@ -172,18 +192,20 @@ def variables_changed_by_inference(model: Any) -> list[Any]:
     layers = list(model._flatten_layers(include_self=False))
     leaves = [layer for layer in layers if keras_class(layer) and not child_layers(layer)]
     constant = {id(v) for v in [*model.trainable_weights, *(v for layer in leaves for v in layer.weights)]}
-    states = [getattr(layer, "states", None) for layer in layers if getattr(layer, "stateful", False)]
+    states = [layer.states for layer in layers if isinstance(layer, tf.keras.layers.RNN) and layer.stateful]
     rnn_states = [v for v in tf.nest.flatten(states) if v is not None]
     return [v for v in model.variables if id(v) not in constant] + rnn_states
 
 
 def child_layers(layer: Any) -> list[Any]:
-    """The sub-layers, and the operations of a functional model. The activation that a layer carries is no sub-layer."""
-    carried = {id(getattr(layer, name, None)) for name in ("activation", "function")}  # the second is a Lambda's
-    operations = list(getattr(layer, "operations", []))  # Keras 3, functional: layers and operations in order
-    known = {id(operation) for operation in operations}
-    tracked = [t for t in layer._flatten_layers(recursive=False, include_self=False) if id(t) not in known]
-    return [child for child in operations + tracked if id(child) not in carried]
+    """The sub-layers, and the operations of a functional model. The activation that a layer of Keras ends in is no sub-layer."""
+    ends_in = (held_function(layer), output_activation(layer))
+    held = [each for each in ends_in if isinstance(each, tf.keras.layers.Layer) and each is not layer]
+    carried = [id(each) for each in held if output_activation(each) is each]
+    operations = list(keras_property(layer, "operations") or [])  # Keras 3, functional: layers and operations in order
+    tracked = layer._flatten_layers(recursive=False, include_self=False)
+    found = {id(child): child for child in (*operations, *tracked, *held)}  # tf_keras does not track a Lambda's model
+    return [child for key, child in found.items() if key not in carried]
 
 
 def _producer(tensor: Any) -> Any:
@@ -198,7 +220,7 @@ def _output_layer(layer: Any, index: int = 0) -> Any:
     if isinstance(layer, tf.keras.Model):
         if isinstance(layer, tf.keras.Sequential) and layer.layers:
             return _output_layer(layer.layers[-1])
-        if getattr(layer, "operations", None) or hasattr(layer, "_nested_outputs"):
+        if keras_property(layer, "operations") or hasattr(layer, "_nested_outputs"):
             return _producer(tf.nest.flatten(layer.outputs)[index])
     return layer
 
@@ -213,12 +235,12 @@ def _keras_modules(layer: Any) -> list[str]:
     return [c.__module__ for c in type(layer).__mro__ if is_defined_by_keras(c)]
 
 
-def _as_function(activation: Any) -> Any:
-    """`activation` as a function that needs no build. None if it has weights (PReLU): it must never be evaluated."""
-    if not hasattr(activation, "call"):
-        return activation
-    has_weights = getattr(activation, "variables", None) or type(activation).__name__ == "PReLU"
-    return None if has_weights else activation.call
+@cache
+def _ends_in_activation(kind: Any) -> bool:
+    """Whether a class of Keras, or a subclass of one, ends in the activation that its constructor takes."""
+    bases = [c for c in kind.__mro__ if is_defined_by_keras(c) and _any_in([c.__module__], _ENDS_IN_ACTIVATION)]
+    takes = any("activation" in inspect.signature(c).parameters for c in bases)
+    return takes and not issubclass(kind, tf.keras.layers.Activation)
 
 
 def _any_in(modules: list[str], parts: tuple[str, ...]) -> bool:

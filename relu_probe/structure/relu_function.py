@@ -3,122 +3,125 @@
 A function is evaluated on a few points. A hard ReLU is zero on all negative points and positive on large ones.
 """
 
-import sys
+import io
 import warnings
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Hashable
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.structure.keras_layers import is_defined_by_keras, keras_class
+from relu_probe.structure.pure_function import as_pure_function
+from relu_probe.structure.random_state import random_states_restored
 
 _NEGATIVE = (-1.0, -1e-3, -1e4, -0.1, -1e-6, -1e-20, -0.5, -3.0, -100.0)  # most functions fail at the first
 _POSITIVE = (1e-3, 0.1, 0.5, 1.0, 3.0, 100.0)
 _LARGE = (1e4, 1e6)
-# Functions of Keras and TensorFlow that were recognised as ReLUs: the 17 evaluations of one take milliseconds.
-_known: list[Any] = []
+_recognized: dict[Hashable, "ReluFunction | None"] = {}  # each function is evaluated once in a process
+
+
+class ReluFunction(NamedTuple):
+    """A hard ReLU.
+
+    Args:
+        ceiling: the bound c of a bounded ReLU (ReLU6): f(1e4) == f(1e6) == c. None if it is not bounded.
+        threshold: the largest float32 at which it is zero: 0, or the `threshold` of a ReLU that has one.
+        identity: f(z) == z above zero, up to the ceiling.
+    """
+
+    ceiling: float | None
+    threshold: float
+    identity: bool
 
 
 def is_relu(function: Any) -> bool:
-    """Whether a function of one tensor is zero on all negative points, never negative, and positive on large ones."""
-    if any(function is known for known in _known):
-        return True
-    found = _looks_like_relu(function)
-    if found and _is_library_function(function):
-        _known.append(function)
-    return found
+    """Whether a function of one tensor is zero on all negative points, never negative, and positive on large ones.
+
+    A function that may have effects is never called, and so is none: see `pure_function`.
+    """
+    return _recognize(function) is not None
 
 
 def relu_ceiling(function: Any) -> float | None:
-    """Returns the bound c of a bounded ReLU (ReLU6): f(1e4) == f(1e6) == c. None if it is not bounded."""
-    low, high = (_value(function, point) for point in _LARGE)
-    return low if low == high and np.isfinite(low) else None
+    """Returns the bound of a bounded ReLU, None if it is not bounded."""
+    relu = _recognize(function)
+    return None if relu is None else relu.ceiling
 
 
 def relu_threshold(function: Any) -> float:
-    """Returns the largest float32 at which the ReLU is zero: 0, or the `threshold` of a ReLU that has one."""
-    low, high = np.float32(0), np.float32(_LARGE[0])
-    if _value(function, 1e-6) > 0:
-        return 0.0
-    while (middle := np.float32((low + high) / 2)) not in (low, high):
-        low, high = (low, middle) if _value(function, float(middle)) > 0 else (middle, high)
-    return float(low)
+    """Returns the largest float32 at which the ReLU is zero."""
+    relu = _recognize(function)
+    return 0.0 if relu is None else relu.threshold
 
 
 def leaves_unchanged(function: Any, ceiling: float | None) -> bool:
     """Whether a ReLU changes none of the values that another ReLU, bounded at `ceiling`, returns."""
-    points = [*_POSITIVE, *_LARGE] if ceiling is None else [ceiling, *(p for p in _POSITIVE if p < ceiling)]
-    return relu_threshold(function) == 0 and all(_value(function, p) == np.float32(p) for p in points)
-
-
-def _is_library_function(function: Any) -> bool:
-    """Whether it stands at module level in Keras or TensorFlow, and so never changes.
-
-    A lambda, a method or a function of the user's may compute something else tomorrow.
-    """
-    module = str(getattr(function, "__module__", ""))
-    known = is_defined_by_keras(function) or module.startswith("tensorflow.")
-    return known and getattr(sys.modules.get(module), str(getattr(function, "__name__", "")), None) is function
-
-
-def _looks_like_relu(function: Any) -> bool:
-    return (
-        not _has_side_effects(function)
-        and all(_value(function, point) == 0 for point in _NEGATIVE)
-        and all(_value(function, point) >= 0 for point in _POSITIVE)
-        and all(_value(function, point) > 0 for point in _LARGE)
-        and _has_gradient(function)
-    )
-
-
-def _has_gradient(function: Any) -> bool:
-    """Whether a gradient passes the function at a positive point. None passes a step function, such as `cast(x > 0)`."""
-    points = (1e-6, *_POSITIVE, *_LARGE, relu_threshold(function) * (1 + 1e-6))
-    with ThreadPoolExecutor(
-        1
-    ) as thread:  # which is eager also while a graph is traced; in `tf.init_scope` a tape records nothing
-        return thread.submit(lambda: any(_gradient(function, point) for point in points)).result()
-
-
-def _gradient(function: Any, point: float) -> float:
-    """df/dx at the point; 0 if there is none."""
-    try:
-        with tf.GradientTape() as tape:
-            x = tf.constant([[point]], tf.float32)
-            tape.watch(x)
-            value = function(x)
-        gradient = tape.gradient(value, x)
-        return 0.0 if gradient is None else float(gradient[0, 0])
-    except Exception:
-        return 0.0
-
-
-def _has_side_effects(function: Any) -> bool:
-    """Whether a call draws random numbers or assigns a variable, so that evaluating the function would change the training.
-
-    The function is only traced to find out, never called. Keras's own functions have no side effects.
-    """
-    layer = getattr(function, "__self__", None)
-    inner = getattr(layer, "activation", None) or getattr(layer, "function", None)  # of an Activation, of a Lambda
-    if _is_library_function(inner or function) or (keras_class(layer) and inner is None):
+    relu = _recognize(function)
+    if relu is None or not relu.identity:
         return False
-    try:
-        with tf.init_scope(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            point = tf.TensorSpec((1, 1), tf.float32)
-            graph = tf.function(function, autograph=False).get_concrete_function(point).graph
-        return any(op.op_def.is_stateful and op.type != "ReadVariableOp" for op in graph.get_operations())
-    except Exception:
-        return True  # a function that cannot be called on a tensor: nothing is known of its effects
+    return relu.ceiling is None or (ceiling is not None and ceiling <= relu.ceiling)
 
 
-def _value(function: Any, point: float) -> float:
-    """f(point), evaluated alone as a `(1, 1)` tensor; nan if that fails. A softmax over several points looks like a ReLU."""
-    try:
-        with tf.init_scope(), warnings.catch_warnings():
+def _recognize(function: Any) -> ReluFunction | None:
+    if (pure := as_pure_function(function)) is None:
+        return None
+    if pure.key not in _recognized:
+        printed = io.StringIO()
+        with random_states_restored(), redirect_stdout(printed), redirect_stderr(printed), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras warns of a softmax over one value
-            value = np.asarray(function(tf.constant([[point]], tf.float32)))
-        return float(value[0, 0]) if value.shape == (1, 1) else float("nan")
-    except Exception:
-        return float("nan")
+            try:
+                _recognized[pure.key] = _evaluated(pure.call)
+            except Exception:  # no function of one tensor
+                _recognized[pure.key] = None
+    return _recognized[pure.key]
+
+
+def _evaluated(call: Callable[..., Any]) -> ReluFunction | None:
+    """Traces the function, which calls it once, and runs the trace, unless an operation has side effects."""
+
+    def with_gradient(point: tf.Tensor) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(point)
+            value = call(point)
+        return value, tape.gradient(value, point, unconnected_gradients="zero")
+
+    with tf.init_scope():
+        spec = tf.TensorSpec((1, 1), tf.float32)
+        trace = tf.function(with_gradient, autograph=False).get_concrete_function(spec)
+        if any(op.op_def.is_stateful for op in trace.graph.get_operations()):
+            return None  # it draws random numbers, or assigns a variable
+
+        def evaluate(point: float) -> tuple[float, float]:
+            """f(point) and f'(point), evaluated alone: a softmax over several points looks like a ReLU."""
+            value, gradient = (np.asarray(found) for found in trace(tf.constant([[point]], tf.float32)))
+            return (float(value[0, 0]), float(gradient[0, 0])) if value.shape == (1, 1) else (np.nan, 0.0)
+
+        return _relu_of(evaluate)
+
+
+def _relu_of(evaluate: Callable[[float], tuple[float, float]]) -> ReluFunction | None:
+    def value(point: float) -> float:
+        return evaluate(point)[0]
+
+    zero = all(value(point) == 0 for point in _NEGATIVE)
+    if not (zero and all(value(point) >= 0 for point in _POSITIVE) and all(value(point) > 0 for point in _LARGE)):
+        return None
+    threshold, (low, high) = _threshold(value), (value(point) for point in _LARGE)
+    points = (1e-6, *_POSITIVE, *_LARGE, threshold * (1 + 1e-6))
+    if not any(evaluate(point)[1] for point in points):
+        return None  # no gradient passes a step function, such as `cast(x > 0)`
+    ceiling = low if low == high and np.isfinite(low) else None
+    unbounded = [*_POSITIVE, *_LARGE] if ceiling is None else [*(p for p in _POSITIVE if p < ceiling), ceiling]
+    identity = threshold == 0 and all(value(point) == np.float32(point) for point in unbounded)
+    return ReluFunction(ceiling, threshold, identity)
+
+
+def _threshold(value: Callable[[float], float]) -> float:
+    """The largest float32 at which the function is zero, by bisection."""
+    low, high = np.float32(0), np.float32(_LARGE[0])
+    if value(1e-6) > 0:
+        return 0.0
+    while (middle := np.float32((low + high) / 2)) not in (low, high):
+        low, high = (low, middle) if value(float(middle)) > 0 else (middle, high)
+    return float(low)

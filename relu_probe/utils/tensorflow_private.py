@@ -2,7 +2,8 @@
 
 import sys
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import tensorflow as tf
@@ -39,6 +40,23 @@ def forget_gradient_with(model: Any, output: Any) -> None:
     with suppress(ValueError):  # an operation without a custom gradient
         name = output.op.get_attr("_gradient_op_type").decode()
         weakref.finalize(model, _unregister, name).atexit = False
+
+
+@contextmanager
+def eager_seeds_restored() -> Iterator[None]:
+    """Puts back the seeds of eager operations, and the global `tf.random.Generator`."""
+    from tensorflow.python.eager import context
+    from tensorflow.python.ops import stateful_random_ops
+
+    seeds, generator = context.context()._rng, stateful_random_ops.global_generator
+    before = seeds.getstate(), None if generator is None else generator.state.numpy()
+    try:
+        yield
+    finally:
+        seeds.setstate(before[0])
+        stateful_random_ops.global_generator = generator
+        if generator is not None and (generator.state.numpy() != before[1]).any():
+            generator.state.assign(before[1])
 
 
 def _unregister(name: str) -> None:

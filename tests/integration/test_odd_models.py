@@ -9,6 +9,7 @@ from models import sequential
 
 from relu_probe import ReluProbe, measure, watch
 from relu_probe.structure import relu_function
+from relu_probe.structure.pure_function import as_pure_function
 
 K, L = tf.keras, tf.keras.layers
 X, Y = harm.data()
@@ -56,7 +57,12 @@ def test_a_noisy_relu_draws_the_same_numbers_as_without_the_probe():
 
 
 def test_the_comparison_rejects_a_function_that_is_called(monkeypatch):
-    monkeypatch.setattr(relu_function, "_has_side_effects", lambda function: False)
+    def called(function):
+        if isinstance(function, L.Lambda):
+            function.function(tf.constant([[1.0]]))
+        return as_pure_function(function)
+
+    monkeypatch.setattr(relu_function, "as_pure_function", called)
     with pytest.raises(AssertionError, match="changed the training"):
         test_a_function_with_effects_is_never_called_to_find_out_whether_it_is_a_relu()
 

@@ -1,5 +1,6 @@
 """The private names of Keras that the package relies on: if Keras changes one, the test named for it fails."""
 
+import random
 import sys
 
 import numpy as np
@@ -16,6 +17,7 @@ from relu_probe.structure.keras_layers import (
     variables_changed_by_inference,
     visible_layers,
 )
+from relu_probe.structure.random_state import random_states_restored
 from relu_probe.structure.relu_layers import find_relus
 from relu_probe.structure.support import is_tf_keras
 from relu_probe.structure.train_function import build_train_function, tf_functions, trained_variables
@@ -231,3 +233,16 @@ def test_tf_keras_calls_a_model_inside_time_distributed_twice():
     model.fit(np.ones((4, 5, 3), "f"), Y, verbose=0, callbacks=[probe])
     assert probe.report["hidden"].positions == 4 * 5 * (2 if LEGACY else 1)
     assert measure(model, np.ones((4, 5, 3), "f"))["hidden"].samples == 4
+
+
+def test_the_global_generator_of_keras_is_put_back():
+    def drawn():
+        return np.asarray(K.random.normal((3,))) if not LEGACY else K.backend.random_normal((3,)).numpy()
+
+    K.backend.clear_session()
+    K.utils.set_random_seed(1)
+    with random_states_restored():
+        first = drawn(), random.random(), np.random.random(), tf.random.normal([2]).numpy()
+    second = drawn(), random.random(), np.random.random(), tf.random.normal([2]).numpy()
+    for a, b in zip(first, second):
+        np.testing.assert_array_equal(a, b)
