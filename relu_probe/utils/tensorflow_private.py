@@ -1,5 +1,6 @@
 """The private names of TensorFlow that the package uses; `tests/upstream/test_tensorflow_names.py` pins each."""
 
+import random
 import sys
 import weakref
 from collections.abc import Iterator
@@ -44,19 +45,27 @@ def forget_gradient_with(model: Any, output: Any) -> None:
 
 @contextmanager
 def eager_seeds_restored() -> Iterator[None]:
-    """Puts back the seeds of eager operations, and the global `tf.random.Generator`."""
+    """Puts back the seeds of eager operations, and the global `tf.random.Generator`.
+
+    Inside the block seeds come from another generator: TensorFlow keeps a kernel for each seed, whose state cannot be put back.
+    An operation with a seed of its own still moves that state.
+    """
     from tensorflow.python.eager import context
     from tensorflow.python.ops import stateful_random_ops
 
-    seeds, generator = context.context()._rng, stateful_random_ops.global_generator
-    before = seeds.getstate(), None if generator is None else generator.state.numpy()
+    eager, generator = context.context(), stateful_random_ops.global_generator
+    seeds = getattr(eager, "_rng", None)  # exists once a global seed was set
+    before = None if generator is None else generator.state.numpy()
+    if seeds is not None:
+        eager._rng = random.Random(hash(seeds.getstate()))
     try:
         yield
     finally:
-        seeds.setstate(before[0])
+        if seeds is not None:
+            eager._rng = seeds
         stateful_random_ops.global_generator = generator
-        if generator is not None and (generator.state.numpy() != before[1]).any():
-            generator.state.assign(before[1])
+        if generator is not None and (generator.state.numpy() != before).any():
+            generator.state.assign(before)
 
 
 def _unregister(name: str) -> None:

@@ -235,14 +235,24 @@ def test_tf_keras_calls_a_model_inside_time_distributed_twice():
     assert measure(model, np.ones((4, 5, 3), "f"))["hidden"].samples == 4
 
 
-def test_the_global_generator_of_keras_is_put_back():
+def test_global_random_generators_are_put_back():
     def drawn():
-        return np.asarray(K.random.normal((3,))) if not LEGACY else K.backend.random_normal((3,)).numpy()
+        if LEGACY:
+            from tf_keras.src.backend import _SEED_GENERATOR
 
-    K.backend.clear_session()
-    K.utils.set_random_seed(1)
+        of_keras = _SEED_GENERATOR.generator.random() if LEGACY else np.asarray(K.random.normal((3,)))
+        of_tensorflow = tf.random.normal([2]), tf.random.get_global_generator().normal([2])
+        return of_keras, random.random(), np.random.random(), *(np.asarray(t) for t in of_tensorflow)
+
+    def seeded():
+        K.backend.clear_session()
+        K.utils.set_random_seed(1)
+        tf.random.set_global_generator(tf.random.Generator.from_seed(1))
+
+    seeded()
+    expected = drawn()
+    seeded()
     with random_states_restored():
-        first = drawn(), random.random(), np.random.random(), tf.random.normal([2]).numpy()
-    second = drawn(), random.random(), np.random.random(), tf.random.normal([2]).numpy()
-    for a, b in zip(first, second):
+        assert drawn()[1:3] == expected[1:3]
+    for a, b in zip(drawn(), expected):
         np.testing.assert_array_equal(a, b)
