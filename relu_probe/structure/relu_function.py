@@ -6,7 +6,8 @@ A function is evaluated on a few points. A hard ReLU is zero on all negative poi
 import io
 import warnings
 from collections.abc import Callable, Hashable
-from contextlib import redirect_stderr, redirect_stdout
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,15 +71,21 @@ def _recognize(function: Any) -> ReluFunction | None:
         printed = io.StringIO()
         with random_states_restored(), redirect_stdout(printed), redirect_stderr(printed), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras warns of a softmax over one value
-            try:
-                _recognized[pure.key] = _evaluated(pure.call)
-            except Exception:  # no function of one tensor
-                _recognized[pure.key] = None
+            # A thread is eager also while a graph is traced; in `tf.init_scope` a tape records nothing.
+            with ThreadPoolExecutor(1) as thread:
+                _recognized[pure.key] = thread.submit(_evaluated, pure.call).result()
     return _recognized[pure.key]
 
 
 def _evaluated(call: Callable[..., Any]) -> ReluFunction | None:
     """Traces the function, which calls it once, and runs the trace, unless an operation has side effects."""
+    with suppress(Exception):  # it is no function of one tensor
+        return _relu_of(_traced(call))
+    return None
+
+
+def _traced(call: Callable[..., Any]) -> Callable[[float], tuple[float, float]]:
+    """Returns a function that evaluates f(point) and f'(point). Raises ValueError if an operation of f has side effects."""
 
     def with_gradient(point: tf.Tensor) -> Any:
         with tf.GradientTape() as tape:
@@ -86,18 +93,17 @@ def _evaluated(call: Callable[..., Any]) -> ReluFunction | None:
             value = call(point)
         return value, tape.gradient(value, point, unconnected_gradients="zero")
 
-    with tf.init_scope():
-        spec = tf.TensorSpec((1, 1), tf.float32)
-        trace = tf.function(with_gradient, autograph=False).get_concrete_function(spec)
-        if any(op.op_def.is_stateful for op in trace.graph.get_operations()):
-            return None  # it draws random numbers, or assigns a variable
+    spec = tf.TensorSpec((1, 1), tf.float32)
+    trace = tf.function(with_gradient, autograph=False).get_concrete_function(spec)
+    if any(op.op_def.is_stateful for op in trace.graph.get_operations()):
+        raise ValueError("draws random numbers, or assigns a variable")
 
-        def evaluate(point: float) -> tuple[float, float]:
-            """f(point) and f'(point), evaluated alone: a softmax over several points looks like a ReLU."""
-            value, gradient = (np.asarray(found) for found in trace(tf.constant([[point]], tf.float32)))
-            return (float(value[0, 0]), float(gradient[0, 0])) if value.shape == (1, 1) else (np.nan, 0.0)
+    def evaluate(point: float) -> tuple[float, float]:
+        # A point is evaluated alone: a softmax over several points looks like a ReLU.
+        value, gradient = (np.asarray(found) for found in trace(tf.constant([[point]], tf.float32)))
+        return (float(value[0, 0]), float(gradient[0, 0])) if value.shape == (1, 1) else (np.nan, 0.0)
 
-        return _relu_of(evaluate)
+    return evaluate
 
 
 def _relu_of(evaluate: Callable[[float], tuple[float, float]]) -> ReluFunction | None:
