@@ -19,6 +19,7 @@ from relu_probe.counting.passes import BackwardPass, CountedGradients, ForwardPa
 from relu_probe.counting.relu_search import RELUS
 from relu_probe.counting.step_trace import ReluOutput, StepTrace, current_graph
 from relu_probe.structure.call_owners import CallOwner, call_owners, is_scratch_graph
+from relu_probe.structure.keras_layers import keras_property
 from relu_probe.structure.relu_layers import ReluLayer
 from relu_probe.utils.error_policy import reason
 from relu_probe.utils.instance_patch import patch_instance
@@ -162,7 +163,7 @@ def _attach(owner: CallOwner, counters: Counters) -> Callable[[], None]:
     """Wraps the `call` of the layer instance; returns a function that restores exactly what was there."""
     layer = owner.layer
     probe = None if owner.relu is None else Probe(owner.relu, counters)
-    name = "quantized_call" if getattr(layer, "quantization_mode", None) else "call"  # the one that Keras 3 calls
+    name = "quantized_call" if keras_property(layer, "quantization_mode") else "call"  # the one that Keras 3 calls
     call = getattr(layer, name)
     call = getattr(call, _WRAPPED, call)  # with two probes the inner one counts, as for `measure` inside `watch`
 

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from relu_probe.structure.keras_layers import child_layers, is_defined_by_keras
+from relu_probe.structure.keras_layers import child_layers, held_function, is_defined_by_keras
 from relu_probe.structure.relu_function import is_relu
 
 # Keras's functions that contain a ReLU but are none.
@@ -75,7 +75,7 @@ def has_functions(layer: Any, *, is_cell: bool = False) -> bool:
     """Whether the call of a layer may contain ReLUs written as functions."""
     if not is_defined_by_keras(type(layer).call):
         return True
-    function = getattr(layer, "activation", None) or getattr(layer, "function", None)  # of most layers, of a Lambda
+    function = held_function(layer) or vars(layer).get("activation")
     if not callable(function) or isinstance(function, tf.keras.layers.Layer):
         return False
     return is_relu(function) if is_cell else not _is_library_function(function)
