@@ -22,6 +22,7 @@ EXACT = 2**24  # float32 counts exactly up to this number
 NARROW = 128  # neurons up to which layers of one batch are concatenated
 INDEXED = 2048  # neurons of a block, up to which the step of the last activity is written by index
 WIDE = 256  # neurons from which `(batch, neurons)` is counted in bytes, and NaN are tested for before they are located
+LARGE_SAMPLE = 2**16  # values of a sample from which activations are summed sample by sample
 _BITS = 10  # bits of an int32 for each of at most three masks
 _BYTE = 255  # the number of rows that a byte can count
 
@@ -57,8 +58,26 @@ def exact_up_to(output: tf.Tensor, axis: int, xla: bool | None) -> int:
     return EXACT if in_floats and output.shape[0] is None else 2**62
 
 
-def activation_sums(values: tf.Tensor, axis: int) -> tf.Tensor:
-    """Returns the sum of the values of each neuron, `(neurons,)`."""
+def activation_sums(values: tf.Tensor, axis: int, xla: bool | None) -> tf.Tensor:
+    """Returns the sum of the values of each neuron, `(neurons,)` float64.
+
+    Large samples are summed one by one: a float64 copy of a whole batch would take twice the memory of the batch.
+    """
+    size = values.shape[1:].num_elements()
+    if xla or size is None or size < LARGE_SAMPLE:  # XLA makes no copy
+        return _float64_sums(values, axis)
+    samples, neurons = tf.shape(values)[0], values.shape[axis]
+
+    def add(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        sample = tf.slice(values, [i, *[0] * (values.shape.rank - 1)], [1, *values.shape[1:]])
+        return i + 1, total + _float64_sums(sample, axis)
+
+    start = (tf.constant(0), tf.zeros(neurons, tf.float64))
+    return tf.while_loop(lambda i, total: i < samples, add, start, parallel_iterations=1)[1]
+
+
+def _float64_sums(values: tf.Tensor, axis: int) -> tf.Tensor:
+    values = tf.cast(values, tf.float64)
     if axis == 1:
         return tf.reduce_sum(values, [0, *range(2, values.shape.rank)])
     return _sum_rows(_sum_places(values))

@@ -49,12 +49,12 @@ class LayerIncrements(NamedTuple):
         calls = calls_of(passes, all_passes=shared is not None)
         with tf.device(output.device):  # where the user placed the layer
             positions = reduce(CallCounts.plus, [count_call(call, relu.axis, xla, shared) for call in calls])
-            sums = _activation_sum(calls, relu.axis) if activation_sum else None
+            sums = _activation_sum(calls, relu.axis, xla) if activation_sum else None
             return cls(keys, neurons, positions, sums, LayerTotals.of(calls, relu.axis, samples, xla))
 
 
-def _activation_sum(calls: list[LayerCall], axis: int) -> tf.Tensor:
+def _activation_sum(calls: list[LayerCall], axis: int, xla: bool | None) -> tf.Tensor:
     outputs = [call.output for call in calls if call.source is not None]
     if not outputs:
         return tf.zeros(calls[0].output.shape[axis], tf.float64)
-    return tf.add_n([activation_sums(tf.cast(output, tf.float64), axis) for output in outputs])
+    return tf.add_n([activation_sums(output, axis, xla) for output in outputs])

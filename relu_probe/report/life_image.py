@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from relu_probe.report.layer_report import Counts, Floats, LayerReport, Mask
+from relu_probe.report.layer_report import Counts, Floats, LayerReport
 
 Image = NDArray[np.uint8]
 
@@ -45,35 +45,6 @@ def colours(rates: Any) -> Image:
     return np.where(np.isnan(rates)[..., None], UNKNOWN, np.rint(rgb)).astype(np.uint8)
 
 
-class LifeImage(NamedTuple):
-    """What an image shows: `(reports, neurons)` activation rates, NaN if unknown, and which neurons are dead."""
-
-    rates: Floats
-    dead: Mask
-
-    @classmethod
-    def of(cls, layers: Sequence[LayerReport]) -> LifeImage:
-        """Returns the rates and dead neurons of one layer's reports, oldest first.
-
-        A report that did not measure the layer becomes a row of unknown rates.
-        """
-        neurons = max(layer.neurons for layer in layers)
-        blank = LayerReport(samples=0, positions=0, active=np.zeros(neurons, np.int64))
-        layers = [layer if layer.measured else blank for layer in layers]
-        rates = [np.where(layer.nan, np.nan, layer.activation_rate) for layer in layers]
-        return cls(np.stack(rates), np.stack([layer.dead for layer in layers]))
-
-    def sorted(self) -> LifeImage:
-        """Returns the same with the neurons ordered by their death: born dead, died first, ..., most active.
-
-        In this order the dead neurons of the image have one common edge.
-        """
-        alive = ~self.dead & ~np.isnan(self.rates)
-        last_alive = np.where(alive, np.arange(len(alive))[:, None], -1).max(axis=0)
-        order = np.lexsort((np.nansum(self.rates, axis=0), -self.dead.sum(axis=0), last_alive))
-        return LifeImage(self.rates[:, order], self.dead[:, order])
-
-
 def draw_life(layers: Sequence[LayerReport]) -> Image:
     """Returns an RGB image `(height, width, 3)` of the reports of one layer, oldest first.
 
@@ -95,32 +66,70 @@ def draw_life(layers: Sequence[LayerReport]) -> Image:
             f"found reports that measured layers of {sizes} neurons; expected one layer, measured at least once. "
             "Pass the reports of one fit: [report[name] for report in probe.reports]."
         )
-    return _paint(LifeImage.of(layers).sorted())
+    return _paint(*_cells(layers, _order(layers, sizes[0])))
 
 
-def _paint(life: LifeImage) -> Image:
-    dead, known = _group_sums(life.dead), _group_sums(~life.dead & ~np.isnan(life.rates))
-    total = _group_sums(np.ones_like(life.dead))
-    rates = _group_sums(np.where(life.dead, 0, np.nan_to_num(life.rates)))
-    background = colours(np.divide(rates, known, out=np.full(known.shape, np.nan), where=known > 0))
-    rows, columns = dead.shape
+def _order(layers: Sequence[LayerReport], neurons: int) -> Counts:
+    """Returns the neurons ordered by their death: born dead, died first, ..., most active.
+
+    In this order the dead neurons of the image have one common edge.
+    """
+    last_alive, times_dead, rates = np.full(neurons, -1), np.zeros(neurons, np.int64), np.zeros(neurons)
+    for i, layer in enumerate(layers):
+        states = _states(layer, neurons)
+        last_alive[states >= 0] = i
+        times_dead += states < 0
+        rates += np.fmax(states, 0)
+    order: Counts = np.lexsort((rates, -times_dead, last_alive))
+    return order
+
+
+def _states(layer: LayerReport, neurons: int) -> Floats:
+    """Returns `(neurons,)`: the activation rate, -1 if the neuron is dead, NaN if that is not known.
+
+    The reports are taken in one by one: the rates of a million neurons in all reports would fill hundreds of megabytes.
+    """
+    if not layer.measured:
+        return np.full(neurons, np.nan)
+    states = layer.active / layer.positions
+    states[layer.active == 0] = -1
+    states[layer.nan] = np.nan
+    return states
+
+
+class _Cells(NamedTuple):
+    """The cells of an image, each `(rows, columns)`."""
+
+    dead: Floats  # the number of dead neurons, as a share of all neurons of the cell
+    rate: Floats  # the mean activation rate of the active neurons; NaN if there are none
+
+
+def _cells(layers: Sequence[LayerReport], order: Counts) -> _Cells:
+    columns, rows = _group_starts(len(order), WIDTH), _group_starts(len(layers), ROWS)
+    sums = np.empty((3, len(layers), len(columns)))
+    for i, layer in enumerate(layers):
+        states = _states(layer, len(order))[order]
+        for total, values in zip(sums, (states < 0, states >= 0, np.fmax(states, 0))):
+            total[i] = np.add.reduceat(values, columns, dtype=np.float64)
+    dead, active, rates = np.add.reduceat(sums, rows, axis=1)
+    sizes = np.outer(np.diff(rows, append=len(layers)), np.diff(columns, append=len(order)))
+    return _Cells(dead / sizes, np.divide(rates, active, out=np.full(active.shape, np.nan), where=active > 0))
+
+
+def _paint(share_dead: Floats, rate: Floats) -> Image:
+    background = colours(rate)
+    rows, columns = share_dead.shape
     height = int(np.clip(_HEIGHT // rows, _MIN_CELL_HEIGHT, _MAX_CELL_HEIGHT))
-    filled = np.ceil(dead / total * height)
-    filled = np.where(dead < total, np.minimum(filled, height - 1), filled)
+    filled = np.ceil(share_dead * height)
+    filled = np.where(share_dead < 1, np.minimum(filled, height - 1), filled)
     is_dead = np.arange(height)[None, :, None] >= height - filled[:, None, :]
     cells = np.repeat(background[:, None], height, axis=1)
     cells[is_dead] = DEAD
     return cells.reshape(rows * height, columns, 3).repeat(max(1, WIDTH // columns), axis=1)
 
 
-def _group_sums(values: NDArray[Any]) -> Floats:
-    """Returns sums over at most `(ROWS, WIDTH)` groups of neighbours, of sizes as equal as possible."""
-    for axis, most in enumerate((ROWS, WIDTH)):
-        values = np.add.reduceat(values.astype(np.float64), _group_starts(values.shape[axis], most), axis=axis)
-    return values
-
-
 def _group_starts(length: int, most: int) -> Counts:
+    """Returns where groups of neighbours begin, at most `most` of them, of sizes as equal as possible."""
     groups = min(length, most)
     starts: Counts = np.arange(groups) * length // groups
     return starts

@@ -49,10 +49,10 @@ def nan_weights(layer: Any, neurons: int) -> Any:
     """
     mask = np.zeros(neurons, bool)
     for value in _nearest_weights(layer):
-        rank = value.shape.rank
+        rank = value.ndim
         axes = [k for k in (1, 2) if k <= rank and np.prod(value.shape[-k:]) == neurons]
-        if value.dtype.is_floating and axes:
-            mask |= np.reshape(tf.reduce_any(tf.math.is_nan(value), list(range(rank - axes[0]))), -1)
+        if axes and _is_floating(value):
+            mask |= np.reshape(np.isnan(value).any(axis=tuple(range(rank - axes[0]))), -1)
     return mask
 
 
@@ -79,7 +79,8 @@ def _nearest_weights(layer: Any) -> list[Any]:
         if id(current) not in seen:
             seen.add(id(current))
             weights = getattr(current, "weights", [])
-            found += [_neurons_last(current, tf.convert_to_tensor(weight)) for weight in weights]
+            # Views of TensorFlow's memory on a CPU: operations on the weights of each layer would take longer than the epoch.
+            found += [_neurons_last(current, np.asarray(tf.convert_to_tensor(weight))) for weight in weights]
             todo += [] if weights else inbound_layers(current)
     return found
 
@@ -87,4 +88,8 @@ def _nearest_weights(layer: Any) -> list[Any]:
 def _neurons_last(layer: Any, value: Any) -> Any:
     """The last two axes swapped for a transposed convolution, whose kernel ends in its inputs."""
     transposed = tuple(getattr(tf.keras.layers, f"Conv{n}DTranspose") for n in (1, 2, 3))
-    return tf.linalg.matrix_transpose(value) if isinstance(layer, transposed) and value.shape.rank > 1 else value
+    return np.swapaxes(value, -1, -2) if isinstance(layer, transposed) and value.ndim > 1 else value
+
+
+def _is_floating(value: Any) -> bool:
+    return bool(tf.as_dtype(value.dtype).is_floating)

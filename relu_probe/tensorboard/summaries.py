@@ -11,23 +11,15 @@ import tensorflow as tf
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import summary as custom_scalar
-from tensorboard.plugins.histogram import metadata as histograms
-from tensorboard.plugins.scalar import metadata as scalar
-from tensorboard.util.tensor_util import make_tensor_proto
 
-from relu_probe.report.layer_report import Floats, LayerReport
+from relu_probe.report.layer_report import LayerReport
 from relu_probe.report.life_image import LEGEND, draw_life
 from relu_probe.report.markup import markdown_table, plain_text
 from relu_probe.report.report import Report
 from relu_probe.tensorboard.event_file import EventFile
+from relu_probe.tensorboard.summary_values import histogram_value, image_value, scalar_value
 from relu_probe.utils.foreign_text import shown
 from relu_probe.utils.wording import number
-
-# TensorBoard's page sorts the buckets that it gets into 30 bins of equal width. So it leaves these as they are.
-BUCKETS = 30
-_WIDTH = 1 / (BUCKETS - 1)
-# The first bucket, [-1/29, 0], holds exactly the zeros; the other 29 cover (0, 1].
-EDGES = np.linspace(-_WIDTH, 1.0, BUCKETS + 1)
 
 _SCALARS = {
     "dead_fraction": "Fraction of the ReLU neurons that were never active on the samples seen. 0 is healthy.",
@@ -46,6 +38,7 @@ _HISTOGRAMS = {
     "gradient_rate": "For each neuron, the fraction of positions at which dL/dz, the gradient of the loss with respect to "
     "the pre-activation, was not zero. The first bar holds exactly the neurons whose gradient was always zero.",
 }
+_IMAGES_AT_ONCE = 32  # in one event: to write an event takes longer than to draw an image
 _TABLE = "The report of this epoch. The scalars of the same names show its numbers over time."
 
 
@@ -104,7 +97,7 @@ class Summaries:
         Raises:
             tf.errors.OpError: the file cannot be written.
         """
-        values = [_scalar(f"revived_by_us/{name}", count, _REVIVED) for name, count in counts.items()]
+        values = [scalar_value(f"revived_by_us/{name}", count, _REVIVED) for name, count in counts.items()]
         with self._file.recording(step):
             tf.summary.experimental.write_raw_pb(Summary(value=values).SerializeToString())
 
@@ -118,25 +111,27 @@ class Summaries:
 
     def _write_images(self) -> None:
         self._drawn = self._written
-        for name in self._reports[-1] if self.images else ():
+        names = list(self._reports[-1]) if self.images else []
+        for start in range(0, len(names), _IMAGES_AT_ONCE):
+            _write(list(self._images(names[start : start + _IMAGES_AT_ONCE])))
+
+    def _images(self, names: list[str]) -> Iterator[Any]:
+        for name in names:
             layers = [report[name] for report in self._reports]
             if any(layer.measured for layer in layers):
-                tf.summary.image(
-                    f"life/{name}", draw_life(layers)[None], description=f"Layer {plain_text(shown(name))}: {LEGEND}"
-                )
+                about = f"Layer {plain_text(shown(name))}: {LEGEND}"
+                yield image_value(f"life/{name}", draw_life(layers), about)
 
     def _write_report(self, report: Report) -> None:
         if self.text:
             legend = f"\n\nThe images, life/: {LEGEND}" if self.images else ""
             tf.summary.text("report", markdown_table(report.cells()) + legend, description=_TABLE)
-        # All values in one event: `tf.summary.scalar` takes a millisecond for each.
         values = list(_scalars(report, "", f"All {number(len(report.layers), 'layer')} pooled."))
         for name, layer in report.layers.items():
             about = f"Layer {plain_text(shown(name))}, {number(layer.neurons, 'neuron')}."
             values += _scalars(layer, f"/{name}", about)
             values += [*_changes(layer, name, about), *_histograms(layer, name, about)]
-        summary = Summary(value=values)
-        tf.summary.experimental.write_raw_pb(summary.SerializeToString())
+        _write(values)
 
     def close(self) -> None:
         """Closes the event file; errors are ignored."""
@@ -148,15 +143,8 @@ class Summaries:
         return f"relu_probe: tensorboard --logdir {shlex.quote(self.log_dir)}\n  and open {link}"
 
 
-def histogram(rates: Floats) -> Floats:
-    """Returns `(30, 3)` buckets (left, right, count) of rates `(neurons,)` in [0, 1]; the first holds exactly the zeros.
-
-    >>> histogram(np.array([0.0, 0.0, 1e-9, 1.0]))[[0, 1, -1], 2]
-    array([2., 1., 1.])
-    """
-    # Right-closed buckets, so that a neuron that is rarely active is not counted with the zeros.
-    index = np.clip(np.ceil(rates / _WIDTH).astype(int), 0, BUCKETS - 1)
-    return np.stack([EDGES[:-1], EDGES[1:], np.bincount(index, minlength=BUCKETS)], axis=1)
+def _write(values: list[Any]) -> None:
+    tf.summary.experimental.write_raw_pb(Summary(value=values).SerializeToString())
 
 
 def _write_layout(report: Report) -> None:
@@ -180,15 +168,15 @@ def _scalars(part: Report | LayerReport, suffix: str, about: str) -> Iterator[An
     for tag, text in _SCALARS.items():
         value = getattr(part, tag)
         if not np.isnan(value) or (nan_seen and (part.has_gradients or tag == "dead_fraction")):
-            yield _scalar(f"{tag}{suffix}", value, f"{text} {about}")
+            yield scalar_value(f"{tag}{suffix}", value, f"{text} {about}")
     if nan_seen:
-        yield _scalar(f"nan_fraction{suffix}", part.nan_fraction, f"{_NAN} {about}")
+        yield scalar_value(f"nan_fraction{suffix}", part.nan_fraction, f"{_NAN} {about}")
 
 
 def _changes(layer: LayerReport, name: str, about: str) -> Iterator[Any]:
     for tag, text in _CHANGES.items():
         if (value := getattr(layer, tag)) is not None:
-            yield _scalar(f"{tag}/{name}", value, f"{text} {about}")
+            yield scalar_value(f"{tag}/{name}", value, f"{text} {about}")
 
 
 def _histograms(layer: LayerReport, name: str, about: str) -> Iterator[Any]:
@@ -196,14 +184,4 @@ def _histograms(layer: LayerReport, name: str, about: str) -> Iterator[Any]:
     for tag, text in _HISTOGRAMS.items():
         rates = getattr(layer, tag)
         if rates is not None and np.any(layer.judged):
-            yield _histogram(f"{tag}/{name}", rates[layer.judged], f"{text} {about}")
-
-
-def _scalar(tag: str, value: float, description: str) -> Any:
-    about = scalar.create_summary_metadata(display_name=None, description=description)
-    return Summary.Value(tag=tag, tensor=make_tensor_proto(np.float32(value)), metadata=about)
-
-
-def _histogram(tag: str, rates: Floats, description: str) -> Any:
-    about = histograms.create_summary_metadata(display_name=None, description=description)
-    return Summary.Value(tag=tag, tensor=make_tensor_proto(histogram(rates)), metadata=about)
+            yield histogram_value(f"{tag}/{name}", rates[layer.judged], f"{text} {about}")

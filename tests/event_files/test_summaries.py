@@ -9,7 +9,8 @@ from event_files import events
 from models import sequential
 
 from relu_probe import LayerReport, ReluProbe, Report
-from relu_probe.tensorboard.summaries import EDGES, Summaries, histogram
+from relu_probe.tensorboard.summaries import Summaries
+from relu_probe.tensorboard.summary_values import EDGES, histogram
 
 K, L = tf.keras, tf.keras.layers
 

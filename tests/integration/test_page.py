@@ -13,7 +13,7 @@ from models import sequential
 
 from relu_probe import ReluProbe
 from relu_probe.report.life_image import DEAD, draw_life
-from relu_probe.tensorboard.summaries import histogram
+from relu_probe.tensorboard.summary_values import histogram
 
 K, L = tf.keras, tf.keras.layers
 EPOCHS = 6
