@@ -64,7 +64,7 @@ def activation_sums(values: tf.Tensor, axis: int, xla: bool | None) -> tf.Tensor
     Large samples are summed one by one: a float64 copy of a whole batch would take twice the memory of the batch.
     """
     size = values.shape[1:].num_elements()
-    if xla or size is None or size < LARGE_SAMPLE:  # XLA makes no copy
+    if xla is not False or size is None or size < LARGE_SAMPLE:  # XLA makes no copy
         return _float64_sums(values, axis)
     samples, neurons = tf.shape(values)[0], values.shape[axis]
 
