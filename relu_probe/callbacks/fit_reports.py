@@ -5,6 +5,7 @@ from dataclasses import replace
 from relu_probe.report.history import History, history
 from relu_probe.report.neuron_states import HistoryTracker
 from relu_probe.report.report import Report
+from relu_probe.utils.wording import number
 
 
 class FitReports:
@@ -19,6 +20,10 @@ class FitReports:
         self._keep = keep
         self._all, self._dropped = HistoryTracker(), HistoryTracker()
 
+    def __str__(self) -> str:
+        newest = "" if self.newest is None else f", newest {self.newest!r}"
+        return f"{number(len(self.reports), 'report')}{newest}"
+
     @property
     def history(self) -> History:
         """The history of the kept reports, after that of the dropped ones."""
@@ -28,6 +33,11 @@ class FitReports:
     def newest(self) -> Report | None:
         """The newest report, None before the first."""
         return self.reports[-1] if self.reports else None
+
+    def first_deaths(self) -> dict[str, int]:
+        """For each layer the epoch in which the first of the neurons died that are dead now; -1 if none is dead."""
+        since = {name: states.dead_since for name, states in self._all.layers.items()}
+        return {name: int(epochs[epochs >= 0].min(initial=epochs.max(initial=-1))) for name, epochs in since.items()}
 
     def of(self, epoch: int) -> Report | None:
         """The newest report if it is of this epoch, else None."""

@@ -1,18 +1,25 @@
 """Where the reports of a fit are shown: TensorBoard's event files, Keras's `logs`, the console."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any
+from math import nan
+from typing import Any, ClassVar
 
+from relu_probe.callbacks.fit_reports import FitReports
 from relu_probe.diagnosis.nan_messages import nan_line
 from relu_probe.report.report import Report
-from relu_probe.tensorboard.summaries import Summaries
+from relu_probe.report.summary import end_of_fit
+from relu_probe.tensorboard.summaries import Summaries, how_to_open
 from relu_probe.utils.distributed import is_chief
+
+_LOGGED = ("dead_fraction", "max_dead_fraction", "nan_fraction")
 
 
 class LogWriter:
-    """Writes the reports of one fit to event files, and a line on the first NaN to the console; on the chief worker only.
+    """Writes the reports of one fit to event files, and lines on the first NaN and on the end to the console.
+
+    Only the chief worker writes.
 
     Args:
         strategy: the model's distribution strategy.
@@ -21,8 +28,10 @@ class LogWriter:
         options: `images`, `text` and `keep`, as `Summaries` takes them.
     """
 
+    hinted: ClassVar[bool] = False  # whether this process has printed how to open TensorBoard
+
     def __init__(self, strategy: Any, log_dir: str | os.PathLike[str] | None, name: str, **options: Any) -> None:
-        self._chief = is_chief(strategy)
+        self._chief, self._name = is_chief(strategy), name
         self._nan_printed = False
         self._summaries: Summaries | None = None
         if log_dir is not None and self._chief:
@@ -59,10 +68,19 @@ class LogWriter:
         if self._summaries is not None:
             self._summaries.finish()
 
-    def print_how_to_open(self) -> None:
-        """Prints the command that shows the event files."""
-        if self._summaries is not None:
-            print_line(self._summaries.how_to_open())
+    def print_end(self, reports: FitReports, *, complete: bool) -> None:
+        """Prints what the newest report found and, once a process, the command that shows the event files.
+
+        Args:
+            reports: the reports of the fit.
+            complete: whether all event files were written.
+        """
+        if self._chief and (report := reports.newest) is not None:
+            who = "relu_probe" if self._name == "relu_probe" else f"relu_probe ({self._name})"
+            print_line(f"{who}: {end_of_fit(report.layers, report.unseen, reports.first_deaths())}")
+        if self._summaries is not None and complete and not LogWriter.hinted:
+            LogWriter.hinted = True
+            print_line(how_to_open(self._summaries.log_dir))
 
     def close(self) -> None:
         """Closes the event file."""
@@ -70,7 +88,9 @@ class LogWriter:
             self._summaries.close()
 
 
-def epoch_logs(report: Report | None, name: str, *, expects_gradients: bool) -> dict[str, float]:
+def epoch_logs(
+    report: Report | None, name: str, *, expects_gradients: bool, layers: Iterable[str] = ()
+) -> dict[str, float]:
     """The entries of Keras's `logs` for an epoch: plain floats, keys without a slash.
 
     The keys must be the same in every epoch, measured or not, or CSVLogger and History get out of step.
@@ -79,13 +99,23 @@ def epoch_logs(report: Report | None, name: str, *, expects_gradients: bool) -> 
         report: the newest report, None before the first.
         name: the probe's name, the keys' prefix unless it is the default.
         expects_gradients: whether reports have gradients; for epochs in which nothing was measured yet.
+        layers: the names of the layers that get keys of their own, `dead_fraction_<layer>` with dots for slashes.
     """
     prefix = "" if name == "relu_probe" else f"{name}_"
     report = report or Report.empty()
-    logs = {f"{prefix}{name}": float(getattr(report, name)) for name in ("dead_fraction", "nan_fraction")}
+    logs = {f"{prefix}{name}": float(getattr(report, name)) for name in _LOGGED}
+    for layer in layers:
+        dead = report.layers[layer].dead_fraction if layer in report.layers else nan
+        logs[f"{prefix}dead_fraction_{layer.replace('/', '.')}"] = float(dead)
     if report.has_gradients if report.samples else expects_gradients:
         logs[f"{prefix}zero_gradient_fraction"] = float(report.zero_gradient_fraction)
     return logs
+
+
+def is_quiet(probe: Any) -> bool:
+    """Whether a probe prints no line at the end of a fit, as it or else the fit was asked not to."""
+    of_fit = (getattr(probe, "params", None) or {}).get("verbose")
+    return bool((of_fit if probe.verbose is None else probe.verbose) == 0)
 
 
 def print_line(text: str) -> None:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from relu_probe.callbacks.fit_reports import FitReports
 from relu_probe.callbacks.limit_enforcement import enforce_limits
-from relu_probe.callbacks.log_writer import LogWriter, epoch_logs
+from relu_probe.callbacks.log_writer import LogWriter, epoch_logs, is_quiet
 from relu_probe.callbacks.loss_recorder import STEPS_AT_ONCE, LossRecorder
 from relu_probe.callbacks.report_source import ReportSource, report_source, selected_report
 from relu_probe.measuring.train_step import CountedTrainFunction, arm_next_step, disarm
@@ -32,8 +32,9 @@ _OF_ONE_FIT = ("_model", "model", "_source", "_selection", "_log_writer", "_coun
 class ReluProbe(tf.keras.callbacks.Callback):
     """Tells which ReLUs of the model are dead, epoch by epoch: in `.reports`, in `logs` and in TensorBoard.
 
-    List it before callbacks that read its keys (`EarlyStopping`, `CSVLogger`): `logs` pass from the first callback to the
-    last. List it before `BackupAndRestore` too: then no epoch is lost if the training is killed between the two.
+    List it before callbacks that read its keys in `logs`: `dead_fraction`, `max_dead_fraction` (of the worst layer),
+    `nan_fraction`, and `zero_gradient_fraction` where there are gradients. List it before `BackupAndRestore` too: then no
+    epoch is lost if the training is killed between the two.
 
     Args:
         log_dir: TensorBoard's directory; the event files go to `{log_dir}/{name}`. None for no event files.
@@ -48,11 +49,12 @@ class ReluProbe(tf.keras.callbacks.Callback):
         activation_sum: keep the sums of the activations of the training batches too, for `LayerReport.dormant`.
         images: TensorBoard gets a picture of each layer's history, with reports 1, 2, 4, 8, ... and at the end of the fit.
         text: TensorBoard gets each report as a table.
-        at_start: measure `data` before the first step too, as a report with epoch -1. It tells neurons that were born
-            dead from neurons that died in training.
+        at_start: measure `data` before the first step too, as a report with epoch -1: which neurons were born dead?
         max_dead, max_zero_gradient: limits on the dead and zero-gradient fraction of each layer, None for none.
         patience: the number of consecutive reports in which a layer may exceed its limit.
         on_limit: what happens then: "stop" ends the training after the epoch, "raise" fails it.
+        verbose: 1 prints a line at the end of the fit, 0 does not; None does as `fit(verbose=)` says.
+        layer_logs: `logs` get the dead fraction of each layer too, as `dead_fraction_<layer>`, with dots for slashes.
         keep: the number of newest reports that stay in `.reports`, for long trainings; None keeps all. Pictures then
             show those; dates of deaths (`.history`, `diagnose`) still rest on all.
 
@@ -89,15 +91,18 @@ class ReluProbe(tf.keras.callbacks.Callback):
         patience: int = 0,
         on_limit: Literal["stop", "raise"] = "stop",
         keep: int | None = None,
+        verbose: Literal[0, 1] | None = None,
+        layer_logs: bool = False,
     ) -> None:
         super().__init__()
         switches = {"strict": strict, "activation_sum": activation_sum, "images": images, "text": text}
-        check_arguments(log_dir=log_dir, data=data, freq=freq, name=name, at_start=at_start, keep=keep, **switches)
+        switches |= {"at_start": at_start, "layer_logs": layer_logs}
+        check_arguments(log_dir=log_dir, data=data, freq=freq, name=name, keep=keep, verbose=verbose, **switches)
         self._limit_monitor = LimitMonitor(Limits(max_dead, max_zero_gradient), patience, on_limit)
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
         self.data, self.freq, self.name, self.layers = data, int(freq), name, layers
         self.strict, self.activation_sum, self.at_start = strict, activation_sum, at_start
-        self.images, self.text, self.keep = images, text, keep
+        self.images, self.text, self.keep, self.verbose, self.layer_logs = images, text, keep, verbose, layer_logs
         self._source: ReportSource  # for the time of a fit, as the selection
         self._selection: LayerSelection
         self._log_writer: LogWriter | None = None
@@ -111,6 +116,9 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._losses = LossRecorder(self.keep, self.model)
         self._measuring = False  # in this epoch
         self._uncounted_steps = False  # whether training steps of this fit were taken without counting
+
+    def __repr__(self) -> str:
+        return f"<ReluProbe {self.name!r}: {self._fit_reports}>"
 
     @property
     def reports(self) -> list[Report]:
@@ -141,8 +149,6 @@ class ReluProbe(tf.keras.callbacks.Callback):
         check_model(model)
         super().set_model(model)
 
-    # --- hooks --------------------------------------------------------------------------------------------------------
-
     def on_train_begin(self, logs: Any = None) -> None:
         """Forgets the previous fit, and checks all that can be checked before the first step."""
         self._close()
@@ -153,8 +159,11 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._error_policy = self._source.error_policy(self.model, strict=self.strict)
         self._source.begin_fit(self.model)
         self._limit_monitor.restart(gradients=self._source.has_gradients(self.model))
-        options = {"images": self.images, "text": self.text, "keep": self.keep}
-        self._log_writer = LogWriter(self.model.distribute_strategy, self.log_dir, self.name, **options)
+        strategy, options = (
+            self.model.distribute_strategy,
+            {"images": self.images, "text": self.text, "keep": self.keep},
+        )
+        self._log_writer = LogWriter(strategy, self.log_dir, self.name, **options)
         self._attempt("logging", self._log_writer.open)
         self._called_last = call_last(self._count_step)
 
@@ -196,7 +205,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
             self._uncounted_steps = True
         if logs is not None:
             expected = self._source.has_gradients(self.model)
-            logs.update(epoch_logs(self.report, self.name, expects_gradients=expected))
+            layers = self._selection.keys if self.layer_logs else ()
+            logs.update(epoch_logs(self.report, self.name, expects_gradients=expected, layers=layers))
         if self._measuring:
             report, errors = self._fit_reports.of(epoch), self._error_policy.reasons
             with self._closed_on_error():
@@ -206,16 +216,13 @@ class ReluProbe(tf.keras.callbacks.Callback):
         """Completes the event file and closes it."""
         if self._log_writer is not None:
             self._attempt("logging", self._log_writer.finish)
-        if self._log_writer is not None and self.reports and "logging" not in self._error_policy:
-            self._log_writer.print_how_to_open()
+            self._attempt("telling", self._print_end)
         self._close()
 
     def log_revived(self, counts: Mapping[str, int], epoch: int) -> None:
         """Writes how many neurons of each layer `Revive` has revived to the event file."""
         if (writer := self._log_writer) is not None:
             self._attempt("logging", lambda: writer.write_revived(counts, epoch))
-
-    # --- parts of the hooks -------------------------------------------------------------------------------------------
 
     def _count_step(self) -> None:
         if self._counted_function is not None and self._counted_function.rearm():
@@ -244,13 +251,17 @@ class ReluProbe(tf.keras.callbacks.Callback):
         if self._log_writer is not None and (report := self._fit_reports.of(epoch)) is not None:
             self._log_writer.write(report, epoch)
 
+    def _print_end(self) -> None:
+        if self._log_writer is not None and not is_quiet(self):
+            self._log_writer.print_end(self._fit_reports, complete="logging" not in self._error_policy)
+
     def _print_nan(self) -> None:
         if self._log_writer is not None and self.report is not None:
             self._log_writer.print_nan(self.report)
 
     @property
     def _incomplete(self) -> str:
-        return "; ".join(why for why in (self._error_policy.reasons, self._selection.incomplete) if why)
+        return "; ".join(filter(None, (self._error_policy.reasons, self._selection.incomplete)))
 
     def _attempt(self, part: str, work: Callable[[], None]) -> None:
         """Runs a part of the probe. An error does not stop the fit: it switches the part off, with one warning.
@@ -275,8 +286,6 @@ class ReluProbe(tf.keras.callbacks.Callback):
         if self._log_writer is not None:
             self._log_writer.close()
             self._log_writer = None
-
-    # --- copies -------------------------------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
         """The state without the model and what was made for one fit: a copy has the reports, and works in any fit."""

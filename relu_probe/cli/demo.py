@@ -56,15 +56,16 @@ def _train_and_report(log_dir: str, epochs: int, seed: int) -> None:
     _show_progress("Loading TensorFlow ...\n")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # messages about missing GPUs would hide the progress
     from relu_probe.cli import digits
+    from relu_probe.tensorboard.summaries import how_to_open
 
-    data, outcomes, how_to_open = digits.load(seed), {}, ""
+    data, outcomes = digits.load(seed), {}
     for number, name in enumerate(digits.BIAS_INITIALISERS, 1):
         _show_progress(f"Training {number} of {len(digits.BIAS_INITIALISERS)}: {name:15} epochs ")
-        outcomes[name], how_to_open = digits.train(name, data, log_dir, epochs=epochs, seed=seed, tick=_tick)
+        outcomes[name] = digits.train(name, data, log_dir, epochs=epochs, seed=seed, tick=_tick)
         _show_progress("\n")
     print(f"\nCan a Dense layer's bias be initialized to zero?\n\n{outcome_table(outcomes)}\n")
     print("\n".join(line for finding in findings(outcomes) for line in wrapped(finding, hanging="  ")))
-    print(f"\n{how_to_open}")
+    print(f"\n{how_to_open(log_dir)}")
 
 
 def _show_progress(text: str) -> None:

@@ -1,8 +1,6 @@
 """The data, models and training of the demo: handwritten digits and several bias initialisers."""
 
-import io
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,9 +60,7 @@ def build(bias: Any, seed: int) -> Any:
     return model
 
 
-def train(
-    name: str, digits: Digits, log_dir: str, *, epochs: int, seed: int, tick: Callable[[int], None]
-) -> tuple[Outcome, str]:
+def train(name: str, digits: Digits, log_dir: str, *, epochs: int, seed: int, tick: Callable[[int], None]) -> Outcome:
     """Trains a model with the named bias initialiser.
 
     Args:
@@ -76,8 +72,8 @@ def train(
         tick: called with 0 before the training, and with n after the n-th epoch.
 
     Returns:
-        The outcome, and a text on how to open the TensorBoard run. Step 0 of the run, and epoch 0 of the outcome, is
-        the initialisation; n is the end of the n-th epoch.
+        The outcome. Step 0 of the TensorBoard run, and epoch 0 of the outcome, is the initialisation; n is the end of the
+        n-th epoch.
     """
     tf.keras.utils.set_random_seed(seed)  # the same order of the samples for every initialiser
     model = build(bias_initialiser(name, seed), seed)
@@ -94,10 +90,8 @@ def train(
     ]
     _, untrained = model.evaluate(*digits.validation, verbose=0)
     plan = {"initial_epoch": 1, "epochs": epochs + 1, "validation_data": digits.validation}
-    # The probe prints how to open TensorBoard, the same for each run: the demo prints it once, at its end.
-    with redirect_stdout(io.StringIO()) as printed:
-        history = model.fit(*digits.train, **plan, callbacks=callbacks, verbose=0).history
-    return _outcome(probe.reports, [untrained, *history["val_accuracy"]], digits), printed.getvalue().strip()
+    history = model.fit(*digits.train, **plan, callbacks=callbacks, verbose=0).history
+    return _outcome(probe.reports, [untrained, *history["val_accuracy"]], digits)
 
 
 def _outcome(reports: list[Report], accuracy: list[float], digits: Digits) -> Outcome:

@@ -27,6 +27,10 @@ class Watch:
         self._layers = layers
         self._counted: Report | Exception | None = None  # what the block counted, or why nothing, once it has ended
 
+    def __repr__(self) -> str:
+        found = "its block has not ended" if self._counted is None else repr(self._counted)
+        return f"<Watch of model {shown(repr(self._model_name))}: {found}>"
+
     def report(self) -> Report:
         """The `Report` of every call of the model since the block began, with source "watch".
 

@@ -137,10 +137,11 @@ class Summaries:
         """Closes the event file; errors are ignored."""
         self._file.close()
 
-    def how_to_open(self) -> str:
-        """Returns the command that starts TensorBoard, and a link to the charts."""
-        link = "http://localhost:6006/?tagFilter=dead_fraction&smoothing=0#timeseries"
-        return f"relu_probe: tensorboard --logdir {shlex.quote(self.log_dir)}\n  and open {link}"
+
+def how_to_open(log_dir: str) -> str:
+    """Returns the command that starts TensorBoard, and a link to the charts."""
+    link = "http://localhost:6006/?tagFilter=dead_fraction&smoothing=0#timeseries"
+    return f"relu_probe: tensorboard --logdir {shlex.quote(log_dir)}\n  and open {link}"
 
 
 def _write(values: list[Any]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def check_arguments(
-    *, log_dir: Any, data: Any, freq: Any, name: Any, at_start: Any, keep: Any, **switches: Any
+    *, log_dir: Any, data: Any, freq: Any, name: Any, keep: Any, verbose: Any, at_start: Any, **switches: Any
 ) -> None:
     """Checks the arguments of a `ReluProbe`.
 
@@ -23,6 +23,8 @@ def check_arguments(
         if not isinstance(value, (bool, np.bool_)):
             raise ValueError(f"{switch} is {value!r:.60}; expected True or False.")
     _check_at_start(at_start, data)
+    if verbose not in (None, 0, 1):
+        raise ValueError(f"verbose is {verbose!r:.60}; expected 0, 1, or None for what fit(verbose=) says.")
 
 
 def check_positive(name: str, value: Any) -> int:
