@@ -8,6 +8,9 @@ from relu_probe.structure.keras_layers import has_running_loss
 # Losses are followed 64 at a time: code that runs between two steps finds a cold cache.
 STEPS_AT_ONCE = 64
 
+# Parts of the names under which a training step of the user's returns its loss. An accuracy that rises is no loss that jumps.
+_LOSS_NAMES = ("loss", "error", "cost", "mse", "mae", "nll")
+
 # The batch number of `on_train_batch_end`, and `logs["loss"]`; plain tuples are made fastest.
 LoggedLoss = tuple[int, Any]
 
@@ -24,6 +27,7 @@ class LossRecorder:
         self.tracker = LossJumpTracker(keep)
         self.pending: list[LoggedLoss] = []  # logged, and not followed yet
         self._running_mean = model is not None and has_running_loss(model)
+        self._loss_sum, self._steps_summed = 0.0, 0  # of the epoch so far, in a training step of the user's
         self._executions = 0  # of the epoch so far, followed
         self._updates_before = 0  # of the weights, when the epoch began
         self._updates: int | None = None  # of the weights in the epoch, once it has ended
@@ -36,6 +40,7 @@ class LossRecorder:
     def begin_epoch(self, model: Any, epoch: int | None = None) -> None:
         """Starts the next epoch, with the number that Keras gives it."""
         self.tracker.begin_epoch(epoch)
+        self._loss_sum, self._steps_summed = 0.0, 0
         self._executions = 0
         self._updates_before, self._updates = _updates_of(model) or 0, None
 
@@ -43,6 +48,13 @@ class LossRecorder:
         """Notes how many steps the epoch really had, before the last losses are followed."""
         if (updates := _updates_of(model)) is not None:
             self._updates = updates - self._updates_before
+
+    def loss_of(self, logs: Any) -> Any:
+        """The loss that a step returned: under the name "loss", or, in a training step of the user's, under another name."""
+        found = logs or {}
+        if self._running_mean or "loss" in found:
+            return found.get("loss")
+        return next((value for name, value in found.items() if any(part in name.lower() for part in _LOSS_NAMES)), None)
 
     def take_pending(self) -> list[LoggedLoss]:
         """Removes the pending losses and returns them, so that an error in following them is not repeated."""
@@ -65,7 +77,17 @@ class LossRecorder:
             done = int(batch) + 1 if steps == 1 else self._executions * steps
             done = done if steps_per_epoch is None else min(done, int(steps_per_epoch))
             done = self._steps_of_epoch(done, steps) if i == len(losses) else done
-            self.tracker.see(done, loss if self._running_mean else None)
+            self.tracker.see(done, loss if self._running_mean else self._mean(loss, done))
+
+    def _mean(self, loss: Any, done: int) -> float | None:
+        """The mean loss of the epoch so far, from the loss of the newest of `done` steps; None if it is no number."""
+        try:
+            value = float(loss)
+        except (TypeError, ValueError):
+            return None
+        self._loss_sum += value * max(done - self._steps_summed, 0)
+        self._steps_summed = done
+        return self._loss_sum / done
 
     def _steps_of_epoch(self, done: int, steps: int) -> int:
         """The number of steps of the epoch, if it has ended: not that at its last hook, if the data ended within an execution.

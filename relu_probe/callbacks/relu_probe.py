@@ -191,7 +191,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         if len(pending) == STEPS_AT_ONCE:  # the newest waits: it may be the last of the epoch
             self._follow_losses()
             pending = self._losses.pending
-        pending.append((batch, (logs or {}).get("loss")))
+        pending.append((batch, self._losses.loss_of(logs)))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Makes the report of the epoch, logs it, and enforces the limits."""

@@ -124,7 +124,7 @@ def adam_at_a_tenth(seed, rate=0.1):
 
 
 @sick("hidden", "learning_rate", forbidden="dead_output narrow bias_start", rate=1e-4)
-def momentum_on_unscaled_targets(seed, rate=0.02):
+def momentum_on_unscaled_targets(seed, rate=0.003):
     x, y = normal(seed)
     optimizer = K.optimizers.SGD(rate, momentum=0.9)
     return regression(
@@ -145,7 +145,7 @@ class OneStep(K.callbacks.Callback):
 
 
 @sick("hidden", "learning_rate", forbidden="dead_output narrow bias_start inputs", rate=0.02)
-def a_rate_too_high_at_one_step(seed, rate=50.0):
+def a_rate_too_high_at_one_step(seed, rate=2.0):
     x, y = normal(seed)
     model = mlp(8, L.Dense(32, "relu", name="hidden"), L.Dense(1), optimizer=K.optimizers.SGD(0.02))
     return regression(model, x, y + 2, epochs=15, callbacks=(OneStep(40, rate, 0.02),))
@@ -171,7 +171,7 @@ class OwnStep(K.Model):
 
 
 @sick("hidden", "learning_rate", forbidden="dead_output narrow bias_start", rate=0.01)
-def a_train_step_of_its_own(seed, rate=3.0):
+def a_train_step_of_its_own(seed, rate=0.4):
     x, y = normal(seed)
     model = OwnStep()
     model(x[:1])
@@ -215,7 +215,7 @@ def a_dead_layer_behind_a_living_one(seed, bias=-99.0):
     return regression(mlp(8, L.Dense(16, "relu", name="first"), second, L.Dense(1)), x, y)
 
 
-@sick("hidden*", "narrow", forbidden="inputs dead_output learning_rate", width=24, sick_below=0.15)
+@sick("hidden*", "narrow", forbidden="inputs dead_output learning_rate", width=64, sick_below=0.15)
 def deep_and_two_wide(seed, width=2):
     x, y = normal(seed)
     x = np.abs(x)
@@ -247,10 +247,11 @@ def siamese_towers(seed, bias=-30.0):
 
 @sick("code", "bias_start cut", forbidden="inputs narrow learning_rate", bias=0.1)
 def the_bottleneck_of_an_autoencoder(seed, bias=-20.0):
-    x, _ = digits(300)
+    rng = np.random.default_rng(seed)
+    x = (rng.normal(size=(300, 4)) @ rng.normal(size=(4, 24))).astype("float32")
     code = L.Dense(16, "relu", name="code", bias_initializer=constant(bias))
-    layers = [L.Dense(48, "relu", name="encoder"), code, L.Dense(48, "relu", name="decoder"), L.Dense(64)]
-    return regression(mlp(64, *layers, optimizer=K.optimizers.Adam(0.003)), x, x, epochs=20)
+    layers = [L.Dense(32, "relu", name="encoder"), code, L.Dense(32, "relu", name="decoder"), L.Dense(24)]
+    return regression(mlp(24, *layers, optimizer=K.optimizers.Adam(0.003)), x, x, epochs=30)
 
 
 @sick("hidden", "bias_start cut", forbidden="inputs narrow learning_rate", bias=0.0)

@@ -14,6 +14,7 @@ from relu_probe.structure.keras_layers import (
     has_running_loss,
     inbound_layers,
     keras_class,
+    logits_of,
     variables_changed_by_inference,
     visible_layers,
 )
@@ -256,3 +257,17 @@ def test_global_random_generators_are_put_back():
         assert drawn()[1:3] == expected[1:3]
     for a, b in zip(drawn(), expected):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("eager", [True, False])
+def test_probabilities_know_their_logits(activation, eager):
+    layer = L.Dense(2, activation)
+    layer(X)
+
+    def logits(x):
+        return logits_of(layer(x))
+
+    found = logits(X) if eager else tf.function(logits)(X)
+    np.testing.assert_allclose(found, X @ np.asarray(layer.kernel), rtol=1e-5)
+    assert logits_of(tf.constant(X)) is None
