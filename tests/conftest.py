@@ -20,6 +20,10 @@ settings.register_profile("long", deadline=None, max_examples=300)  # for tests/
 settings.load_profile("no clock")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--clinic", action="store_true", help="run every training of tests/clinic with all its seeds")
+
+
 def pytest_terminal_summary(terminalreporter):
     """Prints how many random cases the fuzz test ran, and how many failed."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]

@@ -24,6 +24,7 @@ class Training:
         callbacks: of the fit, besides the probe.
         at_start: the probe measures the data at the start and after each epoch, in place of the training batches.
         chance: the loss of the best constant prediction; larger and infinite losses count as this.
+        loss: of the trained model, if it is not what the model was compiled with.
         has_relu: whether the model has a ReLU; one without is trained and not diagnosed.
         test_y: the labels for the loss of the trained model, if those of the training are broken.
     """
@@ -37,6 +38,7 @@ class Training:
     at_start: bool = False
     chance: float = 0.0
     has_relu: bool = True
+    loss: Callable[[Any], float] | None = None
     test_y: Any = None
 
 
@@ -116,6 +118,8 @@ def run(case: Case, seed: int, changes: Mapping[str, Any]) -> Outcome:
 
 
 def _loss(training: Training) -> float:
+    if training.loss is not None:
+        return min(training.loss(training.model), training.chance)
     y = training.y if training.test_y is None else training.test_y
     loss = np.ravel(training.model.evaluate(training.x, y, verbose=0))[0]
     return float(min(loss, training.chance)) if np.isfinite(loss) else training.chance

@@ -1,0 +1,58 @@
+"""The clinic: the advice, followed, cures. A fast part runs always; `--clinic` runs every case with all its seeds.
+
+The table of all cases: `python tests/clinic/table.py`.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import cases  # noqa: F401
+from trainings import HEALTHY, SICK, Case
+from verdict import SEEDS, healthy_verdict, judge
+
+FAST = (
+    *("kernels_of_one_sign_on_positive_inputs", "relu_output_on_negative_targets", "convolutions_on_raw_pixels"),
+    *(
+        "zero_kernels",
+        "a_second_negative_bias_behind_the_first",
+        "an_encoder_behind_stop_gradient",
+        "a_dead_data_column",
+    ),
+)
+pytestmark = [pytest.mark.once, pytest.mark.filterwarnings("ignore:Gradients do not exist")]
+
+
+def seeds(request, name):
+    """The number of seeds of a case; skips a slow one without the option."""
+    if request.config.getoption("--clinic"):
+        return SEEDS
+    if name not in FAST:
+        pytest.skip("needs --clinic")
+    return 1
+
+
+@pytest.mark.parametrize("name", list(SICK))
+def test_a_sick_training_gets_the_advice_that_cures_it(name, request):
+    verdict = judge(SICK[name], seeds(request, name))
+    assert (verdict.right_root, verdict.right_kinds, verdict.cured) == (True, True, True), verdict.cells()
+
+
+@pytest.mark.parametrize("name", list(HEALTHY))
+def test_a_healthy_training_gets_no_advice(name, request):
+    verdict = healthy_verdict(HEALTHY[name], seeds(request, name))
+    assert verdict.right_kinds, verdict.cells()
+
+
+def test_a_treatment_that_does_not_follow_the_advice_does_not_cure():
+    """The planted mistake: the untreated arm in place of the treated one."""
+    case = SICK["zero_kernels"]
+    assert not judge(Case(case.train, case.root, case.kinds, treat={}, reference=case.reference), 1).cured
+
+
+def test_there_are_cases_enough():
+    assert len(SICK) >= 25
+    assert len(HEALTHY) >= 8
