@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.counting.batch_rows import batch_size, tensors_of
+from relu_probe.counting.batch_rows import tensors_of
+from relu_probe.counting.batch_samples import Batch
 from relu_probe.counting.concat_layers import concat_narrow_layers
 from relu_probe.counting.counter_block import BlockKey, CounterBlock, make_variables
 from relu_probe.counting.hidden_relus import unsearched
@@ -125,8 +126,12 @@ class Counters:
         return differentiate(self.trace, loss, list(others))
 
     def is_frozen(self, relu: ReluLayer) -> bool:
-        """Whether training cannot use a gradient of this layer. False while measuring, which counts it anyway."""
-        return not self.measuring and is_frozen(relu.layer, self._model())
+        """Whether training cannot use a gradient of this layer. False while measuring, which counts it anyway.
+
+        Also False in the graph of a step, where the operations behind a gradient tell whether it is used.
+        """
+        traced = self.trace is not None and self.trace.graph is not None and self.trace.graph is current_graph()
+        return not (self.measuring or traced) and is_frozen(relu.layer, self._model())
 
     def record(self, each: ForwardPass | BackwardPass) -> None:
         """Counts one pass through a layer, at the end of the step, or immediately in another graph."""
@@ -152,8 +157,7 @@ class Counters:
         if not self.measuring:
             passes = concat_narrow_layers(passes)
         layers = [[each for each in passes if each.keys == keys] for keys in dict.fromkeys(p.keys for p in passes)]
-        samples = batch_size(data)
-        found = [self._increments(layer, samples, xla=self.jit, shared=self._shared) for layer in layers]
+        found = [self._increments(layer, Batch.of(data), xla=self.jit, shared=self._shared) for layer in layers]
         self._add([layer for layer in found if layer is not None], self.jit, step, batch)
 
     def _search(self, trace: StepTrace) -> None:

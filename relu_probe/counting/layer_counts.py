@@ -5,11 +5,13 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from relu_probe.counting.batch_samples import Batch
 from relu_probe.counting.call_counts import CallCounts, count_call
 from relu_probe.counting.kernels import activation_sums
 from relu_probe.counting.passes import BackwardPass, ForwardPass, LayerCall, calls_of
 from relu_probe.counting.shared_functions import SharedFunctions
 from relu_probe.counting.step_totals import LayerTotals
+from relu_probe.structure.relu_layers import ReluLayer
 
 
 class LayerIncrements(NamedTuple):
@@ -25,7 +27,7 @@ class LayerIncrements(NamedTuple):
     def of(
         cls,
         passes: list[ForwardPass | BackwardPass],
-        samples: Any = None,
+        batch: Batch | None = None,
         *,
         xla: bool | None = None,
         activation_sum: bool = False,
@@ -35,7 +37,7 @@ class LayerIncrements(NamedTuple):
 
         Args:
             passes: all passes of one step, or a single pass outside of the step's graph.
-            samples: the number of samples of the step; None outside of its graph.
+            batch: the batch of the step; None outside of its graph.
             xla: whether XLA compiles the counting, None if that is not known.
             activation_sum: whether to sum the outputs.
             shared: the shared functions of the model; None outside of the step's graph.
@@ -48,9 +50,19 @@ class LayerIncrements(NamedTuple):
             raise ValueError(f"its output is {output.dtype.name}, expected a floating type")
         calls = calls_of(passes, all_passes=shared is not None)
         with tf.device(output.device):  # where the user placed the layer
+            calls = [_neurons_last(call, relu) for call in calls] if relu.flattened else calls
             positions = reduce(CallCounts.plus, [count_call(call, relu.axis, xla, shared) for call in calls])
             sums = _activation_sum(calls, relu.axis, xla) if activation_sum else None
-            return cls(keys, neurons, positions, sums, LayerTotals.of(calls, relu.axis, samples, xla))
+            return cls(keys, neurons, positions, sums, LayerTotals.of(calls, relu.axis, batch, xla))
+
+
+def _neurons_last(call: LayerCall, relu: ReluLayer) -> LayerCall:
+    """Returns the call with the flattened axes of an `EinsumDense` layer as the last one."""
+    return call._replace(
+        output=relu.neurons_last(call.output),
+        source=None if call.source is None else relu.neurons_last(call.source),
+        gradients=tuple(map(relu.neurons_last, call.gradients)),
+    )
 
 
 def _activation_sum(calls: list[LayerCall], axis: int, xla: bool | None) -> tf.Tensor:

@@ -1,9 +1,12 @@
 """The axis of the neurons in the output of a ReLU operation: proved by the operations that made it, never assumed."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
+
+from relu_probe.structure.relu_layers import ReluLayer
 
 _SAME = (
     *("Identity", "IdentityN", "Cast", "StopGradient", "CheckNumerics", "PreventGradient", "EnsureShape", "Snapshot"),
@@ -48,6 +51,32 @@ def neuron_axis(tensor: tf.Tensor) -> int | None:
     if axis is None or rank is None:
         return None
     return -1 if axis == rank - 1 else 1 if axis == 1 else None
+
+
+def with_proved_axis(relu: ReluLayer, output: tf.Tensor) -> ReluLayer | None:
+    """Returns the layer with the axis that the operations before its output show, where its structure shows none.
+
+    None if no axis is proved, although an operation or a layer of the model puts the channels elsewhere than last.
+    """
+    if relu.axis_from == "structure" or output.shape.rank in (None, 0, 1, 2):
+        return relu
+    shown = None if tf.executing_eagerly() else _Proof().axis(output, _MOST_OPERATIONS)
+    if shown is None:
+        return relu if relu.axis_from and (tf.executing_eagerly() or not _has_channels_first(output)) else None
+    return replace(relu, axis=1 if shown == 1 else -1) if shown in (1, output.shape.rank - 1) else None
+
+
+def _has_channels_first(tensor: tf.Tensor) -> bool:
+    """Whether an operation that a tensor is computed from has the channels on axis 1."""
+    seen, pending = set(), [tensor.op]
+    while pending:
+        op = pending.pop()
+        if id(op) not in seen:
+            seen.add(id(op))
+            if op.type in _WITH_FORMAT and op.get_attr("data_format").startswith(b"NC"):
+                return True
+            pending += [each.op for each in op.inputs]
+    return False
 
 
 def depends_on_batch(tensor: tf.Tensor) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from functools import reduce
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from relu_probe.counting.kernels import Mask
@@ -68,16 +69,41 @@ def calls_of(passes: Iterable[ForwardPass | BackwardPass], *, all_passes: bool) 
     """
     calls: dict[int, LayerCall] = {}
     for each in passes:
-        call = calls.get(id(each.output), LayerCall(each.output, ceiling=each.relu.ceiling))
+        ceiling = each.relu.ceiling
+        unbounded = None if ceiling is None else before_bound(each.output, ceiling)
+        call = calls.get(id(each.output), LayerCall(each.output, ceiling=ceiling if unbounded is None else None))
         if isinstance(each, ForwardPass):
             call = call._replace(source=each.source)
         else:
             call = call._replace(
-                gradients=(*call.gradients, pre_activation_gradient(each)),
+                gradients=(*call.gradients, _where_at_most(ceiling, unbounded, pre_activation_gradient(each))),
                 counted=None if all_passes else each.counted,
             )
         calls[id(each.output)] = call
     return list(calls.values())
+
+
+def before_bound(output: tf.Tensor, ceiling: float) -> tf.Tensor | None:
+    """Returns x of the operation `min(x, ceiling)` that bounds an output; None if the graph shows none.
+
+    Where x equals the ceiling, a minimum passes the gradient on, and Relu6 does not.
+    """
+    if tf.executing_eagerly():
+        return None
+    op, rank = output.op, output.shape.rank
+    while op.type in ("Identity", "Maximum", "Relu"):
+        op = next((each for each in op.inputs if each.shape.rank == rank), op.inputs[0]).op
+    if op.type not in ("Minimum", "ClipByValue"):
+        return None
+    values = [tf.get_static_value(each) for each in op.inputs]
+    is_bound = any(value is not None and (value == np.asarray(ceiling, value.dtype)).all() for value in values)
+    return next((each for each, value in zip(op.inputs, values) if value is None), None) if is_bound else None
+
+
+def _where_at_most(ceiling: float | None, values: tf.Tensor | None, gradient: tf.Tensor) -> tf.Tensor:
+    if values is None:
+        return gradient
+    return tf.where(values <= tf.cast(ceiling, values.dtype), gradient, tf.zeros_like(gradient))
 
 
 def pre_activation_gradient(backward: BackwardPass) -> tf.Tensor:

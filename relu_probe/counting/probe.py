@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from relu_probe.counting.counters import Counters
 from relu_probe.counting.hidden_relus import IN_FUNCTION, IN_LOOP
+from relu_probe.counting.neuron_axis import with_proved_axis
 from relu_probe.counting.passes import BackwardPass, CountedGradients, ForwardPass, before_relu
 from relu_probe.counting.relu_search import RELUS
 from relu_probe.counting.step_trace import ReluOutput, StepTrace, current_graph
@@ -65,10 +66,10 @@ class Probe:
             if why := self._refusal(output, graph, trace):
                 self.counters.leave_out([self.relu.key], why)
                 return output
-            again = recomputation() == "again"
+            relu, again = self._with_axis(output), recomputation() == "again"
             if trace is None or graph is not trace.graph or not self._is_searched(output, trace, again):
-                return self._identity(output, again)
-            trace.outputs.append(ReluOutput(self.relu, output, again))
+                return self._identity(relu, output, again)
+            trace.outputs.append(ReluOutput(relu, output, again))
         except Exception as error:  # a probe never stops a training: the report names the layer and the reason
             self.counters.leave_out([self.relu.key], reason(error))
         return output
@@ -79,13 +80,23 @@ class Probe:
             return f"its output is a {type(output).__name__}, expected a tf.Tensor"
         if output.shape.rank is None or output.shape.rank < 2:
             return f"its output has the shape {output.shape}, expected (batch, ..., neurons)"
-        if output.shape[self.relu.axis] is None:
-            return f"its output has the shape {output.shape}, expected a known number of neurons"
         if is_inside_vectorized_map():
             return _IN_VECTORIZED_MAP
         if trace is not None and not is_part_of(graph, trace.graph):
             return IN_FUNCTION
         return IN_LOOP if trace is not None and trace.differentiated and graph is not trace.graph else ""
+
+    def _with_axis(self, output: tf.Tensor) -> ReluLayer:
+        """Returns the layer, with the axis of the neurons proved."""
+        relu = with_proved_axis(self.relu, output)
+        if relu is None:
+            raise ValueError(
+                f"neither the structure of the model nor the operations before it show which axis of its output {output.shape} "
+                "has the neurons; in a functional or Sequential model they are known"
+            )
+        if relu.neurons_in(output.shape) is None:
+            raise ValueError(f"its output has the shape {output.shape}, expected a known number of neurons")
+        return relu
 
     def _is_searched(self, output: tf.Tensor, trace: StepTrace, again: bool) -> bool:
         """Whether the gradient of an output is found later, so that no custom gradient is needed."""
@@ -105,14 +116,14 @@ class Probe:
         if graph is not None and graph is not getattr(a, "graph", graph) and is_loop_or_branch(graph):
             raise ValueError(IN_LOOP)
 
-    def _identity(self, output: tf.Tensor, again: bool) -> tf.Tensor:
+    def _identity(self, relu: ReluLayer, output: tf.Tensor, again: bool) -> tf.Tensor:
         source = before_relu(output) if self.counters.measuring else output
-        keys, neurons = (self.relu.key,), (int(output.shape[self.relu.axis]),)
+        keys, neurons = (relu.key,), (relu.neurons_in(output.shape) or 0,)
 
         @tf.custom_gradient
         def identity(a: tf.Tensor) -> Any:
             if not again:
-                self.counters.record(ForwardPass(keys, neurons, self.relu, a, a if source is output else source))
+                self.counters.record(ForwardPass(keys, neurons, relu, a, a if source is output else source))
             counted = CountedGradients()
 
             def backward(gradient: Any) -> Any:
@@ -120,8 +131,10 @@ class Probe:
                 try:
                     self._check_backward(a)
                     # The rows of a Jacobian are not the gradients of a loss.
-                    if not (self.counters.is_frozen(self.relu) or is_inside_vectorized_map()):
-                        self.counters.record(BackwardPass(keys, neurons, self.relu, a, passed, counted))
+                    if not (self.counters.is_frozen(relu) or is_inside_vectorized_map()):
+                        self.counters.record(
+                            BackwardPass(keys, neurons, relu, a, tf.convert_to_tensor(passed), counted)
+                        )
                 except Exception as error:
                     self.counters.leave_out(keys, reason(error))
                 return passed

@@ -64,7 +64,7 @@ def _passes_through(
     found: ReluOutput, trace: StepTrace, is_frozen: Callable[[ReluLayer], bool], measuring: bool
 ) -> Iterator[Pass]:
     relu, output, counted = found.relu, found.output, CountedGradients()
-    keys, neurons = (relu.key,), (int(output.shape[relu.axis]),)
+    keys, neurons = (relu.key,), (relu.neurons_in(output.shape) or 0,)
     if not found.again:
         yield ForwardPass(keys, neurons, relu, output, before_relu(output) if measuring else output)
     if not is_frozen(relu):

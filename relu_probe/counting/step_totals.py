@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.counting.batch_rows import rows_of
+from relu_probe.counting.batch_rows import Rows, rows_of
+from relu_probe.counting.batch_samples import Batch, samples_of
 from relu_probe.counting.kernels import EXACT, exact_up_to
 from relu_probe.counting.passes import LayerCall
 
-Rows = Any  # a number of rows: int, or a scalar int64 tensor
 Multiples = list[tuple[Rows, int]]  # (rows, factor) pairs; their value is the sum of rows * factor
 
 
@@ -26,13 +26,13 @@ class LayerTotals(NamedTuple):
     inexact: Multiples  # zero only if all counts are exact
 
     @classmethod
-    def of(cls, calls: list[LayerCall], axis: int, samples: Any, xla: bool | None) -> "LayerTotals":
+    def of(cls, calls: list[LayerCall], axis: int, batch: Batch | None, xla: bool | None) -> "LayerTotals":
         """Returns the totals of the calls of a layer.
 
         Args:
             calls: the calls of the layer.
             axis: the axis of the neurons.
-            samples: the number of samples of the step, None if it is not known.
+            batch: the batch of the step; None outside of its graph, where each row counts as a sample.
             xla: whether XLA compiles the step.
         """
         outputs = [call.output for call in calls if call.source is not None]
@@ -40,9 +40,8 @@ class LayerTotals(NamedTuple):
         limited = [rows_of(a) for a in outputs if exact_up_to(a, axis, xla) <= EXACT]
         return cls(
             positions,
-            # Samples are counted once per step, not from the rows: a shared layer that is called twice sees the same samples twice,
-            # and TimeDistributed may fold the time axis into the batch axis.
-            [(_largest([rows_of(a) for a in outputs]) if samples is None else samples, 1)] if outputs else [],
+            # A shared layer that is called twice sees the same samples twice: they are counted once.
+            [(_largest(_samples(outputs, positions, batch)), 1)] if outputs else [],
             (positions or [(1, 1)]) if any(call.gradients for call in calls) else [],
             [(rows // (EXACT + 1), 1) for rows in limited],
         )
@@ -97,6 +96,13 @@ def _positions(output: tf.Tensor, axis: int) -> tuple[Rows, int]:
     if None in others:
         return tf.size(output, tf.int64) // output.shape[axis], 1
     return rows_of(output), int(np.prod(others, dtype=np.int64))
+
+
+def _samples(outputs: list[tf.Tensor], positions: Multiples, batch: Batch | None) -> list[Rows]:
+    """Returns the number of samples of each call."""
+    if batch is None:
+        return [rows_of(a) for a in outputs]
+    return [samples_of(a, rows * places, batch) for a, (rows, places) in zip(outputs, positions)]
 
 
 def _largest(rows: list[Rows]) -> Rows:

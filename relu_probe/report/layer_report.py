@@ -31,7 +31,8 @@ class LayerReport:
     """Immutable counts of one layer, per neuron. `+` adds the counts of disjoint positions.
 
     Args:
-        samples: the number of samples seen, the N of "dead on N samples".
+        samples: the number of samples seen, the N of "dead on N samples", at most `positions`. Of the calls in one training
+            step, the one on most samples counts.
         positions: the number of values seen of each neuron: one per sample for a Dense output `(batch, n)`, one per sample
             and place for `(batch, ..., n)`.
         active: `(neurons,)`, the number of positions with output > 0.

@@ -24,11 +24,13 @@ class LocatedLayer:
         layer: a layer, or an operation of a functional graph.
         path: the names from below the outermost model down to the layer's own.
         previous: the layer before it in a `Sequential`, which is known even if the model is not built; None elsewhere.
+        parent: the layer or model that holds it.
     """
 
     layer: Any
     path: tuple[str, ...]
     previous: Any
+    parent: Any
 
 
 class VisibleLayer(NamedTuple):
@@ -41,14 +43,14 @@ class VisibleLayer(NamedTuple):
 def locate_layers(model: Any, path: tuple[str, ...] = (), seen: set[int] | None = None) -> list[LocatedLayer]:
     """Returns all layers and operations below `model`, outer ones first, each once. RNN layers are left out."""
     seen = {id(model)} if seen is None else seen
-    located, previous = [], None
+    located: list[LocatedLayer] = []
+    previous: Any = None
     for layer in child_layers(model):
+        before, previous = previous, layer if isinstance(model, tf.keras.Sequential) else None
         if id(layer) in seen or isinstance(layer, tf.keras.layers.RNN):
             continue
         seen.add(id(layer))
-        located.append(LocatedLayer(layer, (*path, layer.name), previous))
-        if isinstance(model, tf.keras.Sequential):
-            previous = layer
+        located.append(LocatedLayer(layer, (*path, layer.name), before, model))
         if isinstance(layer, tf.keras.layers.Layer):
             located += locate_layers(layer, (*path, layer.name), seen)
     return located
@@ -83,7 +85,7 @@ def inbound_layers(layer: Any) -> list[Any]:
 def output_activation(layer: Any) -> Any:
     """Returns the activation that a layer ends in: a function, an activation layer or an operation; None if it shows none."""
     # A `call` that the user wrote, such as `-super().call(x)`, may end in anything.
-    if not is_defined_by_keras(type(layer).call):
+    if not runs_keras_call(layer):
         return None
     kind: Any = type(layer)
     if _ends_in_activation(kind):
@@ -144,6 +146,16 @@ def keras_property(layer: Any, name: str) -> Any:
     """Returns a property that a class of Keras defines; None if there is none, or a class of the user's has another."""
     owner = next((c for c in type(layer).__mro__ if name in vars(c)), None)
     return getattr(layer, name) if is_defined_by_keras(owner) else None
+
+
+def runs_keras_call(layer: Any) -> bool:
+    """Whether a layer's `call` is one of Keras's layers', not one that the user wrote, which may do anything."""
+    return is_defined_by_keras(type(layer).call)
+
+
+def holds_all_calls(model: Any) -> bool:
+    """Whether the structure of a model shows all calls of its layers: that of a functional or Sequential model does."""
+    return _is_functional(model)
 
 
 def has_running_loss(model: Any) -> bool:

@@ -4,25 +4,23 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from relu_probe.structure.call_owners import may_have_functions, possible_keys
 from relu_probe.structure.keras_layers import (
     LocatedLayer,
-    inbound_layers,
     is_activation_layer,
-    keras_class,
     locate_layers,
     output_activation,
     predecessors,
 )
+from relu_probe.structure.neuron_axes import Axes, NeuronAxes
 from relu_probe.structure.relu_function import is_relu, leaves_unchanged, relu_ceiling, relu_threshold
 from relu_probe.utils.foreign_text import shown, shown_names
 from relu_probe.utils.layer_names import matching, unique
 
-_OTHER_AXES = ("EinsumDense", "Reshape", "Permute", "Lambda", "Transpose", "Moveaxis", "Swapaxes", "Einsum")
 _MOST_SHOWN = 10  # layers in a message
-_MOST_LAYERS_BACK = 32  # between a ReLU layer and the layer that says where its channels are
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,11 @@ class ReluLayer:
         ceiling: the value at which the activation is bounded, None if it is not.
         threshold: the largest pre-activation at which the activation is zero.
         path: the names from below the outermost model, joined by `/`; `layers=` takes it too.
+        flattened: the axes that together are the neurons, counted from the end: of `EinsumDense` with more than one, or with
+            one in the middle. Before the output is counted, they are flattened into its last axis. () for all other layers.
+        axis_from: what tells the axis. "structure" proves it. "convention": the structure does not show it, and the channels are last
+            unless the operations of a step show otherwise. "": some layer of the model puts the channels elsewhere, and the
+            operations of a step have to show that this one does not.
     """
 
     key: str
@@ -44,18 +47,30 @@ class ReluLayer:
     ceiling: float | None
     threshold: float = 0.0
     path: str = ""
+    flattened: Axes = ()
+    axis_from: str = "structure"
 
     @property
     def layer(self) -> Any:
         """The layer, None once it was deleted."""
         return self.ref()
 
-    def width(self) -> int:
-        """Returns the number of neurons of a layer that was never called, 0 if it is not known."""
-        try:
-            return int(self.layer.output.shape[self.axis])
-        except Exception:
-            return int(getattr(self.layer, "units", None) or getattr(self.layer, "filters", None) or 0)
+    def neurons_in(self, shape: Any) -> int | None:
+        """Returns the number of neurons in an output of this shape, None if it is not known."""
+        sizes = [shape[axis] for axis in self.flattened or (self.axis,)]
+        return None if None in sizes else int(np.prod(sizes))
+
+    def neurons_last(self, output: Any) -> tf.Tensor:
+        """Returns the output with the flattened axes as its last one; the output itself if there are none."""
+        if not self.flattened:
+            return output
+        rank = output.shape.rank
+        own = [axis % rank for axis in self.flattened]
+        others = [axis for axis in range(rank) if axis not in own]
+        order, shape = [*others, *own], tf.shape(output)
+        moved = output if order == sorted(order) else tf.transpose(output, order)
+        flat = tf.reshape(moved, [*(output.shape[i] or shape[i] for i in others), self.neurons_in(output.shape)])
+        return tf.ensure_shape(flat, [*(output.shape[i] for i in others), self.neurons_in(output.shape)])
 
 
 def find_relus(model: Any) -> list[ReluLayer]:
@@ -70,7 +85,8 @@ def find_relus(model: Any) -> list[ReluLayer]:
     if not found and not may_have_functions(model):
         raise ValueError(no_relu(model))
     keys = unique([each.path for each in found])
-    return [_relu_layer(key, each, functions[id(each.layer)]) for key, each in zip(keys, found)]
+    axes = NeuronAxes(model, located)
+    return [_relu_layer(key, each, functions[id(each.layer)], axes) for key, each in zip(keys, found)]
 
 
 def select_before_a_step(relus: list[ReluLayer], layers: Any, model: Any) -> list[str]:
@@ -104,9 +120,18 @@ def select_layers(relus: list[ReluLayer], layers: Any, model: Any) -> list[str]:
     return [relu.key for relu in relus if relu.key in selected]
 
 
-def _relu_layer(key: str, located: LocatedLayer, function: Any) -> ReluLayer:
-    ref, axis = weakref.ref(located.layer), _neuron_axis(located)
-    return ReluLayer(key, ref, axis, relu_ceiling(function), relu_threshold(function), "/".join(located.path))
+def _relu_layer(key: str, located: LocatedLayer, function: Any, axes: NeuronAxes) -> ReluLayer:
+    found = axes.of_relu(located, activation_layer=is_activation_layer(located.layer))
+    return ReluLayer(
+        key,
+        weakref.ref(located.layer),
+        axis=1 if found == (1,) else -1,
+        ceiling=relu_ceiling(function),
+        threshold=relu_threshold(function),
+        path="/".join(located.path),
+        flattened=() if found in ((), (1,), (-1,)) else found,
+        axis_from="structure" if found else axes.otherwise,
+    )
 
 
 def _matching(relus: list[ReluLayer], item: Any, model: Any) -> list[ReluLayer]:
@@ -151,20 +176,6 @@ def _relu(layer: Any) -> Any:
     """The function that the layer ends in if it is a hard ReLU, else None."""
     function = output_activation(layer)
     return function if function is not None and is_relu(function) else None
-
-
-def _neuron_axis(located: LocatedLayer) -> int:
-    """1 for a `channels_first` layer with its own activation, or a ReLU layer that one feeds; else -1."""
-    inputs, layer = predecessors(located), located.layer
-    # Backwards through layers that keep the axes: BatchNormalization, pooling, Dropout.
-    for _ in range(_MOST_LAYERS_BACK):
-        if data_format := getattr(layer, "data_format", None):
-            return 1 if data_format == "channels_first" and "Flatten" not in type(layer).__name__ else -1
-        if not inputs or isinstance(layer, tf.keras.layers.Dense) or keras_class(layer) in _OTHER_AXES:
-            return -1
-        layer = inputs[0]
-        inputs = inbound_layers(layer)
-    return -1
 
 
 def no_relu(model: Any) -> str:

@@ -29,7 +29,14 @@ def is_frozen(layer: Any, model: Any = None) -> bool:
         if model is not None and not before and not _is_input(current, entries):
             return False
         todo += before
-    return True
+    return model is None or not _has_own_weights(model)
+
+
+def _has_own_weights(model: Any) -> bool:
+    """Whether training changes a weight that belongs to no layer of the model, such as a prompt, and may stand before any layer."""
+    layers = [each.layer for each in locate_layers(model)]
+    known = {id(weight) for layer in layers for weight in getattr(layer, "weights", [])}
+    return any(id(weight) not in known for weight in model.trainable_weights)
 
 
 def is_frozen_in(model: Any, layer: Any) -> bool:

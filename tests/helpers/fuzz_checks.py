@@ -48,6 +48,7 @@ def run(check, cases, record_property, phases=(Phase.generate, Phase.shrink)):
 def assert_laws(report):
     """0 <= with_gradient <= active <= positions, and a dead neuron has zero gradient."""
     for layer in report.layers.values():
+        assert layer.samples <= layer.positions
         assert (layer.active >= 0).all()
         assert (layer.active <= layer.positions).all()
         if layer.with_gradient is not None:
@@ -62,6 +63,7 @@ def assert_found(report, expected, samples):
     assert report.samples == samples
     for key, layer in report.layers.items():
         assert_counts(layer, expected[key])
+        assert layer.samples == expected[key]["samples"]
     assert_laws(report)
 
 

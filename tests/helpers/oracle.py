@@ -15,12 +15,34 @@ class Recorder:
     def __init__(self, model: Any) -> None:
         self.relus = find_relus(model)
         self.outputs: dict[str, list[Any]] = {relu.key: [] for relu in self.relus}
+        self.clipped: dict[str, list[Any]] = {
+            relu.key: [] for relu in self.relus
+        }  # where `clipping` stops the gradient
 
     def __enter__(self) -> "Recorder":
-        self._before = [(relu.layer, relu.layer.__dict__.get("call")) for relu in self.relus]
+        clips = [(relu, layer) for relu in self.relus if (layer := clipping(relu)) is not None]
+        layers = {id(layer): layer for layer in [relu.layer for relu in self.relus] + [layer for _, layer in clips]}
+        self._before = [(layer, layer.__dict__.get("call")) for layer in layers.values()]
+        for relu, layer in clips:
+            layer.__dict__["call"] = self._recording_input(relu, layer)
         for relu in self.relus:
             relu.layer.__dict__["call"] = self._recording(relu)
         return self
+
+    def gradients(self, key: str, found: list[Any]) -> list[Any]:
+        """Returns the gradients at the outputs of a layer, without those that stop at a bound."""
+        stopped = self.clipped[key] or [None] * len(found)
+        return [g if where is None or g is None else tf.where(where, 0 * g, g) for where, g in zip(stopped, found)]
+
+    def _recording_input(self, relu: Any, layer: Any) -> Any:
+        call = layer.call
+
+        def recorded(z: Any, *args: Any, **kwargs: Any) -> Any:
+            if isinstance(z, tf.Tensor):
+                self.clipped[relu.key].append(z > layer.max_value)
+            return call(z, *args, **kwargs)
+
+        return recorded
 
     def _recording(self, relu: Any) -> Any:
         call = relu.layer.call
@@ -50,25 +72,54 @@ def counts(relu: Any, outputs: list[Any], gradients: list[Any]) -> dict[str, Any
         outputs: an array for each call.
         gradients: dL/da for each call; None if no gradient reached the call.
     """
-    active = sum(_per_neuron(np.asarray(a) > 0, relu.axis) for a in outputs)
+    active = sum(_per_neuron(np.asarray(a) > 0, relu) for a in outputs)
     reached = any(g is not None for g in gradients)
     passes = [
-        _per_neuron((np.asarray(g) != 0) & (np.asarray(a) > 0) & _below(relu, np.asarray(a)), relu.axis)
+        _per_neuron((np.asarray(g) != 0) & (np.asarray(a) > 0) & _below(relu, np.asarray(a)), relu)
         for a, g in zip(outputs, gradients)
         if g is not None
     ]
-    positions = sum(np.asarray(a).size // np.asarray(a).shape[relu.axis] for a in outputs)
-    nan = sum(_per_neuron(np.isnan(a), relu.axis) for a in outputs) > 0
+    positions = sum(len(_neurons_last(np.asarray(a), relu)) for a in outputs)
+    nan = sum(_per_neuron(np.isnan(a), relu) for a in outputs) > 0
     return {"active": active, "with_gradient": sum(passes) if reached else None, "positions": positions, "nan": nan}
 
 
 def _below(relu: Any, a: np.ndarray) -> np.ndarray:
-    return np.ones(a.shape, bool) if relu.ceiling is None else a != np.asarray(relu.ceiling, a.dtype)
+    if relu.ceiling is None or clipping(relu) is not None:
+        return np.ones(a.shape, bool)
+    return a != np.asarray(relu.ceiling, a.dtype)
 
 
-def _per_neuron(mask: np.ndarray, axis: int) -> np.ndarray:
-    neurons = np.moveaxis(mask, axis, -1).reshape(-1, mask.shape[axis])
-    return np.array([sum(bool(v) for v in column) for column in neurons.T], np.int64)
+def clipping(relu: Any) -> Any:
+    """Returns the ReLU layer with a bound other than 6 that a layer is, or has as its activation; None if there is none.
+
+    It passes a gradient on where z equals the bound; ReLU6 does not.
+    """
+    for layer in (relu.layer, getattr(relu.layer, "activation", None)):
+        if isinstance(layer, tf.keras.layers.ReLU) and layer.max_value not in (None, 6):
+            return layer
+    return None
+
+
+def _per_neuron(mask: np.ndarray, relu: Any) -> np.ndarray:
+    return np.array([sum(bool(v) for v in column) for column in _neurons_last(mask, relu).T], np.int64)
+
+
+def _neurons_last(values: np.ndarray, relu: Any) -> np.ndarray:
+    """Returns `(positions, neurons)`. The part of the model that made the layer says which axes are the neurons."""
+    axes = vars(relu.layer).get("neuron_axes", (-1,))
+    neurons = int(np.prod([values.shape[axis] for axis in axes]))
+    return np.moveaxis(values, axes, range(-len(axes), 0)).reshape(values.size // max(neurons, 1), neurons)
+
+
+def _samples(outputs: list[list[Any]], sizes: list[int]) -> int:
+    """Returns the number of samples: of each step, those of the largest call; time may be folded into the rows.
+
+    Args:
+        outputs: for each step, the outputs of all calls.
+        sizes: the number of samples in the batch of each step.
+    """
+    return sum(max((min(len(a), size) for a in calls), default=0) for calls, size in zip(outputs, sizes))
 
 
 def measure(
@@ -79,15 +130,21 @@ def measure(
     relus = find_relus(model)
     outputs: dict[str, list[Any]] = {relu.key: [] for relu in relus}
     gradients: dict[str, list[Any]] = {relu.key: [] for relu in relus}
+    by_step: dict[str, list[Any]] = {relu.key: [] for relu in relus}
+    sizes = [len(y[0]) for _, y in batches]
     for x, y in batches:
         with Recorder(model) as recorder, tf.GradientTape() as tape:
             tape.watch([part for part in tf.nest.flatten(x) if part.dtype.is_floating])
             loss = model.compute_loss(x=x, y=y, y_pred=model(x, training=training))
         for key, found in recorder.outputs.items():
             outputs[key] += found
+            by_step[key].append(found)
         for key, found in zip(recorder.outputs, tape.gradient(loss, list(recorder.outputs.values()))):
-            gradients[key] += found
-    return {relu.key: count(relu, outputs[relu.key], gradients[relu.key]) for relu in relus}
+            gradients[key] += recorder.gradients(key, found)
+    return {
+        relu.key: {"samples": _samples(by_step[relu.key], sizes)} | count(relu, outputs[relu.key], gradients[relu.key])
+        for relu in relus
+    }
 
 
 def train(model: Any, x: Any, y: Any, batch_size: int) -> dict[str, dict[str, Any]]:
@@ -99,8 +156,10 @@ def train(model: Any, x: Any, y: Any, batch_size: int) -> dict[str, dict[str, An
     steps: list[Any] = []
     model.train_step = lambda data: _step(model, steps, *data)
     model.fit(x, y, batch_size=batch_size, shuffle=False, verbose=0)
+    sizes = [min(batch_size, len(y[0]) - i) for i in range(0, len(y[0]), batch_size)]
     return {
-        relu.key: counts(relu, *([a for step in steps for a in step[relu.key][k]] for k in (0, 1)))
+        relu.key: {"samples": _samples([step[relu.key][0] for step in steps], sizes)}
+        | counts(relu, *([a for step in steps for a in step[relu.key][k]] for k in (0, 1)))
         for relu in find_relus(model)
     }
 
@@ -113,7 +172,7 @@ def _step(model: Any, steps: list[Any], x: Any, y: Any) -> dict[str, Any]:
         loss = model.compute_loss(x=x, y=y, y_pred=model(x, training=True))
     gradients, updates = tape.gradient(loss, [recorder.outputs, weights])
     model.optimizer.apply_gradients(zip(updates, weights))
-    found = {key: (outputs, gradients[key]) for key, outputs in recorder.outputs.items()}
+    found = {key: (outputs, recorder.gradients(key, gradients[key])) for key, outputs in recorder.outputs.items()}
 
     def keep(*arrays: Any) -> None:
         each = iter(arrays)

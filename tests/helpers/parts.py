@@ -76,6 +76,12 @@ def _model(shape: Any, layers: list[Any], name: str | None = None) -> Any:
     return K.Sequential([K.Input(tuple(shape)), *layers], name=name)
 
 
+def _neurons(layer: Any, *axes: int) -> Any:
+    """Tells the oracle which axes of a layer's output are the neurons; returns the layer."""
+    vars(layer)["neuron_axes"] = axes  # in vars, because Keras tracks attributes
+    return layer
+
+
 def _same_shape(h: Any) -> Any:
     return L.Dense(int(h.shape[-1]))(h)
 
@@ -271,7 +277,76 @@ def channels_first(h: Any, make: Make) -> Any:
     """`channels_first` (counts channels)"""
     first, width = {"data_format": "channels_first", "padding": "same"}, h.shape[-1]
     filters = width + 1  # if it equals the number of columns, Keras 3.15 adds the bias to the columns in eager mode
-    h = run(
-        h, [L.Conv2D(filters, 3, activation="relu", name=make.name("conv"), **first), L.Conv2D(filters, 1, **first)]
-    )
-    return run(h, [*make.grid, L.BatchNormalization(axis=1), *make.grid, L.ReLU(name=make.name("act"))])
+    conv, act = L.Conv2D(filters, 3, activation="relu", name=make.name("conv"), **first), L.ReLU(name=make.name("act"))
+    for layer in (conv, act):
+        _neurons(layer, 1)
+    h = run(h, [conv, L.Conv2D(filters, 1, **first)])
+    return run(h, [*make.grid, L.BatchNormalization(axis=1), *make.grid, act])
+
+
+@part(shape=(2, 4, 4))
+def channels_first_before_a_model(h: Any, make: Make) -> Any:
+    """A ReLU in a nested model, behind `channels_first`"""
+    conv = L.Conv2D(h.shape[-1] + 1, 1, data_format="channels_first")
+    h, act = conv(h), _neurons(L.ReLU(), 1)
+    return _model(h.shape[1:], [L.Rescaling(1.0), act])(h)
+
+
+@part(shape=(4, 6))
+def einsum_of_two_axes(h: Any, make: Make) -> Any:
+    """`EinsumDense` whose kernel makes two axes"""
+    width = int(h.shape[1])
+    einsum = _neurons(L.EinsumDense("abc,cde->adbe", (2, width, make.units), activation="relu"), 1, 3)
+    return L.Reshape((2 * width, make.units))(einsum(h))
+
+
+@part(shape=(4, 6))
+def permuted(h: Any, make: Make) -> Any:
+    """`Permute` between a layer and its ReLU"""
+    h = L.Permute((2, 1))(L.Dense(make.units)(h))
+    return _neurons(L.ReLU(), 1)(h)
+
+
+# --- subsets and ties -------------------------------------------------------------------------------------------------
+
+
+class OnSome(L.Layer):
+    """Calls layers on some of the samples, and adds the sum of their outputs to all."""
+
+    def __init__(self, layers: list[Any], select: Any) -> None:
+        super().__init__()
+        self.inner, self.select = layers, select
+
+    def call(self, x: Any) -> Any:
+        return x + tf.reduce_sum(run(self.select(x), self.inner))
+
+
+def _some(x: Any) -> Any:
+    """Returns the samples whose first value is positive, and the first sample."""
+    chosen = tf.reshape(x, (-1, x.shape[1:].num_elements()))[:, 0] > 0
+    return tf.boolean_mask(x, tf.concat([tf.ones_like(chosen[:1]), chosen[1:]], 0))
+
+
+@part()
+def on_a_mask(h: Any, make: Make) -> Any:
+    """A layer that sees some of the samples"""
+    return OnSome([L.Dense(2, "relu")], _some)(h)
+
+
+@part()
+def on_one_sample(h: Any, make: Make) -> Any:
+    """A layer that sees one sample of each batch"""
+    return OnSome([L.Dense(2, "relu")], lambda x: x[:1])(h)
+
+
+@part()
+def gathered(h: Any, make: Make) -> Any:
+    """`tf.gather` behind a ReLU, whose gradient is no dense tensor"""
+    return OnSome([L.Dense(2, "relu"), L.Lambda(lambda a: tf.gather(a, [0, 0]))], lambda x: x)(h)
+
+
+@part(shape=(6, 6, 2))
+def tied_pool(h: Any, make: Make) -> Any:
+    """Max pooling with ties: of each four values two are equal"""
+    h = L.UpSampling2D((1, 2))(h)
+    return L.MaxPooling2D(2, padding="same")(L.Conv2D(4, 1, activation="relu")(h))

@@ -18,7 +18,7 @@ def _counting(fires, passes=None, nan=np.isnan):
 
     def counts(relu, outputs, gradients):
         def each(mask, arrays):
-            return sum(oracle._per_neuron(mask(np.asarray(a)), relu.axis) for a in arrays if a is not None)
+            return sum(oracle._per_neuron(mask(np.asarray(a)), relu) for a in arrays if a is not None)
 
         found = COUNTS(relu, outputs, gradients)
         found |= {"active": each(fires, outputs), "nan": each(nan, outputs) > 0}
@@ -44,6 +44,18 @@ MISCOUNTED = {
 def test_a_wrong_count_is_found(check, mistake, monkeypatch):
     monkeypatch.setattr(oracle, "counts", MISCOUNTED[mistake])
     assert_refused(check)
+
+
+def test_a_wrong_axis_is_found(monkeypatch):
+    """The planted mistake takes the last axis for the neurons of every layer."""
+    monkeypatch.setattr(oracle, "_neurons_last", lambda values, relu: values.reshape(-1, values.shape[-1]))
+    assert_refused(measured)
+
+
+def test_samples_that_a_layer_did_not_see_are_found(monkeypatch):
+    """The planted mistake takes all samples of the batch for those of every layer."""
+    monkeypatch.setattr(oracle, "_samples", lambda outputs, sizes: sum(sizes))
+    assert_refused(measured)
 
 
 def _still(model, *data):

@@ -1,0 +1,112 @@
+"""Tests of the number of samples: those that a layer saw, not the rows of its output and not those of the batch."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from relu_probe import ReluProbe, measure
+
+K, L = tf.keras, tf.keras.layers
+X = np.random.default_rng(0).standard_normal((10, 3, 4)).astype("f")
+ABOVE = int((X[:, 0, 0] > 0.3).sum())
+assert 0 < ABOVE < 10
+
+
+class Model(K.Model):
+    """Calls the ReLU layers `part`, as `use` says, and `whole`."""
+
+    def __init__(self, use):
+        super().__init__()
+        self.part, self.whole, self.out = L.Dense(5, "relu", name="part"), L.Dense(4, "relu", name="whole"), L.Dense(1)
+        self.use = use
+
+    def call(self, x):
+        return self.out(self.whole(x[:, 0])) + tf.reduce_mean(self.use(self.part, x))
+
+
+def experts(layer, x):
+    """A mixture of experts: each sample goes to one of two calls."""
+    first = x[:, 0, 0] > 0.3
+    return tf.reduce_sum(layer(tf.boolean_mask(x[:, 0], first))) - tf.reduce_sum(layer(x[:, 0][~first]))
+
+
+USES = {  # how the layer is called -> (function, samples, positions)
+    "on the batch": (lambda layer, x: layer(x[:, 0]), 10, 10),
+    "on a sequence": (lambda layer, x: layer(x), 10, 30),
+    "on steps of time": (lambda layer, x: sum(layer(t) for t in tf.unstack(x, axis=1)), 10, 30),
+    "with time folded into the batch": (lambda layer, x: layer(tf.reshape(x, (-1, 4))), 10, 30),
+    "with time first": (lambda layer, x: layer(tf.transpose(x, (1, 0, 2))), 10, 30),
+    "on copies": (lambda layer, x: layer(tf.repeat(x[:, 0], 3, axis=0)), 10, 30),
+    "behind products of activations": (lambda layer, x: layer(tf.matmul(x, x, transpose_a=True)), 10, 40),
+    "behind a mean of the batch": (lambda layer, x: layer(tf.reduce_mean(x[:, 0], 0, keepdims=True)), 3, 3),
+    "on one sample": (lambda layer, x: layer(x[:1, 0]), 3, 3),
+    "on one sample with time folded": (lambda layer, x: layer(tf.reshape(x[:1], (-1, 4))), 3, 9),
+    "on a mask": (lambda layer, x: layer(tf.boolean_mask(x[:, 0], x[:, 0, 0] > 0.3)), ABOVE, ABOVE),
+    "on the others": (lambda layer, x: layer(x[:, 0][x[:, 0, 0] <= 0.3]), 10 - ABOVE, 10 - ABOVE),
+    "on selected samples": (lambda layer, x: layer(tf.gather(x, [0])), 3, 9),
+    "on selected places": (lambda layer, x: layer(tf.gather(x, [0, 2], axis=1)), 10, 20),
+    "on two batches": (lambda layer, x: layer(tf.concat([x[:, 0], x[:, 1] * 2], 0)), 20, 20),
+    "on noise": (lambda layer, x: layer(tf.random.normal((7, 4))), 21, 21),
+    "on noise for each sample": (lambda layer, x: layer(tf.random.normal((tf.shape(x)[0] * 2, 4))), 20, 20),
+    "twice": (lambda layer, x: layer(x[:, 0]) - layer(-x[:, 0]), 10, 20),
+    "twice, once on a part": (lambda layer, x: tf.reduce_sum(layer(x[:, 0])) + tf.reduce_sum(layer(x[:1, 0])), 10, 13),
+    "on no places": (lambda layer, x: layer(x[:, :0]), 0, 0),
+}
+
+
+def fitted(model, **options):
+    model.compile(K.optimizers.SGD(0.0), "mse", **options)
+    probe = ReluProbe(strict=True)
+    model.fit(X, np.ones((10, 1), "f"), batch_size=4, shuffle=False, verbose=0, callbacks=[probe])
+    return probe.report
+
+
+@pytest.mark.parametrize("name", list(USES))
+def test_samples_are_those_that_the_layer_saw(name):
+    use, samples, positions = USES[name]
+    report = fitted(Model(use))
+    assert (report["part"].samples, report["part"].positions) == (samples, positions)
+    assert (report["whole"].samples, report["whole"].positions) == (10, 10)
+
+
+# Without a graph, a layer that gets more rows than the batch has is taken to see all its samples, and no others.
+ROWS_TELL = ["on the batch", "on a sequence", "on steps of time", "with time folded into the batch", "on copies"]
+ROWS_TELL += ["on one sample", "on a mask", "on the others", "on selected samples", "twice", "on no places"]
+
+
+@pytest.mark.parametrize("name", ROWS_TELL)
+def test_samples_of_an_eager_step(name):
+    use, samples, positions = USES[name]
+    report = fitted(Model(use), run_eagerly=True)
+    assert (report["part"].samples, report["part"].positions) == (samples, positions)
+
+
+def test_a_mixture_of_experts():
+    """The largest call of each step counts."""
+    report = fitted(Model(experts))
+    batches = [int((X[i : i + 4, 0, 0] > 0.3).sum()) for i in (0, 4, 8)]
+    assert report["part"].samples == sum(max(n, m - n) for n, m in zip(batches, (4, 4, 2)))
+    assert report["part"].positions == 10
+
+
+def test_samples_of_a_measurement():
+    model = Model(experts)
+    model(X[:1])
+    assert measure(model, X)["part"].samples == max(ABOVE, 10 - ABOVE)
+
+
+def test_a_step_with_a_batch_of_its_own():
+    """The batch of `fit` is a dummy of one sample a step."""
+
+    class Own(K.Sequential):
+        def train_step(self, data):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(self(tf.random.normal((64, 3))) ** 2)
+            variables = self.trainable_variables
+            self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+            return {"loss": loss}
+
+    model, probe = Own([K.Input((3,)), L.Dense(4, "relu", name="hidden"), L.Dense(1)]), ReluProbe(strict=True)
+    model.compile("sgd", "mse")
+    model.fit(np.zeros((5, 1)), np.zeros((5, 1)), batch_size=1, verbose=0, callbacks=[probe])
+    assert probe.report["hidden"].samples == probe.report["hidden"].positions == 320
