@@ -76,6 +76,15 @@ def samples_of(output: tf.Tensor, positions: Rows, batch: Batch) -> Rows:
     return samples if samples is rows_of(origin) else smallest([samples, positions])
 
 
+def largest(numbers: list[Rows]) -> Rows:
+    """Returns the largest of these numbers, an int if all are."""
+    if all(isinstance(each, int) for each in numbers):
+        return max(numbers)
+    if len({id(each) for each in numbers}) == 1:
+        return numbers[0]
+    return tf.reduce_max([tf.cast(each, tf.int64) for each in numbers])
+
+
 def smallest(numbers: list[Rows]) -> Rows:
     """Returns the smallest of these numbers, an int if all are."""
     distinct = list({id(each): each for each in numbers}.values())

@@ -21,6 +21,7 @@ from relu_probe.counting.counter_block import BlockKey, CounterBlock, make_varia
 from relu_probe.counting.hidden_relus import unsearched
 from relu_probe.counting.layer_counts import LayerIncrements
 from relu_probe.counting.layer_reports import layer_report
+from relu_probe.counting.outermost_calls import OutermostCalls
 from relu_probe.counting.passes import BackwardPass, ForwardPass
 from relu_probe.counting.shared_functions import SharedFunctions
 from relu_probe.counting.step_passes import differentiate, gathered_passes, search
@@ -62,9 +63,7 @@ class Counters:
         self.jit = getattr(model, "jit_compile", None) is True
         self.failure: Exception | None = None  # why nothing could be counted
         self.unseen: dict[str, str] = {}  # layer -> why this layer alone cannot be counted
-        self.untraceable: Exception | None = (
-            None  # why a training step could not be traced: see measuring/train_step.py
-        )
+        self.untraceable: Exception | None = None  # why a step could not be traced: see measuring/train_step.py
         self.users = 0  # of the attached probes; `detach` removes the probes: see probe.py
         self.detach: list[Callable[[], None]] = []
         self._model = weakref.ref(model)
@@ -73,6 +72,7 @@ class Counters:
         self._shared = SharedFunctions()
         self.functions: dict[str, ReluLayer] = {}  # ReLUs written as functions, found in traced steps
         self._unsearched_named = False
+        self.outermost = OutermostCalls()
         self._local = threading.local()  # each replica of a MirroredStrategy traces in its own thread
         self._lock = threading.RLock()
         self._dated = steps
@@ -126,10 +126,7 @@ class Counters:
         return differentiate(self.trace, loss, list(others))
 
     def is_frozen(self, relu: ReluLayer) -> bool:
-        """Whether training cannot use a gradient of this layer. False while measuring, which counts it anyway.
-
-        Also False in the graph of a step, where the operations behind a gradient tell whether it is used.
-        """
+        """Whether training cannot use a gradient of this layer; False where all count, or the step's graph tells which are used."""
         traced = self.trace is not None and self.trace.graph is not None and self.trace.graph is current_graph()
         return not (self.measuring or traced) and is_frozen(relu.layer, self._model())
 
@@ -174,9 +171,11 @@ class Counters:
 
     def _add_pass(self, each: ForwardPass | BackwardPass) -> None:
         """Adds the counts of one pass immediately. Whether XLA compiles the enclosing function is unknown."""
-        if (layer := self._increments([each], None, xla=None, shared=None)) is not None:
+        call = self.outermost.current
+        if (layer := self._increments([each], call and call.batch, xla=None, shared=None)) is not None:
             counter = self._counter()
-            self._add([layer], None, None if counter is None else lambda: tf.convert_to_tensor(counter) + 1, [])
+            layers = [layer if call is None else call.with_new_samples(layer)]
+            self._add(layers, None, None if counter is None else lambda: tf.convert_to_tensor(counter) + 1, [])
 
     def _add(self, layers: list[LayerIncrements], xla: bool | None, step: Any, batch: list[tf.Tensor]) -> None:
         if layers:

@@ -10,23 +10,11 @@ from relu_probe.structure.relu_layers import ReluLayer
 
 _SAME = (
     *("Identity", "IdentityN", "Cast", "StopGradient", "CheckNumerics", "PreventGradient", "EnsureShape", "Snapshot"),
-    *(
-        "Relu",
-        "Relu6",
-        "Elu",
-        "Selu",
-        "LeakyRelu",
-        "Sigmoid",
-        "Tanh",
-        "Softplus",
-        "Neg",
-        "Abs",
-        "Square",
-        "Sqrt",
-        "Rsqrt",
-    ),
-    *("Exp", "Log", "Erf", "Sign", "Pad", "PadV2", "MirrorPad", "Sum", "Mean", "Max", "Min", "GatherV2", "Split"),
-    *("StridedSlice", "Slice", "Pack", "UnsortedSegmentSum", "UnsortedSegmentMean", "SegmentSum", "SegmentMean"),
+    *("Relu", "Relu6", "Elu", "Selu", "LeakyRelu", "Sigmoid", "Tanh", "Softplus", "Softsign", "ClipByValue"),
+    *("Neg", "Abs", "Square", "Sqrt", "Rsqrt", "Exp", "Expm1", "Log", "Log1p", "Erf", "Erfc", "Sin", "Cos"),
+    *("Sign", "Floor", "Ceil", "Round", "Rint", "Reciprocal", "Pad", "PadV2", "MirrorPad"),
+    *("Sum", "Mean", "Max", "Min", "GatherV2", "Split", "StridedSlice", "Slice", "Pack"),
+    *("UnsortedSegmentSum", "UnsortedSegmentMean", "SegmentSum", "SegmentMean"),
 )
 _ELEMENTWISE = (
     *("Add", "AddV2", "AddN", "Sub", "Mul", "MulNoNan", "RealDiv", "DivNoNan", "SquaredDifference", "Pow"),

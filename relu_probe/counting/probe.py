@@ -169,7 +169,13 @@ def _followed(counters: Counters) -> list[CallOwner]:
     owners = call_owners(counters.model, list(counters.relus.values()))
     if any(owner.has_functions for owner in owners) and not tf.executing_eagerly():
         return [owner for owner in owners if owner.relu is not None or isinstance(owner.layer, tf.keras.layers.Layer)]
-    return [owner for owner in owners if owner.relu is not None]
+    return [
+        owner for owner in owners if owner.relu is not None or (counters.everywhere and owner.layer is counters.model)
+    ]
+
+
+def _nothing() -> None:
+    """Ends a call that is not the model's."""
 
 
 def _attach(owner: CallOwner, counters: Counters) -> Callable[[], None]:
@@ -183,7 +189,11 @@ def _attach(owner: CallOwner, counters: Counters) -> Callable[[], None]:
     def counted(*args: Any, **kwargs: Any) -> Any:
         trace = counters.trace
         if trace is None:
-            output = call(*args, **kwargs)
+            end = counters.outermost.begin((args, kwargs)) if layer is counters.model else _nothing
+            try:
+                output = call(*args, **kwargs)
+            finally:
+                end()
         else:
             followed = trace.begin(owner)
             try:

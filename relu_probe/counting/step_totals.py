@@ -4,13 +4,14 @@ The layers of a model see the same batch, so all their totals are multiples of i
 distinct number of rows, in most models a single one.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from relu_probe.counting.batch_rows import Rows, rows_of
-from relu_probe.counting.batch_samples import Batch, samples_of
+from relu_probe.counting.batch_samples import Batch, largest, samples_of
 from relu_probe.counting.kernels import EXACT, exact_up_to
 from relu_probe.counting.passes import LayerCall
 
@@ -38,13 +39,18 @@ class LayerTotals(NamedTuple):
         outputs = [call.output for call in calls if call.source is not None]
         positions = [_positions(output, axis) for output in outputs]
         limited = [rows_of(a) for a in outputs if exact_up_to(a, axis, xla) <= EXACT]
+        # A shared layer that is called twice sees the same samples twice: they are counted once.
+        samples = [(largest(_samples(outputs, positions, batch)), 1)] if outputs else []
         return cls(
-            positions,
-            # A shared layer that is called twice sees the same samples twice: they are counted once.
-            [(_largest(_samples(outputs, positions, batch)), 1)] if outputs else [],
-            (positions or [(1, 1)]) if any(call.gradients for call in calls) else [],
+            _as_tensors(positions),
+            _as_tensors(samples),
+            [(1, 1)] if any(call.gradients for call in calls) else [],
             [(rows // (EXACT + 1), 1) for rows in limited],
         )
+
+    def with_samples(self, change: Callable[[Rows], Rows]) -> "LayerTotals":
+        """Returns the totals with another number of samples: a function of theirs."""
+        return self._replace(samples=_as_tensors([(change(rows), 1) for rows, _ in self.samples]))
 
 
 class TotalsLayout(NamedTuple):
@@ -98,16 +104,18 @@ def _positions(output: tf.Tensor, axis: int) -> tuple[Rows, int]:
     return rows_of(output), int(np.prod(others, dtype=np.int64))
 
 
+def _as_tensors(multiples: Multiples) -> Multiples:
+    """Returns the same amount as one tensor in eager mode.
+
+    There every number of rows is known, and differs from step to step: as part of a layout it would make a block for each step.
+    """
+    if not tf.executing_eagerly() or not multiples:
+        return multiples
+    return [(tf.constant(int(sum(int(rows) * factor for rows, factor in multiples)), tf.int64), 1)]
+
+
 def _samples(outputs: list[tf.Tensor], positions: Multiples, batch: Batch | None) -> list[Rows]:
     """Returns the number of samples of each call."""
     if batch is None:
         return [rows_of(a) for a in outputs]
     return [samples_of(a, rows * places, batch) for a, (rows, places) in zip(outputs, positions)]
-
-
-def _largest(rows: list[Rows]) -> Rows:
-    if all(isinstance(each, int) for each in rows):
-        return max(rows)
-    if len({id(each) for each in rows}) == 1:
-        return rows[0]
-    return tf.reduce_max([tf.cast(each, tf.int64) for each in rows])

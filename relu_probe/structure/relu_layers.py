@@ -60,6 +60,13 @@ class ReluLayer:
         sizes = [shape[axis] for axis in self.flattened or (self.axis,)]
         return None if None in sizes else int(np.prod(sizes))
 
+    def width(self) -> int:
+        """Returns the number of neurons of a layer that was never called, 0 if it is not known."""
+        try:
+            return self.neurons_in(self.layer.output.shape) or 0
+        except Exception:
+            return int(getattr(self.layer, "units", None) or getattr(self.layer, "filters", None) or 0)
+
     def neurons_last(self, output: Any) -> tf.Tensor:
         """Returns the output with the flattened axes as its last one; the output itself if there are none."""
         if not self.flattened:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from relu_probe import ReluProbe, measure
+from relu_probe import ReluProbe, measure, watch
+from relu_probe.measuring.train_step import training_counters
 
 K, L = tf.keras, tf.keras.layers
 X = np.random.default_rng(0).standard_normal((10, 3, 4)).astype("f")
@@ -110,3 +111,37 @@ def test_a_step_with_a_batch_of_its_own():
     model.compile("sgd", "mse")
     model.fit(np.zeros((5, 1)), np.zeros((5, 1)), batch_size=1, verbose=0, callbacks=[probe])
     assert probe.report["hidden"].samples == probe.report["hidden"].positions == 320
+
+
+# --- without a step: the outermost calls of the model -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("name", ["on the batch", "twice", "twice, once on a part", "on a mask", "on steps of time"])
+def test_each_outermost_call_is_a_step_of_a_watch(name, graph):
+    use, samples, positions = USES[name]
+    model = Model(use)
+    model(X[:1])
+
+    def step(x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(x))
+        return tape.gradient(loss, model.trainable_variables)
+
+    if graph:
+        step = tf.function(step, reduce_retracing=True)
+    with watch(model) as w:
+        for i in (0, 4, 8):
+            step(tf.constant(X[i : i + 4]))
+    part = w.report()["part"]
+    assert (part.samples, part.positions) == (samples, positions)
+    assert part.with_gradient.sum() > 0
+
+
+def test_an_eager_step_makes_no_counters_for_each_number_of_rows():
+    """A mask selects another number of samples in each step."""
+    model, probe = Model(lambda layer, x: layer(tf.boolean_mask(x[:, 0], x[:, 0, 0] > 0.3))), ReluProbe(strict=True)
+    model.compile(K.optimizers.SGD(0.0), "mse", run_eagerly=True)
+    model.fit(X, np.ones((10, 1), "f"), batch_size=3, epochs=3, verbose=0, callbacks=[probe])
+    assert probe.report["part"].samples == ABOVE
+    assert len(training_counters(model)._blocks) == 1

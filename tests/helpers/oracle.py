@@ -32,7 +32,8 @@ class Recorder:
     def gradients(self, key: str, found: list[Any]) -> list[Any]:
         """Returns the gradients at the outputs of a layer, without those that stop at a bound."""
         stopped = self.clipped[key] or [None] * len(found)
-        return [g if where is None or g is None else tf.where(where, 0 * g, g) for where, g in zip(stopped, found)]
+        dense = [None if g is None else tf.convert_to_tensor(g) for g in found]  # of IndexedSlices
+        return [g if where is None or g is None else tf.where(where, 0 * g, g) for where, g in zip(stopped, dense)]
 
     def _recording_input(self, relu: Any, layer: Any) -> Any:
         call = layer.call
@@ -126,7 +127,7 @@ def measure(
     model: Any, batches: list[tuple[Any, Any]], training: bool = False, count: Any = None
 ) -> dict[str, dict[str, Any]]:
     """Returns the expected counts of all layers in these batches, from dL/da of the compiled loss, eagerly."""
-    count = count or counts
+    count = count or counts  # looked up now: tests plant mistakes there
     relus = find_relus(model)
     outputs: dict[str, list[Any]] = {relu.key: [] for relu in relus}
     gradients: dict[str, list[Any]] = {relu.key: [] for relu in relus}
@@ -141,10 +142,10 @@ def measure(
             by_step[key].append(found)
         for key, found in zip(recorder.outputs, tape.gradient(loss, list(recorder.outputs.values()))):
             gradients[key] += recorder.gradients(key, found)
-    return {
-        relu.key: {"samples": _samples(by_step[relu.key], sizes)} | count(relu, outputs[relu.key], gradients[relu.key])
-        for relu in relus
-    }
+    found = {relu.key: count(relu, outputs[relu.key], gradients[relu.key]) for relu in relus}
+    if all(isinstance(each, dict) for each in found.values()):
+        found = {key: each | {"samples": _samples(by_step[key], sizes)} for key, each in found.items()}
+    return found
 
 
 def train(model: Any, x: Any, y: Any, batch_size: int) -> dict[str, dict[str, Any]]:
