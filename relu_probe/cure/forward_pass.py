@@ -63,7 +63,7 @@ class FirstPass:
             found.predictions += outputs
             for relu in relus:
                 for call in found.trace.calls_of(relu.layer):
-                    active = np.moveaxis(np.asarray(call.output) > 0, relu.axis, -1)
+                    active = np.moveaxis(np.asarray(relu.neurons_last(call.output)) > 0, relu.axis, -1)
                     fired = active.any(axis=tuple(range(active.ndim - 1)))
                     found.fired[relu.key] = fired | found.fired.get(relu.key, np.zeros_like(fired))
         return found

@@ -94,6 +94,8 @@ def find_consumers(trace: CallTrace, relu: ReluLayer, relus: list[ReluLayer]) ->
     Raises:
         NotVisible: the trace does not show all of them.
     """
+    if relu.flattened:
+        raise NotVisible("its neurons are several axes of its output")
     consumers = Consumers([], [])
     walk = _ConsumerWalk(trace, relus, consumers)
     for call in trace.calls_of(relu.layer):

@@ -48,11 +48,10 @@ def observe_activity(trace: CallTrace, calls: list[TracedCall], relu: ReluLayer)
     samples = tf.shape(trace.inputs[0])[0] if trace.inputs else tf.constant(0)
     below, fired = [], []
     for call in calls:
-        active = call.output > 0
-        ceiling = None if relu.ceiling is None else tf.cast(relu.ceiling, call.output.dtype)
-        below.append(
-            _reduce(tf.reduce_any, active if ceiling is None else active & (call.output != ceiling), relu.axis)
-        )
+        output = relu.neurons_last(call.output)
+        active = output > 0
+        ceiling = None if relu.ceiling is None else tf.cast(relu.ceiling, output.dtype)
+        below.append(_reduce(tf.reduce_any, active if ceiling is None else active & (output != ceiling), relu.axis))
         fired.append(_fired(active, relu.axis, samples))
     return {
         "samples": samples,

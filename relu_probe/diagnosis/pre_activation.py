@@ -76,7 +76,9 @@ class PreActivation:
 
 
 def pre_activation_of(trace: CallTrace, call: TracedCall, relu: ReluLayer) -> PreActivation | None:
-    """The pre-activation of a call of the ReLU; None if the trace does not show it."""
+    """The pre-activation of a call of the ReLU; None if the trace does not show it, or the neurons are several axes."""
+    if relu.flattened:
+        return None
     threshold = relu.threshold
     offsets = [f"the threshold {threshold:g}"] if threshold else []
     scale: Any = 1.0

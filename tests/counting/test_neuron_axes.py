@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from relu_probe import ReluProbe, measure
+from relu_probe import ReluProbe, diagnose, measure
 from relu_probe.structure.relu_layers import find_relus
 
 K, L = tf.keras, tf.keras.layers
@@ -199,3 +199,16 @@ def test_an_rnn_stands_between_two_relus():
     layers = [L.Dense(4, "relu", name="first"), L.LSTM(3), relu()]
     model = K.Sequential([K.Input((4, 3)), *layers, L.Dense(1)])
     assert [each.key for each in find_relus(model)] == ["first", "relu"]
+
+
+def test_a_diagnosis_of_neurons_on_two_axes():
+    """It says what was counted; which weights are whose it does not know."""
+    einsum = L.EinsumDense("abc,cde->abde", (4, 5, 2), "relu", bias_axes="de", name="einsum")
+    model = K.Sequential([K.Input((4, 3)), einsum, L.Flatten(), L.Dense(1)])
+    bias = np.full((5, 2), 0.1, "f")
+    bias[3, 1] = -50
+    einsum.set_weights([einsum.get_weights()[0], bias])
+    model.compile(K.optimizers.SGD(0.0), "mse")
+    diagnosis = diagnose(model, (SEQUENCES, np.ones((6, 1))))
+    assert np.flatnonzero(diagnosis.report["einsum"].dead).tolist() == [7]
+    assert "einsum" in str(diagnosis)
