@@ -37,6 +37,11 @@ _SELECTIONS = (
     "Split",
     "SplitV",
 )  # of some samples
+_TIME_FIRST = (
+    "Transpose",
+    "TensorListStack",
+    "Pack",
+)  # make tensors whose first axis may be another one than that of the samples
 _SHAPES = ("Shape", "ShapeN", "Size")  # tell how many samples there are, and nothing of them
 
 
@@ -73,7 +78,10 @@ def samples_of(output: tf.Tensor, positions: Rows, batch: Batch) -> Rows:
         return rows_of(output) if batch.size is None else smallest([rows_of(output), batch.size])
     origin = origin_of_rows(output)
     samples = _samples(origin, batch)
-    return samples if samples is rows_of(origin) else smallest([samples, positions])
+    if samples is rows_of(origin):
+        return samples
+    hidden = origin.op.type not in (*_SELECTIONS, *_SAME_SAMPLES)  # it may have selected some of the samples
+    return smallest([samples, positions, *([rows_of(origin)] if hidden else [])])
 
 
 def largest(numbers: list[Rows]) -> Rows:
@@ -110,11 +118,11 @@ def _find_samples(origin: tf.Tensor, batch: Batch) -> Rows:
     # The step made a tensor that does not depend on the batch, such as the noise of a GAN.
     if id(origin) in batch.tensors or batch.size is None or not _depends_on(origin, batch):
         return rows_of(origin)
-    if op.type in _SELECTIONS:
-        return smallest([rows_of(origin), _samples(_main_input(op, batch), batch)])
-    if op.type in _SAME_SAMPLES:
-        return _samples(_main_input(op, batch), batch)
-    return smallest([rows_of(origin), batch.size])
+    if op.type not in (*_SELECTIONS, *_SAME_SAMPLES):
+        return batch.size
+    source = _main_input(op, batch)
+    selects = op.type in _SELECTIONS and origin_of_rows(source).op.type not in _TIME_FIRST
+    return smallest([rows_of(origin), _samples(source, batch)]) if selects else _samples(source, batch)
 
 
 def _main_input(op: tf.Operation, batch: Batch) -> tf.Tensor:

@@ -184,4 +184,4 @@ def test_windows_are_counted_only_if_all_gradients_pass_through_them(obstacle, w
         return net
 
     assert differences(make, *data()) == 0
-    assert windows_used[0] is None
+    assert None in windows_used

@@ -31,12 +31,20 @@ def experts(layer, x):
     return tf.reduce_sum(layer(tf.boolean_mask(x[:, 0], first))) - tf.reduce_sum(layer(x[:, 0][~first]))
 
 
+def over_time(x):
+    """Sums over the steps of time in a loop, as an RNN does, and returns the last of all sums."""
+    return tf.scan(lambda before, now: before + now, tf.transpose(x, (1, 0, 2)))[-1]
+
+
 USES = {  # how the layer is called -> (function, samples, positions)
     "on the batch": (lambda layer, x: layer(x[:, 0]), 10, 10),
     "on a sequence": (lambda layer, x: layer(x), 10, 30),
     "on steps of time": (lambda layer, x: sum(layer(t) for t in tf.unstack(x, axis=1)), 10, 30),
     "with time folded into the batch": (lambda layer, x: layer(tf.reshape(x, (-1, 4))), 10, 30),
     "with time first": (lambda layer, x: layer(tf.transpose(x, (1, 0, 2))), 10, 30),
+    "on a step of time-first data": (lambda layer, x: layer(tf.transpose(x, (1, 0, 2))[1]), 10, 10),
+    "behind a loop": (lambda layer, x: layer(over_time(x)), 10, 10),
+    "behind a branch": (lambda layer, x: layer(tf.cond(x[0, 0, 0] > 9, lambda: x[:, 0], lambda: x[:1, 0])), 3, 3),
     "on copies": (lambda layer, x: layer(tf.repeat(x[:, 0], 3, axis=0)), 10, 30),
     "behind products of activations": (lambda layer, x: layer(tf.matmul(x, x, transpose_a=True)), 10, 40),
     "behind a mean of the batch": (lambda layer, x: layer(tf.reduce_mean(x[:, 0], 0, keepdims=True)), 3, 3),

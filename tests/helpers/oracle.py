@@ -132,7 +132,7 @@ def measure(
     outputs: dict[str, list[Any]] = {relu.key: [] for relu in relus}
     gradients: dict[str, list[Any]] = {relu.key: [] for relu in relus}
     by_step: dict[str, list[Any]] = {relu.key: [] for relu in relus}
-    sizes = [len(y[0]) for _, y in batches]
+    sizes = [len(tf.nest.flatten(y)[0]) for _, y in batches]
     for x, y in batches:
         with Recorder(model) as recorder, tf.GradientTape() as tape:
             tape.watch([part for part in tf.nest.flatten(x) if part.dtype.is_floating])
@@ -157,7 +157,8 @@ def train(model: Any, x: Any, y: Any, batch_size: int) -> dict[str, dict[str, An
     steps: list[Any] = []
     model.train_step = lambda data: _step(model, steps, *data)
     model.fit(x, y, batch_size=batch_size, shuffle=False, verbose=0)
-    sizes = [min(batch_size, len(y[0]) - i) for i in range(0, len(y[0]), batch_size)]
+    total = len(tf.nest.flatten(y)[0])
+    sizes = [min(batch_size, total - i) for i in range(0, total, batch_size)]
     return {
         relu.key: {"samples": _samples([step[relu.key][0] for step in steps], sizes)}
         | counts(relu, *([a for step in steps for a in step[relu.key][k]] for k in (0, 1)))
