@@ -49,6 +49,13 @@ class Evidence:
     fired: NDArray[np.int64]
     samples: int
 
+    @classmethod
+    def without_structure(cls, layer: LayerReport, no_loss_gradient: Mask | None) -> Evidence:
+        """The evidence of a ReLU of which nothing but its counts is known: it fired on at most as many samples as positions."""
+        unknown, yes = np.full(layer.neurons, np.nan), np.ones(layer.neurons, bool)
+        fired = np.minimum(layer.active, layer.samples)
+        return cls(unknown, unknown, None, yes, None, yes, no_loss_gradient, None, None, fired, layer.samples)
+
 
 def causes(layer: LayerReport, evidence: Evidence) -> Causes:
     """`(neurons,)` of str: exactly one cause for each dead or blocked neuron, "" for the others.

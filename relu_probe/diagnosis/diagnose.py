@@ -19,6 +19,7 @@ from relu_probe.diagnosis.observer import Observer
 from relu_probe.diagnosis.roots import SicknessGraph
 from relu_probe.measuring.data import read_batches
 from relu_probe.measuring.measurer import Measurer, Verbosity, check_built
+from relu_probe.measuring.nothing_counted import warn_if_nothing_is_counted
 from relu_probe.report.export import import_pandas
 from relu_probe.report.history import History
 from relu_probe.report.loss_jumps import LossJump
@@ -142,6 +143,7 @@ def diagnose(
     check_built(model)
     observer = Observer(model, bounds)
     report = Measurer(model, observer).run(read_batches(data, batch_size), verbose)
+    warn_if_nothing_is_counted(report)
     ranges = observer.ranges
     certifier = None if ranges is None else Certifier(observer.trace, ranges.boxes)
     layers = {key: observer.layer(key, report, certifier, confidence) for key in report}

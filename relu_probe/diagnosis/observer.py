@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from relu_probe.diagnosis.bound_propagation import Certificate, Certifier
 from relu_probe.diagnosis.call_trace import CallTrace, recorded
-from relu_probe.diagnosis.causes import causes
+from relu_probe.diagnosis.causes import Evidence, causes
 from relu_probe.diagnosis.confidence import joint_rate_limit, rate_limit
 from relu_probe.diagnosis.consumers import following_relus
 from relu_probe.diagnosis.evidence import EvidenceCollector, LossGradientCollector, is_behind_no_weights
@@ -18,6 +18,7 @@ from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis
 from relu_probe.diagnosis.layer_facts import initial_offset, regularizers
 from relu_probe.diagnosis.observation import is_finite, observe_activity, observe_call, received_gradients
 from relu_probe.diagnosis.pre_activation import LinearCopies, PreActivation, pre_activation_of
+from relu_probe.report.layer_report import LayerReport
 from relu_probe.report.report import Report
 from relu_probe.structure.keras_layers import keras_class
 from relu_probe.structure.relu_layers import ReluLayer, find_relus
@@ -120,7 +121,11 @@ class Observer:
 
     def layer(self, key: str, report: Report, certifier: Certifier | None, confidence: float) -> LayerDiagnosis:
         """The diagnosis of one layer."""
-        counts, relu = report[key], self._relus[key]
+        counts, relu = report[key], self._relus.get(key)
+        if (
+            relu is None
+        ):  # a ReLU written as a function: its neurons are counted, and nothing before or behind it is visible
+            return self._function(counts, certified=certifier is not None, confidence=confidence)
         collector = self._collectors.get(key)
         if collector is None or len(collector.fired) != counts.neurons:
             collector = EvidenceCollector(relu, counts.neurons)
@@ -139,6 +144,23 @@ class Observer:
             input_offset=float("nan") if collector.inputs is None else collector.inputs.offset,
             bounds_stopped_at=certificate.stopped_at,
             **self._structure(relu),
+        )
+
+    def _function(self, counts: LayerReport, *, certified: bool, confidence: float) -> LayerDiagnosis:
+        missing = None if self.loss is None else self.loss.missing(None, None, counts.neurons)
+        evidence = Evidence.without_structure(counts, missing)
+        return LayerDiagnosis(
+            report=counts,
+            cause=causes(counts, evidence),
+            margin=evidence.margin,
+            certified=np.zeros(counts.neurons, bool) if certified else None,
+            rate_limit=rate_limit(evidence.fired, evidence.samples, confidence),
+            joint_rate_limit=joint_rate_limit(evidence.fired, evidence.samples, confidence),
+            offset_description="the bias",
+            is_first_layer=False,
+            lowest_input=float("nan"),
+            input_offset=float("nan"),
+            bounds_stopped_at="",
         )
 
     def _structure(self, relu: ReluLayer) -> dict[str, Any]:

@@ -202,6 +202,30 @@ def test_without_a_visible_structure_the_cause_is_unknown():
     assert not found.certified.any()
 
 
+class Functions(tf.keras.Model):
+    """A ReLU layer, and a ReLU written as a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.out = L.Dense(2, "relu", name="first"), L.Dense(2, name="second"), L.Dense(1)
+
+    def call(self, x):
+        return self.out(tf.nn.relu(self.second(self.first(x))))
+
+
+def test_a_relu_written_as_a_function_is_judged_and_its_cause_is_unknown():
+    model = Functions()
+    model(X)
+    set_weights(model.first, 1, 0)
+    set_weights(model.second, [[1, -1], [1, -1]], 0)
+    model.compile("sgd", "mse")
+    found = diagnose(model, (X, np.ones((4, 1))), bounds=(0, 3))
+    assert set(found.layers) == {"first", "relu"}
+    assert found.layers["relu"].cause.tolist() == ["", "unknown"]
+    assert found.layers["relu"].rate_limit.tolist() == [1, pytest.approx(1 - 0.05**0.25)]
+    assert "unknown (1 neuron)" in str(found)
+
+
 def test_causes_of_death_in_a_subclassed_model():
     class Own(tf.keras.Model):
         def __init__(self):
