@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from diagnosis_cost import diagnosing
 from rich.console import Console
 from rich.table import Table
 from steps import SIZES, K, L, batches, interleaved, model, ratio, training_step
@@ -231,7 +232,8 @@ def main() -> None:
         "--repeats", type=int, default=3, help="repetitions for the training steps, at least 2 (default 3)"
     )
     parser.add_argument(
-        "--only", help="the only part to run: importing, memory, scaling, training, first_steps, measuring or others"
+        "--only",
+        help="the only part to run: importing, memory, scaling, training, first_steps, measuring, diagnosing or others",
     )
     args = parser.parse_args()
     parts: dict[str, Callable[[], list[Row]]] = {
@@ -241,6 +243,7 @@ def main() -> None:
         "training": lambda: training(args.seconds, args.repeats),
         "first_steps": lambda: first_steps(args.repeats),
         "measuring": lambda: measuring(args.seconds),
+        "diagnosing": lambda: diagnosing(args.repeats),
         "others": lambda: others(args.seconds),
     }
     table = Table(
