@@ -8,7 +8,7 @@ import tensorflow as tf
 from models import sequential
 
 from relu_probe import ReluProbe, measure
-from relu_probe.counting import concat_layers, counter_block, counters, kernels, step_totals
+from relu_probe.counting import concat_layers, counter_block, kernels, layer_reports, step_totals
 from relu_probe.measuring.train_step import training_counters
 
 K, L = tf.keras, tf.keras.layers
@@ -96,7 +96,7 @@ def test_a_step_with_more_samples_than_float32_can_count():
 @pytest.mark.parametrize(("rows", "why"), [(10, ""), (11, "more than 10 samples in one step")])
 def test_counting_in_floats_refuses_too_many_samples(rows, why, monkeypatch):
     """Simulates a GPU on which floats are exact up to 10: a batch of 2**24 samples for 129 neurons would take 9 GB."""
-    for module in (counters, kernels, step_totals):
+    for module in (layer_reports, kernels, step_totals):
         monkeypatch.setattr(module, "EXACT", 10)
     for module in (counter_block, kernels):
         monkeypatch.setattr(module, "on_gpu", lambda: True)
