@@ -200,14 +200,12 @@ class Counters:
         with self._lock:
             if self._dated and self._step_counter is None:
                 first = tf.VariableAggregation.ONLY_FIRST_REPLICA
-                (self._step_counter,) = make_variables(
-                    self.strategy, np.array(self._steps, np.int64), aggregation=first
-                )
+                (self._step_counter,) = make_variables(self.strategy, np.array(self._steps, "int64"), aggregation=first)
         return self._step_counter
 
-    def _increments(self, passes: list[ForwardPass | BackwardPass], samples: Any, **how: Any) -> LayerIncrements | None:
+    def _increments(self, passes: list[ForwardPass | BackwardPass], batch: Any, **how: Any) -> LayerIncrements | None:
         try:
-            return LayerIncrements.of(passes, samples, activation_sum=self.activation_sum, **how)
+            return LayerIncrements.of(passes, batch, activation_sum=self.activation_sum, **how)
         except Exception as error:  # the other layers are still counted
             self.leave_out(passes[0].keys, reason(error))
             return None
@@ -220,8 +218,6 @@ class Counters:
     def traces(self, relus: list[ReluLayer]) -> bool:
         """Whether a step that was traced with these counters counts `relus`. A trace that failed is not used again."""
         return self.failure is None and list(self.relus.values()) == relus
-
-    # --- between the steps --------------------------------------------------------------------------------------------
 
     def variables(self) -> list[tf.Variable]:
         """Returns all variables that are kept for the model: at most 44 bytes per neuron."""
@@ -250,9 +246,8 @@ class Counters:
 
     def give_up(self) -> None:
         """Lets the training continue without counting; whoever reads the counters gets the error."""
-        error = self.untraceable
+        error, self.untraceable = self.untraceable, None  # its traceback holds a graph
         self.failure = RuntimeError(f"the training step cannot be counted: {type(error).__name__}: {error}")
-        self.untraceable = None  # its traceback holds a graph
 
     def check(self, steps: int) -> None:
         """Raises the error that kept these training steps from being counted, if there is one."""
@@ -270,9 +265,7 @@ class Counters:
         if not self.functions:
             return found
         order = {id(owner.layer): i for i, owner in enumerate(call_owners(self.model, []))}
-        return sorted(
-            found, key=lambda relu: order.get(id(relu.layer), 0) or len(order)
-        )  # those of the model itself last
+        return sorted(found, key=lambda relu: order.get(id(relu.layer), 0) or len(order))  # the model's own last
 
     def report(self, source: str, *, activation_sum: bool = True, gradients: bool | None = None) -> Report:
         """Returns the global counts, of all replicas and workers. A collective operation: every worker has to call it.

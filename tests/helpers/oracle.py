@@ -33,7 +33,10 @@ class Recorder:
         """Returns the gradients at the outputs of a layer, without those that stop at a bound."""
         stopped = self.clipped[key] or [None] * len(found)
         dense = [None if g is None else tf.convert_to_tensor(g) for g in found]  # of IndexedSlices
-        return [g if where is None or g is None else tf.where(where, tf.zeros_like(g), g) for where, g in zip(stopped, dense)]
+        return [
+            g if where is None or g is None else tf.where(where, tf.zeros_like(g), g)
+            for where, g in zip(stopped, dense)
+        ]
 
     def _recording_input(self, relu: Any, layer: Any) -> Any:
         call = layer.call
