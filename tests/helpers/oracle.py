@@ -42,7 +42,7 @@ class Recorder:
         call = layer.call
 
         def recorded(z: Any, *args: Any, **kwargs: Any) -> Any:
-            if isinstance(z, tf.Tensor):
+            if isinstance(z, tf.Tensor) and tf.executing_eagerly():
                 self.clipped[relu.key].append(z > layer.max_value)
             return call(z, *args, **kwargs)
 
@@ -54,6 +54,9 @@ class Recorder:
         def recorded(*args: Any, **kwargs: Any) -> Any:
             output = call(*args, **kwargs)
             if isinstance(output, tf.Tensor):  # Keras also calls layers on symbolic tensors, to infer shapes
+                if not tf.executing_eagerly() and (bounding := clipping(relu)) is not None:
+                    # Not z: another reader of z would undo TensorFlow's fused ReLU, which turns NaN into 0.
+                    self.clipped[relu.key].append(_input_of_minimum(output) > bounding.max_value)
                 output = tf.identity(output)
                 self.outputs[relu.key].append(output)
             return output
@@ -92,6 +95,14 @@ def _below(relu: Any, a: np.ndarray) -> np.ndarray:
     if relu.ceiling is None or clipping(relu) is not None:
         return np.ones(a.shape, bool)
     return a != np.asarray(relu.ceiling, a.dtype)
+
+
+def _input_of_minimum(output: tf.Tensor) -> tf.Tensor:
+    """Returns the input of the operation that bounds the output of a ReLU in a graph."""
+    op = output.op
+    while op.type != "Minimum":
+        op = op.inputs[0].op
+    return op.inputs[0]
 
 
 def clipping(relu: Any) -> Any:
