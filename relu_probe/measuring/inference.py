@@ -1,13 +1,15 @@
 """A model's forward pass and compiled loss in inference mode, and the state that such a pass may change."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
 
-from relu_probe.structure.keras_layers import variables_changed_by_inference
+from relu_probe.structure.random_state import random_states_restored
+from relu_probe.structure.reachable_variables import reachable_variables
+from relu_probe.utils.tensorflow_private import assigned_handles
 
 
 def has_loss(model: Any) -> bool:
@@ -35,21 +37,47 @@ def scaled_loss(model: Any, x: Any, y: Any = None, sample_weight: Any = None) ->
 
 
 @contextmanager
-def state_restored(model: Any) -> Iterator[None]:
-    """Restores metrics, seed states and the other variables that a pass in inference mode may change.
+def state_restored(model: Any, step: Any = None, own: Collection[Any] = ()) -> Iterator[None]:
+    """Puts back the random states, and the variables that a pass may change: metrics, seeds, statistics, counters of calls.
 
-    `compute_loss` updates metric trackers; some layers update their seed states or counters. Metrics that are made inside
-    the block are reset.
+    Args:
+        model: the model.
+        step: the concrete function that is run in the block: then the variables that it assigns to are put back, whatever holds
+            them. None puts back each variable that can be reached from the model's attributes.
+        own: variables of the step that are not put back.
     """
-    variables = [*(v for metric in model.metrics for v in metric.variables), *variables_changed_by_inference(model)]
-    before = [(v, tf.identity(tf.convert_to_tensor(v))) for v in variables]
-    try:
-        yield
-    finally:
-        for variable, value in before:
-            # Reading the assigned value is a collective of all workers: a worker with an error would wait for ever.
-            variable.assign(value, **({"read_value": False} if isinstance(variable, tf.Variable) else {}))
-        known = {id(v) for v in variables}
-        for metric in model.metrics:
-            if any(id(v) not in known for v in metric.variables):
-                metric.reset_state()
+    metrics = {id(metric) for metric in model.metrics}
+    before = _values_before(model) if step is None else _values_assigned(step, own)
+    with random_states_restored():
+        try:
+            yield
+        finally:
+            for restore in before:
+                restore()
+            for metric in model.metrics if step is None else ():  # those that were made in the block
+                if id(metric) not in metrics:
+                    metric.reset_state()
+
+
+def _values_before(model: Any) -> list[Callable[[], None]]:
+    """Returns functions that put back the values of all variables that can be reached from the model."""
+
+    def restoring(variable: Any) -> Callable[[], None]:
+        value = tf.identity(tf.convert_to_tensor(variable))
+        # Reading the assigned value is a collective of all workers: a worker with an error would wait for ever.
+        without_reading = {"read_value": False} if isinstance(variable, tf.Variable) else {}
+        return lambda: variable.assign(value, **without_reading)
+
+    return [restoring(variable) for variable in reachable_variables(model)]
+
+
+def _values_assigned(step: Any, own: Collection[Any]) -> list[Callable[[], None]]:
+    """Returns functions that put back the values of the variables that a concrete function assigns to."""
+    parts = [part for variable in own for part in getattr(variable, "values", [variable])]  # one for each replica
+    ours = {id(part.handle) for part in parts if isinstance(part, tf.Variable)}
+
+    def restoring(handle: Any, dtype: Any) -> Callable[[], None]:
+        value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
+        return lambda: tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+
+    return [restoring(*pair) for pair in assigned_handles(step.graph) if id(pair[0]) not in ours]

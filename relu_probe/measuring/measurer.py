@@ -13,6 +13,7 @@ from relu_probe.measuring.inference import call_in_inference, has_loss, scaled_l
 from relu_probe.measuring.nothing_counted import check_any_relu
 from relu_probe.report.report import Report
 from relu_probe.structure.keras_layers import compile_config, layer_settings, parts_of_uncallable, run_settings
+from relu_probe.structure.random_state import random_states_restored
 from relu_probe.structure.relu_layers import find_relus
 from relu_probe.utils.error_policy import reason
 from relu_probe.utils.foreign_text import shown
@@ -74,8 +75,7 @@ class Measurer:
         """
         model, counters = self._model(), self.counters
         counters.reset()
-        with state_restored(model):
-            self._pass_over(data, _progress_bar(data.steps, verbose))
+        self._pass_over(data, _progress_bar(data.steps, verbose))
         if counters.failure is not None:
             raise counters.failure
         report = counters.report("measure", gradients=self._has_gradients(data))
@@ -96,7 +96,7 @@ class Measurer:
         if self._distributed or not hasattr(step, "get_concrete_function"):
             return
         try:
-            with state_restored(model):
+            with random_states_restored():
                 step.get_concrete_function(tf.data.IteratorSpec(data.dataset.element_spec))
         except Exception as error:
             raise ValueError(_mismatch(model, data.dataset, error)) from error
@@ -109,6 +109,22 @@ class Measurer:
         dataset = data.dataset.prefetch(tf.data.AUTOTUNE)
         distribute = self.counters.strategy.experimental_distribute_dataset
         iterator = iter(distribute(dataset) if self._distributed else dataset)
+        with self._state_restored(data, iterator):
+            self._run_steps(data, iterator, progress)
+
+    def _state_restored(self, data: BatchedData, iterator: Any) -> AbstractContextManager[None]:
+        """Puts back what the pass changes. A step that is a graph is traced first, to see which variables it assigns to."""
+        model, step = self._model(), self._step(data)
+        if not hasattr(step, "get_concrete_function") or tf.config.functions_run_eagerly():
+            return state_restored(model)
+        try:
+            with random_states_restored():
+                traced = step.get_concrete_function(iterator)
+        except Exception as error:
+            raise ValueError(_mismatch(model, data.dataset, error)) from error
+        return state_restored(model, traced, self.counters.variables())
+
+    def _run_steps(self, data: BatchedData, iterator: Any, progress: Any) -> None:
         step, done = self._step(data), 0
         while True:
             try:

@@ -195,20 +195,6 @@ def layer_settings(model: Any) -> list[Any]:
     ]
 
 
-def variables_changed_by_inference(model: Any) -> list[Any]:
-    """Returns the variables that a pass in inference mode may change.
-
-    They are seed states, weights in which a layer of the user's counts its calls, and the states of stateful RNNs, which
-    are no weights. Trained weights and the weights of Keras's own layers, which may be large, are left out.
-    """
-    layers = list(model._flatten_layers(include_self=False))
-    leaves = [layer for layer in layers if keras_class(layer) and not child_layers(layer)]
-    constant = {id(v) for v in [*model.trainable_weights, *(v for layer in leaves for v in layer.weights)]}
-    states = [layer.states for layer in layers if isinstance(layer, tf.keras.layers.RNN) and layer.stateful]
-    rnn_states = [v for v in tf.nest.flatten(states) if v is not None]
-    return [v for v in model.variables if id(v) not in constant] + rnn_states
-
-
 def child_layers(layer: Any) -> list[Any]:
     """The sub-layers, and the operations of a functional model. The activation that a layer of Keras ends in is no sub-layer."""
     ends_in = (held_function(layer), output_activation(layer))

@@ -68,6 +68,23 @@ def eager_seeds_restored() -> Iterator[None]:
             generator.state.assign(before)
 
 
+def assigned_handles(graph: Any) -> list[tuple[Any, Any]]:
+    """Returns the handle and the dtype of each variable of other graphs that an operation of `graph` may assign to.
+
+    A variable that is passed to a function may be assigned there.
+    """
+    read_only = ("ReadVariableOp", "VariableShape", "ResourceGather", "ResourceGatherNd")
+    handles = [
+        handle
+        for handle, inside in graph.captures
+        if handle.dtype == tf.resource and any(op.type not in read_only for op in inside.consumers())
+    ]
+    kinds = [getattr(getattr(handle, "_handle_data", None), "shape_and_type", ()) for handle in handles]
+    return [
+        (handle, tf.as_dtype(kind[0].dtype)) for handle, kind in zip(handles, kinds) if kind
+    ]  # others are no variables
+
+
 def _unregister(name: str) -> None:
     with suppress(ImportError, AttributeError):  # if the registry moves, the graph of a deleted model stays in memory
         from tensorflow.python.framework import ops
