@@ -1,6 +1,7 @@
 """Eager passes over the data in inference mode: predictions, what fired, and the inputs of a layer's neurons."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,15 +113,16 @@ def read_signals(model: Any, data: BatchedData, relu: ReluLayer, neurons: NDArra
         NoSignals: they cannot be computed in float64.
     """
     products, any_input, copies = [], False, LinearCopies()
-    for trace, _ in _traced(model, data):
-        for call in trace.calls_of(relu.layer):
-            found: Any = pre_activation_of(trace, call, relu)
-            try:
-                product = _product(copies, found.linear, found.x)
-            except Exception as error:
-                raise NoSignals(f"its pre-activation cannot be computed in float64: {reason(error)}") from error
-            products.append(product.reshape(-1, product.shape[-1])[:, neurons])
-            any_input = any_input or bool(tf.reduce_any(found.x != 0))
+    with closing(_traced(model, data)) as passes:  # the state is put back now, also after an error
+        for trace, _ in passes:
+            for call in trace.calls_of(relu.layer):
+                found: Any = pre_activation_of(trace, call, relu)
+                try:
+                    product = _product(copies, found.linear, found.x)
+                except Exception as error:
+                    raise NoSignals(f"its pre-activation cannot be computed in float64: {reason(error)}") from error
+                products.append(product.reshape(-1, product.shape[-1])[:, neurons])
+                any_input = any_input or bool(tf.reduce_any(found.x != 0))
     kernel, unit = _known(incoming_weights(found.linear))
     used = np.unique(np.broadcast_to(unit, kernel.shape)[value_of(kernel) != 0])
     bias = getattr(found.linear, "bias", None)
