@@ -1,6 +1,6 @@
 """Eager passes over the data in inference mode: predictions, what fired, and the inputs of a layer's neurons."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -149,7 +149,7 @@ def _per_neuron(value: Any, neurons: int) -> Floats:
     return np.broadcast_to(np.asarray(tf.convert_to_tensor(value), np.float64).reshape(-1), neurons)
 
 
-def _traced(model: Any, data: BatchedData) -> Iterator[tuple[CallTrace, Predictions]]:
+def _traced(model: Any, data: BatchedData) -> Generator[tuple[CallTrace, Predictions], None, None]:
     with state_restored(model):
         for batch in data.dataset:
             with recorded(model) as trace:
