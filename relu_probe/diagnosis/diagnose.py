@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from types import MappingProxyType
 from typing import Any
 
@@ -23,13 +24,15 @@ from relu_probe.measuring.nothing_counted import warn_if_nothing_is_counted
 from relu_probe.report.export import import_pandas
 from relu_probe.report.history import History
 from relu_probe.report.loss_jumps import LossJump
+from relu_probe.report.markup import html_table
 from relu_probe.report.report import Report
+from relu_probe.report.summary import summary
 from relu_probe.structure.support import check_model, is_tf_keras
 from relu_probe.utils.foreign_text import shown
 from relu_probe.utils.validation import check_confidence
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Diagnosis:
     """What `diagnose` found. `str()` is a text of the causes, how sure they are, and the advice.
 
@@ -91,6 +94,13 @@ class Diagnosis:
             for name, layer in self.layers.items()
         ]
         return pd.concat(frames, ignore_index=True)
+
+    def __repr__(self) -> str:
+        root = "no sick layer" if (first := self.first_sick_layer) is None else f"the root is {shown(first)}"
+        return f"<Diagnosis: {summary(self.report.layers, self.report.unseen)}; {root}>"
+
+    def _repr_html_(self) -> str:
+        return f'<pre style="white-space: pre-wrap">{escape(str(self))}</pre>{html_table(self.report.cells())}'
 
     def __str__(self) -> str:
         parts = (self.layers, self.report, self.confidence, self.advice, self._graph, self.history, self.bounds_left)
