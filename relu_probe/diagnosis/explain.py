@@ -237,12 +237,9 @@ def _deaths(history: LayerHistory, died: Mask) -> str:
     count, since, found = np.count_nonzero(died), history.dead_since[died][0], history.found_dead[died][0]
     if history.last_active is None:
         return f"{count:,} died in epoch {since}"
-    died_at = f"{count:,} died at training {steps(history.last_active[died] + 1)} (epoch {since})"
-    return (
-        died_at
-        if found == since
-        else f"{died_at}, so that {'it is' if count == 1 else 'they are'} dead in all of epoch {found}"
-    )
+    last, they_are = steps(history.last_active[died]), "it is" if count == 1 else "they are"
+    when = f"at training {last} (epoch {since})" if since < found else f"after training {last}"
+    return f"{count:,} died {when}, so that {they_are} dead in all of epoch {found}"
 
 
 def _never_active(history: LayerHistory, dated: Mask) -> list[str]:

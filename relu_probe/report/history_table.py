@@ -78,7 +78,8 @@ def _first_death(layer: LayerHistory) -> str:
     died = (layer.dead_since >= 0) & layer.ever_active
     if not died.any():
         return "-"
-    epoch, first = int(layer.dead_since[died].min()), ""
-    if layer.last_active is not None:
-        first = f", step {layer.last_active[died & (layer.dead_since == epoch)].min() + 1:,}"
-    return f"epoch {epoch}{first}"
+    epoch = int(layer.dead_since[died].min())
+    within = died & (layer.dead_since == epoch) & (layer.found_dead > epoch)  # the others died between two epochs
+    if layer.last_active is None or not within.any():
+        return f"epoch {epoch}"
+    return f"epoch {epoch}, step {layer.last_active[within].min():,}"

@@ -53,8 +53,9 @@ def test_the_newest_reports_are_kept_and_the_dates_rest_on_all(keep):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name)[-keep:], name)
     assert probe.loss_jumps == everything.loss_jumps
     assert when(model, probe) == when(model, everything)
-    deaths = (
-        "1 died at training step 2 (epoch 1); 1 died at training step 6 (epoch 3); 1 died at training step 12 (epoch 6)"
+    deaths = "; ".join(
+        f"1 died after training step {step}, so that it is dead in all of epoch {epoch}"
+        for step, epoch in ((1, 1), (5, 3), (11, 6))
     )
     assert when(model, probe) == f"hidden: 1 never active in this fit; {deaths}. "
 

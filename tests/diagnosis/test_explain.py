@@ -261,12 +261,12 @@ def test_a_death_in_the_middle_of_an_epoch_has_two_dates():
     """An epoch has five steps. The neurons are last active in steps 6 and 7, in epoch 1, which finds neither of them dead."""
     probe, text = killed_after(7, 5)
     assert [report.dead_fraction for report in probe.reports] == [0, 0, 1, 1]
-    assert "hidden: 2 died at training steps 7 to 8 (epoch 1), so that they are dead in all of epoch 2." in text
+    assert "hidden: 2 died at training steps 6 to 7 (epoch 1), so that they are dead in all of epoch 2." in text
 
 
 def test_a_death_between_two_epochs_has_one_date():
     _, text = killed_after(1, 1)  # an epoch has one step
-    assert "hidden: 1 died at training step 1 (epoch 1); 1 died at training step 2 (epoch 2)." in text
+    assert "hidden: 1 died after training step 0, so that it is dead in all of epoch 1; 1 died after" in text
 
 
 def test_a_frame_has_a_row_a_neuron():

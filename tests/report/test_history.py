@@ -210,7 +210,7 @@ def test_a_neuron_killed_in_the_first_step_is_dead_since_that_epoch():
     found = probe.history["hidden"]
     assert (found.last_active[1], found.dead_since[1], found.found_dead[1]) == (0, 0, 1)
     assert probe.reports[0].dead_fraction == 0  # it was active once in epoch 0
-    assert "epoch 0, step 1" in str(probe.history)
+    assert "epoch 0, step 0" in str(probe.history)
 
 
 def test_reports_on_given_data_have_no_last_step():
