@@ -52,10 +52,11 @@ def _nan(diagnosis: Any) -> list[Advice]:
 
 def _join(findings: Mapping[str, list[Finding]], optimizer: OptimizerFacts, order: list[str]) -> tuple[Advice, ...]:
     """One advice for each kind and text, in the order of the layers, `findings` of which are joined."""
+    rate_is_advised = any(finding.kind == "learning_rate" for each in findings.values() for finding in each)
     groups: dict[tuple[str, str], dict[str, Finding]] = {}
     for name in order:
         for finding in findings.get(name, []):
-            groups.setdefault((finding.kind, _text(finding, optimizer)), {})[name] = finding
+            groups.setdefault((finding.kind, _text(finding, optimizer, rate_is_advised)), {})[name] = finding
     return tuple(
         Advice(
             kind,
@@ -69,7 +70,9 @@ def _join(findings: Mapping[str, list[Finding]], optimizer: OptimizerFacts, orde
     )
 
 
-def _text(finding: Finding, optimizer: OptimizerFacts) -> str:
+def _text(finding: Finding, optimizer: OptimizerFacts, rate_is_advised: bool) -> str:
+    if finding.kind == "trained_down" and rate_is_advised:
+        return "Lower the learning rate, as above."
     if finding.kind in ("learning_rate", "trained_down"):
         return rate_text(optimizer)
     softplus = ", or softplus" if finding.kind == "dead_output" and " reach 0 of " in finding.words else ""

@@ -144,13 +144,13 @@ class OneStep(K.callbacks.Callback):
         self.done += 1
 
 
-@sick("hidden", "learning_rate", forbidden="dead_output narrow bias_start inputs", rate=0.001)
-def a_rate_too_high_at_one_step(seed, rate=3.0):
-    x, y = digits(300)
-    layers = [L.Dense(32, "relu", name="hidden"), L.Dense(10, "softmax")]
-    model = mlp(64, *layers, optimizer=K.optimizers.Adam(0.001), loss="sparse_categorical_crossentropy")
-    step = OneStep(40, rate, 0.001)
-    return Training(model, x, y, epochs=15, callbacks=(step,), chance=float(np.log(10)))
+@sick("hidden", "learning_rate", forbidden="dead_output narrow bias_start inputs", rate=0.02)
+def a_rate_too_high_at_one_step(seed, rate=100.0):
+    x = np.random.default_rng(seed).random((80, 4), np.float32)
+    hidden = L.Dense(16, "relu", name="hidden", kernel_initializer=K.initializers.RandomUniform(0.1, 0.5, seed=seed))
+    step = OneStep(33, rate, 0.02)
+    model = mlp(4, hidden, L.Dense(1), optimizer=K.optimizers.SGD(0.02))
+    return regression(model, x, x.sum(axis=1, keepdims=True), epochs=20, batch_size=8, callbacks=(step,))
 
 
 class OwnStep(K.Model):

@@ -1,5 +1,7 @@
 """Every kind of advice has a planted case, and no advice appears without its trigger."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -267,3 +269,17 @@ def test_deaths_between_reports_of_given_data_are_blamed_on_the_rate_where_the_l
     (advice, *_) = shocked(probe).advice
     assert advice.kind == "learning_rate"
     assert "died in epoch 3, in which the loss jumped from" in advice.findings["hidden"]
+
+
+def test_the_same_advice_stands_once():
+    """Neurons that died at a jump, and one that died at another time: the rate is advised once, and then referred to."""
+    diagnosis = shocked(ReluProbe())
+    layer = diagnosis.layers["hidden"]
+    history = diagnosis.history["hidden"]
+    last = history.last_active.copy()
+    last[0] = 25
+    moved = replace(diagnosis, history=type(diagnosis.history)(hidden=replace(history, last_active=last)))
+    assert layer.report.dead[0]
+    texts = {each.kind: each.text for each in moved.advice}
+    assert texts["trained_down"] == "Lower the learning rate, as above."
+    assert str(moved).count("Lower the learning rate of SGD") == 1
