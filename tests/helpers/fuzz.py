@@ -147,12 +147,21 @@ RELUS = {
     "leaky": lambda layer: (layer(), [L.LeakyReLU(0.5)]),  # not a ReLU: not counted
 }
 
+
+def _adds_axes(parts: list[str]) -> bool:
+    """Whether a part adds outputs whose neurons are on two axes: its ReLU is not counted, because no axis is proved."""
+    moved = [i for i, part in enumerate(parts) if part.startswith("channels_first") or part == "permuted"]
+    return bool(moved) and "custom_layer" in parts[moved[0] :]
+
+
 cases = st.builds(
     Case,
     shape=st.sampled_from(SHAPES),
     parts=st.lists(
         st.tuples(st.sampled_from(list(PARTS)), st.sampled_from(list(RELUS)), st.integers(1, 4)), min_size=1, max_size=3
-    ).filter(lambda parts: [relu for _, relu, _ in parts].count("squared") < 2),
+    ).filter(
+        lambda parts: [relu for _, relu, _ in parts].count("squared") < 2 and not _adds_axes([p for p, _, _ in parts])
+    ),
     outputs=st.integers(1, 2),
     samples=st.integers(1, 9),
     batch=st.integers(1, 9),
