@@ -68,6 +68,8 @@ class Certifier:
         name = keras_class(call.layer)
         if not call.visible or len(call.inputs) != 1 or not _is_known(call.layer):
             raise _Stopped(call.layer.name)
+        if call.output.dtype not in _DTYPES:  # in half precision the rounding of sums differs between devices
+            raise _Stopped(f"{call.output.dtype.name} arithmetic")
         box = self._box(call.inputs[0], call)
         if name != "Dense":
             return box
@@ -124,13 +126,7 @@ def _is_plain_relu(function: Any) -> bool:
 
 
 def _arithmetic(call: TracedCall) -> Arithmetic:
-    """The arithmetic of a Dense layer's call. TensorFloat-32, which a GPU may use for float32, keeps 10 bits of a factor.
-
-    Raises:
-        _Stopped: it is neither float32 nor float64. In half precision the rounding of sums differs between devices.
-    """
-    if call.output.dtype not in _DTYPES:
-        raise _Stopped(f"{call.output.dtype.name} arithmetic")
+    """The arithmetic of a Dense layer's call. TensorFloat-32, which a GPU may use for float32, keeps 10 bits of a factor."""
     dtype = call.output.dtype.as_numpy_dtype
     short = dtype == np.float32 and tf.config.experimental.tensor_float_32_execution_enabled()
     if short and tf.config.list_physical_devices("GPU"):

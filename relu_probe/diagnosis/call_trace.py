@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from relu_probe.structure.keras_layers import logits_of, visible_layers
+from relu_probe.structure.keras_layers import input_casts, logits_of, visible_layers
 from relu_probe.utils.instance_patch import patched
 
 
@@ -36,6 +36,9 @@ class CallTrace:
         self._hidden: set[int] = set()  # ids of layers that were called in another graph
         self._producers: dict[int, TracedCall] = {}
         self._consumers: dict[int, list[TracedCall]] = {}
+        self._casts: dict[
+            int, tuple[tf.Tensor, tf.Tensor]
+        ] = {}  # id of a cast tensor -> that tensor, and what was cast
 
     def producer(self, tensor: tf.Tensor) -> TracedCall | None:
         """The call that returned the tensor, None if no layer did."""
@@ -72,6 +75,7 @@ class CallTrace:
         inputs, outputs = _tensors_in(args), _tensors_in(result)
         if len(outputs) == 1 and any(t is outputs[0] for t in inputs):
             return  # in inference Dropout returns its own input
+        inputs = [self._casts.get(id(t), (t, t))[1] for t in inputs]
         if self._graph is not (None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()):
             self._hidden.add(id(layer))
             return
@@ -81,6 +85,13 @@ class CallTrace:
             self._producers.setdefault(id(output), call)
             for tensor in {id(t) for t in inputs}:
                 self._consumers.setdefault(tensor, []).append(call)
+
+    @tf.autograph.experimental.do_not_convert
+    def record_cast(self, args: Any, result: Any) -> None:
+        """Notes that Keras cast the inputs of a layer to its type, as it does with mixed precision."""
+        for given, cast in zip(_tensors_in(args), _tensors_in(result)):
+            if cast is not given:
+                self._casts[id(cast)] = (cast, self._casts.get(id(given), (given, given))[1])
 
     @tf.autograph.experimental.do_not_convert
     def record_model(self, args: Any, result: Any) -> None:
@@ -95,20 +106,22 @@ def recorded(model: Any) -> Iterator[CallTrace]:
     with ExitStack() as stack:
         for layer, visible in visible_layers(model):
             stack.enter_context(_recording(layer, partial(trace.record, layer, visible)))
+        for owner, method in input_casts(model):
+            stack.enter_context(_recording(owner, trace.record_cast, method))
         stack.enter_context(_recording(model, trace.record_model))
         yield trace
 
 
-def _recording(layer: Any, record: Callable[[Any, Any], None]) -> AbstractContextManager[None]:
-    """Makes each call of the layer also call `record(arguments, result)`."""
-    call = layer.call
+def _recording(owner: Any, record: Callable[[Any, Any], None], method: str = "call") -> AbstractContextManager[None]:
+    """Makes each call of the method also call `record(arguments, result)`."""
+    call = getattr(owner, method)
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         result = call(*args, **kwargs)
         record((args, kwargs), result)
         return result
 
-    return patched(layer, "call", wrapper)
+    return patched(owner, method, wrapper)
 
 
 def _tensors_in(value: Any) -> list[tf.Tensor]:

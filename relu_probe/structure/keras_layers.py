@@ -113,6 +113,20 @@ def keras_class(layer: Any) -> str:
     return type(layer).__name__ if is_defined_by_keras(type(layer)) else ""
 
 
+def input_casts(model: Any) -> list[tuple[Any, str]]:
+    """Returns the methods that cast the inputs of the model's layers to their types: each with the object that has it.
+
+    In Keras 3 it is a method of the policy, which layers share; in tf_keras of the layer.
+    """
+    found = {}
+    for layer in (visible.layer for visible in visible_layers(model)):
+        policy = getattr(layer, "dtype_policy", None)
+        for owner, method in ((policy, "convert_input"), (layer, "_maybe_cast_inputs")):
+            if hasattr(owner, method):
+                found[id(owner)] = (owner, method)
+    return list(found.values())
+
+
 def is_defined_by_keras(definition: Any) -> bool:
     """Whether a class or function is defined in Keras 3 or tf_keras."""
     return str(getattr(definition, "__module__", "")).startswith(("keras.", "tf_keras."))

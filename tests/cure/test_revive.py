@@ -333,6 +333,20 @@ def test_convolution_pooling_flatten_dense(padding, data_format):
     assert revival.revived == 1
 
 
+def test_mixed_precision():
+    K.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        model = net(L.Dense(4, "relu", name="hidden"), optimizer="adam")
+    finally:
+        K.mixed_precision.set_global_policy("float32")
+    model.fit(X, Y, verbose=0)
+    set_neuron(model.layers[0], 1, bias=-40)
+    before = predictions(model)
+    revive(model, (X, Y))
+    assert np.array_equal(before, predictions(model))
+    assert rates(model)[1] == pytest.approx(0.5, abs=0.02)
+
+
 def test_inputs_as_a_dataset():
     model = net()
     set_neuron(model.layers[0], 1, bias=-40)

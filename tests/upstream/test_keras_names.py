@@ -13,6 +13,7 @@ from relu_probe.structure.keras_layers import (
     compile_config,
     has_running_loss,
     inbound_layers,
+    input_casts,
     keras_class,
     logits_of,
     visible_layers,
@@ -50,6 +51,21 @@ def test_flatten_layers_finds_layers_in_lists_and_dicts():
     holder = Holder()
     assert own_children(holder) == [holder.listed[0], holder.named["a"][0]]
     assert own_children(functional())[-1].name == "out"
+
+
+def test_the_methods_that_cast_the_inputs_of_a_layer():
+    layer = L.Dense(1, dtype="mixed_float16")
+    model = K.Sequential([K.Input((3,)), layer])
+    ((owner, method),) = input_casts(model)
+    seen, cast = [], getattr(owner, method)
+
+    def recorded(x, *args):
+        seen.append(cast(x, *args))
+        return seen[-1]
+
+    with patched(owner, method, recorded):
+        model(tf.constant(X))
+    assert [tf.nest.flatten(x)[0].dtype for x in seen] == [tf.float16]
 
 
 def test_flatten_layers_finds_the_layers_of_nested_models_too():
