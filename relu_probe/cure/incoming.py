@@ -17,6 +17,9 @@ from relu_probe.structure.keras_layers import keras_class
 NO_INPUT = "nothing but zeros reaches it"
 CANNOT_FIRE = "it has no bias, and its weights cannot make it fire"
 WOKE = "woke with its input"
+# Weights whose norm is more than this multiple of new ones' are drawn. After one step at 200 times the rate, which kills most
+# of a net, raising the bias alone made the training diverge; a normal training multiplies the norm by less than 2.
+_OVERSIZED = 4.0
 _LEAST_OFFSET = 0.1  # z of a neuron that gets the same input at all positions
 
 
@@ -88,14 +91,15 @@ class Healer:
         starved = ~awake & (done.cause == "input")
         constant = np.ptp(signals.product, axis=0) == 0
         normed = self._incoming.norm is not None
-        draw = ~awake & signals.any_input & (starved | (constant if normed else done.cause == "zero weights"))
+        draw = ~awake & (starved | (constant if normed else done.cause == "zero weights"))
+        draw = signals.any_input & (draw | (self._are_oversized(neurons) & (not normed)))
         flip = ~awake & ~draw & (done.cause == "weights") & (not normed)
         done.action[~awake] = "BatchNormalization set" if normed else "bias raised"
         done.action[flip], done.action[draw] = "sign flipped", "weights drawn"
         done.leave(starved & ~draw, NO_INPUT)
         self._touch(done.revived)
         self._change_weights(neurons[flip], neurons[draw])
-        treated = done.revived[np.isin(done.revived, neurons[~awake])]
+        treated = done.revived[np.isin(done.revived, neurons[~awake | draw])]
         if len(treated):
             done.leave(np.isin(neurons, self._set_offsets(treated)), CANNOT_FIRE)
         return done
@@ -130,12 +134,24 @@ class Healer:
             if variable is not None:
                 self._edit.touch(variable, _elements(variable, neurons))
 
+    def _are_oversized(self, neurons: NDArray[np.intp]) -> Mask:
+        """`(neurons,)` bool: the weights have grown so much that a neuron which fires would swamp the next layer."""
+        kernel = self._incoming.kernel
+        unit = np.broadcast_to(self._incoming.unit, tuple(kernel.shape)).reshape(-1)
+        squares = [np.square(np.asarray(w, np.float64)) for w in (value_of(kernel), self._drawn_kernel())]
+        now, at_first = (np.bincount(unit, square.reshape(-1))[neurons] for square in squares)
+        return np.asarray(now > _OVERSIZED**2 * at_first)
+
+    def _drawn_kernel(self) -> NDArray[Any]:
+        layer = self._incoming.linear
+        return _drawn(layer, _kernel_name(layer), self._incoming.kernel, self._seed)
+
     def _change_weights(self, flip: NDArray[np.intp], draw: NDArray[np.intp]) -> None:
-        kernel, layer = self._incoming.kernel, self._incoming.linear
+        kernel = self._incoming.kernel
         if len(flip):
             self._edit.write(kernel, self._weights_of(flip), -value_of(kernel))
         if len(draw):
-            self._edit.write(kernel, self._weights_of(draw), _drawn(layer, _kernel_name(layer), kernel, self._seed))
+            self._edit.write(kernel, self._weights_of(draw), self._drawn_kernel())
         self._constrain(kernel, self._weights_of(np.concatenate([flip, draw])))
 
     def _weights_of(self, neurons: NDArray[np.intp]) -> Mask:

@@ -75,7 +75,7 @@ class CallTrace:
         inputs, outputs = _tensors_in(args), _tensors_in(result)
         if len(outputs) == 1 and any(t is outputs[0] for t in inputs):
             return  # in inference Dropout returns its own input
-        inputs = [self._casts.get(id(t), (t, t))[1] for t in inputs]
+        inputs = [self._before_cast(t) for t in inputs]
         if self._graph is not (None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()):
             self._hidden.add(id(layer))
             return
@@ -91,12 +91,16 @@ class CallTrace:
         """Notes that Keras cast the inputs of a layer to its type, as it does with mixed precision."""
         for given, cast in zip(_tensors_in(args), _tensors_in(result)):
             if cast is not given:
-                self._casts[id(cast)] = (cast, self._casts.get(id(given), (given, given))[1])
+                self._casts[id(cast)] = (cast, self._before_cast(given))
+
+    def _before_cast(self, tensor: tf.Tensor) -> tf.Tensor:
+        return self._casts.get(id(tensor), (tensor, tensor))[1]
 
     @tf.autograph.experimental.do_not_convert
     def record_model(self, args: Any, result: Any) -> None:
         """Notes a call of the outermost model."""
-        self.inputs, self.outputs = _tensors_in(args), _tensors_in(result)
+        self.inputs = [self._before_cast(tensor) for tensor in _tensors_in(args)]
+        self.outputs = _tensors_in(result)
 
 
 @contextmanager

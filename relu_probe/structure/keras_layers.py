@@ -120,7 +120,7 @@ def input_casts(model: Any) -> list[tuple[Any, str]]:
     """
     found = {}
     for layer in (visible.layer for visible in visible_layers(model)):
-        policy = getattr(layer, "dtype_policy", None)
+        policy = keras_property(layer, "dtype_policy")
         for owner, method in ((policy, "convert_input"), (layer, "_maybe_cast_inputs")):
             if hasattr(owner, method):
                 found[id(owner)] = (owner, method)
@@ -192,7 +192,8 @@ def run_settings(model: Any) -> list[Any]:
     steps = None if tuned else getattr(model, "_steps_per_execution", getattr(model, "steps_per_execution", None))
     functions = (tf.config.functions_run_eagerly(), tf.config.optimizer.get_jit())
     precisions = [keras_property(located.layer, "compute_dtype") for located in locate_layers(model)]
-    compiled = (getattr(model, "jit_compile", None), bool(model.run_eagerly), None if steps is None else int(steps))
+    steps = None if steps is None else int(tf.convert_to_tensor(steps))  # also of a variable on several devices
+    compiled = (getattr(model, "jit_compile", None), bool(model.run_eagerly), steps)
     return [*compiled, *functions, model.distribute_strategy, *precisions]
 
 

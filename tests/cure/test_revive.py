@@ -86,6 +86,16 @@ def test_zero_weights_are_drawn_by_the_layers_initialiser_and_the_seed():
     assert 0 < np.abs(drawn(1)).max() <= np.sqrt(6 / 3)
 
 
+def test_weights_that_have_grown_out_of_scale_are_drawn():
+    """With a raised bias alone, what such a neuron emits would make the next steps diverge."""
+    model = net()
+    set_neuron(model.layers[0], 1, kernel=[40, -50, 60], bias=-1000)
+    set_neuron(model.layers[0], 2, kernel=[1, -1, 1], bias=-100)
+    assert revive(model, X, seed=0).layers["hidden"].action.tolist() == ["weights drawn", "bias raised"]
+    assert np.abs(model.layers[0].get_weights()[0]).max() < 2
+    assert rates(model)[1:3].tolist() == [0.5, 0.5]
+
+
 def test_a_neuron_with_the_same_input_everywhere_becomes_positive():
     model = net()
     set_neuron(model.layers[0], 0, kernel=[1, 0, 0], bias=-30)
