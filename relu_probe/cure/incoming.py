@@ -17,7 +17,7 @@ from relu_probe.structure.keras_layers import keras_class
 NO_INPUT = "nothing but zeros reaches it"
 CANNOT_FIRE = "it has no bias, and its weights cannot make it fire"
 WOKE = "woke with its input"
-# Weights whose norm is more than this multiple of new ones' are drawn. After one step at 200 times the rate, which kills most
+# Weights whose norm is more than this multiple of that of new ones are drawn. After one step at 200 times the rate, which kills most
 # of a net, raising the bias alone made the training diverge; a normal training multiplies the norm by less than 2.
 _OVERSIZED = 4.0
 _LEAST_OFFSET = 0.1  # z of a neuron that gets the same input at all positions
@@ -139,8 +139,8 @@ class Healer:
         kernel = self._incoming.kernel
         unit = np.broadcast_to(self._incoming.unit, tuple(kernel.shape)).reshape(-1)
         squares = [np.square(np.asarray(w, np.float64)) for w in (value_of(kernel), self._drawn_kernel())]
-        now, at_first = (np.bincount(unit, square.reshape(-1))[neurons] for square in squares)
-        return np.asarray(now > _OVERSIZED**2 * at_first)
+        now, at_first = (np.bincount(unit, square.reshape(-1)) for square in squares)
+        return np.asarray(now[neurons] > _OVERSIZED**2 * at_first.mean())
 
     def _drawn_kernel(self) -> NDArray[Any]:
         layer = self._incoming.linear

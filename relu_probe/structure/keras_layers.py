@@ -120,7 +120,7 @@ def input_casts(model: Any) -> list[tuple[Any, str]]:
     """
     found = {}
     for layer in (visible.layer for visible in visible_layers(model)):
-        policy = keras_property(layer, "dtype_policy")
+        policy = getattr(layer, "dtype_policy", None)
         for owner, method in ((policy, "convert_input"), (layer, "_maybe_cast_inputs")):
             if hasattr(owner, method):
                 found[id(owner)] = (owner, method)

@@ -63,12 +63,12 @@ def test_the_bias_lies_halfway_between_two_values():
 def test_weights_that_no_sample_makes_positive_are_flipped():
     model = net()
     for neuron in range(4):
-        set_neuron(model.layers[0], neuron, kernel=[-1, -2, -3] if neuron == 2 else [1, 0, 0])
+        set_neuron(model.layers[0], neuron, kernel=[-0.5, -1, -0.25] if neuron == 2 else [1, 0, 0])
     x = np.abs(X)
     assert diagnose(model, x).layers["hidden"].cause[2] == "weights"
     layer = revive(model, x, fire=0.3).layers["hidden"]
     assert (layer.cause.tolist(), layer.action.tolist()) == (["weights"], ["sign flipped"])
-    assert model.layers[0].get_weights()[0][:, 2].tolist() == [1, 2, 3]
+    assert model.layers[0].get_weights()[0][:, 2].tolist() == [0.5, 1, 0.25]
     assert rates(model, x)[2] == pytest.approx(0.3)
 
 
