@@ -16,6 +16,9 @@ from relu_probe.structure.relu_layers import ReluLayer
 from relu_probe.utils.distributed import has_several_workers
 from relu_probe.utils.error_policy import ErrorPolicy
 
+_BATCH = 32
+_MOST_VALUES = 2**22  # in the output of a layer on a batch
+
 
 class ReportSource(Protocol):
     """What a probe asks for reports. It does not keep the model alive."""
@@ -137,7 +140,7 @@ class GivenData:
 
     def begin_fit(self, model: Any) -> None:
         """Reads the data's shapes, and checks that they fit the model if it is built."""
-        self._batches = read_batches(self._data)
+        self._batches = read_batches(self._data, _batch_size(model))
         if model.built:
             measurer_of(model).check(self._batches)
 
@@ -163,6 +166,13 @@ class GivenData:
     def relus(self, model: Any) -> list[ReluLayer]:
         """Those of the model's measurer."""
         return measurer_of(model).counters.all_relus()
+
+
+def _batch_size(model: Any) -> int:
+    """The samples in each step, for arrays: 32, or fewer for very wide layers, whose outputs would fill the memory."""
+    relus = measurer_of(model).counters.relus.values() if model.built else ()
+    widest = max((relu.width() for relu in relus), default=0)
+    return min(_BATCH, max(1, _MOST_VALUES // max(widest, 1)))
 
 
 def _is_distributed(model: Any) -> bool:

@@ -7,8 +7,14 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from relu_probe.cli.findings import findings, outcome_table
+from relu_probe.cli.findings import Outcome, findings, outcome_table
+from relu_probe.cli.streams import complain, say, silenced
 from relu_probe.report.text_table import wrapped
+
+NEXT = """\
+Next, your own model: train it with model.fit(..., callbacks=[ReluProbe("logs")])
+and print(probe.report), or check a saved one with
+  relu-probe check model.keras --data validation.npz"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command: trains, prints a table and the findings. Returns the exit code, 2 if the demo cannot run."""
     log_dir = args.log_dir or time.strftime("logs/demo-%Y%m%d-%H%M%S")
     if obstacle := _obstacle(log_dir):
-        print(f"relu-probe demo: {obstacle}", file=sys.stderr)
+        complain(f"relu-probe demo: {obstacle}")
         return 2
     _train_and_report(log_dir, args.epochs, args.seed)
     return 0
@@ -54,7 +60,15 @@ def _obstacle(log_dir: str) -> str:
 
 def _train_and_report(log_dir: str, epochs: int, seed: int) -> None:
     _show_progress("Loading TensorFlow ...\n")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # messages about missing GPUs would hide the progress
+    with silenced():  # messages about missing GPUs would hide the progress
+        outcomes, how_to_open = _train(log_dir, epochs, seed)
+    *others, answer = findings(outcomes)
+    say(f"\nCan a Dense layer's bias be initialized to zero?\n\n{_paragraph(answer)}\n\n{outcome_table(outcomes)}\n")
+    say("\n".join([*map(_paragraph, others), "", how_to_open, "", NEXT]))
+
+
+def _train(log_dir: str, epochs: int, seed: int) -> tuple[dict[str, Outcome], str]:
+    """The outcome of each initialiser, and how to open TensorBoard."""
     from relu_probe.cli import digits
     from relu_probe.tensorboard.summaries import how_to_open
 
@@ -63,9 +77,11 @@ def _train_and_report(log_dir: str, epochs: int, seed: int) -> None:
         _show_progress(f"Training {number} of {len(digits.BIAS_INITIALISERS)}: {name:15} epochs ")
         outcomes[name] = digits.train(name, data, log_dir, epochs=epochs, seed=seed, tick=_tick)
         _show_progress("\n")
-    print(f"\nCan a Dense layer's bias be initialized to zero?\n\n{outcome_table(outcomes)}\n")
-    print("\n".join(line for finding in findings(outcomes) for line in wrapped(finding, hanging="  ")))
-    print(f"\n{how_to_open(log_dir)}")
+    return outcomes, how_to_open(log_dir)
+
+
+def _paragraph(text: str) -> str:
+    return "\n".join(wrapped(text, hanging="  "))
 
 
 def _show_progress(text: str) -> None:

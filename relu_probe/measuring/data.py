@@ -88,15 +88,23 @@ def _from_dataset(dataset: Any, max_samples: int | None, steps: int | None = Non
 
 
 def _trimmed(dataset: Any, limit: int) -> Any:
-    """Returns the first `limit` samples: whole batches, and a part of the last one."""
+    """Returns the first `limit` samples, for one pass: whole batches, and a part of the last one.
 
-    def cut(seen: tf.Tensor, batch: Any) -> tuple[Any, Any]:
-        size = tf.shape(tf.nest.flatten(batch)[0], tf.int64)[0]
-        keep = tf.minimum(size, limit - seen)
-        return seen + keep, (limit - seen, tf.nest.map_structure(lambda t: t[:keep], batch))
+    What is left is a variable: `Dataset.scan`, made for this, leaks its function [TensorFlow 2.16 to 2.21].
+    """
+    with tf.device("CPU"):
+        left = tf.Variable(limit, dtype=tf.int64, trainable=False)
 
-    pairs = dataset.scan(tf.constant(0, tf.int64), cut).take_while(lambda left, batch: left > 0)
-    return pairs.map(lambda left, batch: batch)
+    def cut(*batch: Any) -> Any:
+        keep = tf.minimum(_size(batch), left)
+        left.assign_sub(keep)
+        return tf.nest.map_structure(lambda t: t[:keep], batch)
+
+    return dataset.map(cut).take_while(lambda *batch: _size(batch) > 0)
+
+
+def _size(batch: Any) -> tf.Tensor:
+    return tf.shape(tf.nest.flatten(batch)[0], tf.int64)[0]
 
 
 def _from_pydataset(data: Any) -> Any:

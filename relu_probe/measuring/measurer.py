@@ -148,6 +148,7 @@ class Measurer:
         Ranks are part of the key: given labels `(n, 1)` after `(n,)`, TensorFlow would relax the trace to labels of any
         rank, and fail.
         """
+        _check_real(self._model(), data.dataset)
         gradients = self._has_gradients(data)
         key = (gradients, tuple(spec.shape.rank for spec in tf.nest.flatten(data.dataset.element_spec)))
         if key not in self._steps:
@@ -195,6 +196,16 @@ def _backward_pass(model: Any, batch: tuple[Any, ...], counters: Counters, obser
     else:
         loss = scaled_loss(model, *batch)
     return counters.differentiate(loss, [] if observer is None else observer.gradient_sources())
+
+
+def _check_real(model: Any, dataset: Any) -> None:
+    """Raises ValueError for complex data if the model has no complex input: Keras would drop the imaginary part."""
+    complex_inputs = any("complex" in str(each.dtype) for each in tf.nest.flatten(getattr(model, "inputs", None) or []))
+    if any(spec.dtype.is_complex for spec in tf.nest.flatten(dataset.element_spec)) and not complex_inputs:
+        raise ValueError(
+            "data is complex, and Keras would drop its imaginary part; expected real numbers. Pass "
+            "np.stack([x.real, x.imag], axis=-1) or np.abs(x), or give the model a keras.Input(dtype='complex64')."
+        )
 
 
 def check_built(model: Any) -> None:

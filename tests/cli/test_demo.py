@@ -47,6 +47,16 @@ def test_it_succeeds_and_shows_progress(demo):
     assert process.returncode == 0, process.stderr
     for number, name in enumerate(NAMES, 1):
         assert re.search(rf"^Training {number} of 4: {name} +epochs .*0 1 2 $", process.stderr, re.MULTILINE)
+    assert len(process.stderr.splitlines()) == 1 + len(NAMES), process.stderr  # no messages of TensorFlow
+
+
+def test_the_answer_comes_first_and_what_to_do_next_last(demo):
+    process, _ = demo
+    lines = process.stdout.strip().splitlines()
+    assert lines[0] == "Can a Dense layer's bias be initialized to zero?"
+    assert lines[2].startswith("Answer: ")
+    assert lines[-3].startswith("Next, your own model: train it with model.fit(")
+    assert lines[-1] == "  relu-probe check model.keras --data validation.npz"
 
 
 def test_a_row_for_each_initialiser_and_epoch(demo):
@@ -67,8 +77,8 @@ def test_it_fits_80_columns_in_plain_ascii(demo):
     lines = process.stdout.rstrip().splitlines()
     assert max(map(len, lines)) <= 80
     assert process.stdout.isascii()
-    assert lines[-2] == "relu_probe: tensorboard --logdir runs"
-    assert lines[-1].startswith("  and open http://localhost:6006/")
+    assert lines[-6] == "relu_probe: tensorboard --logdir runs"
+    assert lines[-5].startswith("  and open http://localhost:6006/")
     assert process.stdout.count("relu_probe: tensorboard") == 1
 
 

@@ -1,12 +1,14 @@
 """The kinds of data: `fit` counts every batch that is trained, `measure` counts all samples."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
 from assertions import assert_report
+from child_process import output
 from models import sequential, two_hidden_layers
 
 from relu_probe import ReluProbe, measure
@@ -285,3 +287,57 @@ def test_equal_lengths_stay_known():
     model = sequential((5, 3), L.Flatten(), L.Dense(6, "relu", name="hidden"), L.Dense(1))
     assert measure(model, Lengths((5, 5, 5))).samples == 12
     assert read_batches(Lengths((5, 5))).dataset.element_spec[0].shape.as_list() == [None, 5, 3]
+
+
+def test_a_million_neurons_are_measured_in_small_batches():
+    """Arrays in `data=` are read in batches whose size does not show in the counts."""
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype("f")
+    for width, steps in ((100, 2), (2**18, 3)):
+        model = sequential(3, tf.keras.layers.Dense(width, "relu"), tf.keras.layers.Dense(1))
+        probe = ReluProbe(data=(x, x[:, :1]))
+        model.fit(x, x[:, :1], verbose=0, callbacks=[probe])
+        assert probe._source._batches.steps == steps
+        assert probe.report == replace(measure(model, (x, x[:, :1])), source="data", epoch=0)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset", "labels"])
+def test_complex_data_is_refused(kind):
+    model = sequential(3, tf.keras.layers.Dense(2, "relu"), tf.keras.layers.Dense(1))
+    x, y = np.ones((8, 3), np.complex64), np.ones((8, 1), "f")
+    data = {"arrays": x, "dataset": tf.data.Dataset.from_tensor_slices((x, y)).batch(4), "labels": (x.real, y + 1j)}[
+        kind
+    ]
+    with pytest.raises(ValueError, match=r"^data is complex, and Keras would drop its imaginary part; expected real"):
+        measure(model, data)
+
+
+def test_a_model_may_have_complex_inputs():
+    inputs = tf.keras.Input((3,), dtype="complex64")
+    parts = tf.keras.layers.Lambda(tf.abs)(inputs)
+    model = tf.keras.Model(inputs, tf.keras.layers.Dense(2, "relu", bias_initializer="ones")(parts))
+    assert measure(model, np.ones((8, 3), np.complex64)).samples == 8
+
+
+GROWTH = """
+import numpy as np, tensorflow as tf
+from growth import known, used
+from models import sequential
+from relu_probe import measure
+L = tf.keras.layers
+model = sequential(4, L.Dense(6, "relu"), L.Dense(1))
+data = tf.data.Dataset.from_tensor_slices((np.ones((20, 4), "f"), np.ones((20, 1), "f"))).batch(8)
+grown = {}
+for most in (None, 11):
+    for _ in range(8):
+        measure(model, data, max_samples=most)
+    before = used()
+    for _ in range(20):
+        measure(model, data, max_samples=most)
+    grown[most] = (used() - before) / 20
+print(float(known() and grown[11] - grown[None]))
+"""
+
+
+def test_max_samples_leaves_nothing_behind():
+    """`Dataset.scan` left 200,000 bytes a call."""
+    assert float(output(GROWTH, PYTHONMALLOC="malloc")) < 10_000
