@@ -12,8 +12,8 @@ from relu_probe.cli.streams import complain, say, silenced
 from relu_probe.report.text_table import wrapped
 
 NEXT = """\
-Next, your own model: train it with model.fit(..., callbacks=[ReluProbe("logs")])
-and print(probe.report), or check a saved one with
+Next, your own model: train it with model.fit(..., callbacks=[ReluProbe()]),
+or check a saved one with
   relu-probe check model.keras --data validation.npz"""
 
 
