@@ -60,11 +60,22 @@ def counts(model: Any, x: Any, y: Any, keys: list[str], *, training: bool) -> di
     assert len(runs) == len(keys), f"{len(runs)} ReLUs ran, expected {keys}"
     found: dict[str, dict[str, Any]] = {}
     for key, run, gradient in zip(keys, runs, gradients):
-        a, g = (np.asarray(t).reshape(-1, t.shape[-1]) for t in (run.output, gradient))
-        passes = (g != 0) & (a > 0) & ~np.broadcast_to(run.stopped, run.output.shape).reshape(a.shape)
-        each = {"positions": len(a), "active": (a > 0).sum(0), "with_gradient": passes.sum(0)}
+        a, g, stopped = (
+            neurons_last(np.broadcast_to(t, run.output.shape)) for t in (run.output, gradient, run.stopped)
+        )
+        each = {"positions": len(a), "active": (a > 0).sum(0), "with_gradient": passes(a, g, stopped).sum(0)}
         found[key] = {name: value + found[key][name] if key in found else value for name, value in each.items()}
     return found
+
+
+def neurons_last(values: Any) -> Any:
+    """Returns the values as `(positions, neurons)`."""
+    return values.reshape(-1, values.shape[-1])
+
+
+def passes(a: Any, gradient: Any, stopped: Any) -> Any:
+    """Returns where dL/dz is not zero."""
+    return (gradient != 0) & (a > 0) & ~stopped
 
 
 def assert_counted(report: Any, expected: dict[str, dict[str, Any]]) -> None:
