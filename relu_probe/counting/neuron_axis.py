@@ -77,7 +77,7 @@ def depends_on_batch(tensor: tf.Tensor) -> bool:
         seen.add(id(op))
         if not op.inputs and not (op.type == "Placeholder" and op.outputs[0].dtype in (tf.resource, tf.variant)):
             return True
-        if op.op_def.is_stateful:  # random numbers, and the batch's iterator
+        if op.op_def.is_stateful or "Random" in op.type:  # the batch's iterator, and random numbers
             return True
         pending += [each.op for each in op.inputs]
     return False

@@ -166,12 +166,14 @@ def attached(counters: Counters) -> Iterator[None]:
 
 def _followed(counters: Counters) -> list[CallOwner]:
     """Returns the layers whose calls are followed: the ReLU layers; all, if a traced step may have ReLUs written as functions."""
-    owners = call_owners(counters.model, list(counters.relus.values()))
-    if any(owner.has_functions for owner in owners) and not tf.executing_eagerly():
-        return [owner for owner in owners if owner.relu is not None or isinstance(owner.layer, tf.keras.layers.Layer)]
-    return [
-        owner for owner in owners if owner.relu is not None or (counters.everywhere and owner.layer is counters.model)
-    ]
+    model, relus = counters.model, [relu for relu in counters.relus.values() if relu.layer is not None]
+    if not tf.executing_eagerly():
+        owners = call_owners(model, relus)
+        if any(owner.has_functions for owner in owners):
+            return [each for each in owners if each.relu is not None or isinstance(each.layer, tf.keras.layers.Layer)]
+    followed = [(model, None)] if counters.everywhere else []
+    layers = [*followed, *((relu.layer, relu) for relu in relus)]
+    return [CallOwner(layer, relu, "", has_functions=False, in_cell=False) for layer, relu in layers]
 
 
 def _nothing() -> None:

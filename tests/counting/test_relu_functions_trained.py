@@ -29,6 +29,10 @@ class Network(K.Model):
         return self.b(tf.nn.relu(self.a(t)))
 
 
+def noise_of(real):
+    return 2.0 * real[:, :2]
+
+
 class GAN(K.Model):
     """A generator and a discriminator with a training step of their own; with a gradient penalty, as in WGAN-GP."""
 
@@ -38,14 +42,13 @@ class GAN(K.Model):
         self.generator.build((None, 2))
         self.discriminator.build((None, 3))
         self.penalty = penalty
-        self.noise = np.random.default_rng(1).standard_normal((16, 2)).astype("f")
 
     def compile(self, rate=0.0, **more):
         super().compile(K.optimizers.SGD(rate), **more)
         self.other = K.optimizers.SGD(rate)
 
     def discriminator_loss(self, real):
-        fake = self.generator(self.noise)
+        fake = self.generator(noise_of(real))
         loss = tf.reduce_mean(self.discriminator(fake)) - tf.reduce_mean(self.discriminator(real))
         if self.penalty:
             between = (real + fake) / 2
@@ -56,8 +59,8 @@ class GAN(K.Model):
             loss += tf.reduce_mean((slope - 1.0) ** 2)
         return loss
 
-    def generator_loss(self):
-        return -tf.reduce_mean(self.discriminator(self.generator(self.noise)))
+    def generator_loss(self, real):
+        return -tf.reduce_mean(self.discriminator(self.generator(noise_of(real))))
 
     def call(self, t):
         return self.discriminator(t)
@@ -70,7 +73,7 @@ class GAN(K.Model):
         self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
         weights = self.generator.trainable_variables
         with tf.GradientTape() as tape:
-            made = self.generator_loss()
+            made = self.generator_loss(real)
         self.other.apply_gradients(zip(tape.gradient(made, weights), weights))
         return {"loss": loss, "made": made}
 
@@ -84,15 +87,15 @@ def expected_of(gan):
     d, g = gan.discriminator, gan.generator
     (w1, b1), (w2, _) = (layer.get_weights() for layer in (d.a, d.b))
     hidden = lambda x: np.maximum(x @ w1 + b1, 0)  # noqa: E731
-    fake = np.asarray(g(gan.noise))
-    made = np.maximum(np.asarray(g.a(gan.noise)), 0)
+    fake = np.asarray(g(noise_of(X)))
+    made = np.maximum(np.asarray(g.a(noise_of(X))), 0)
     calls = [hidden(fake), hidden(X), *([hidden((X + fake) / 2)] if gan.penalty else []), hidden(fake)]
     gradients = [
         (a > 0) & (w2[:, 0] != 0) for a in calls[:-1]
     ]  # the generator's step uses no gradient of the discriminator
     gradients.append((calls[-1] > 0) & (w2[:, 0] != 0))  # but it flows through it
     with tf.GradientTape() as tape:
-        z = g.a(gan.noise)
+        z = g.a(noise_of(X))
         tape.watch(z)
         loss = -tf.reduce_mean(d(g.b(tf.nn.relu(z))))
     through = np.asarray(tape.gradient(loss, z)) != 0
