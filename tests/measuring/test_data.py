@@ -312,7 +312,10 @@ def test_complex_data_is_refused(kind):
 
 
 def test_a_model_may_have_complex_inputs():
-    inputs = tf.keras.Input((3,), dtype="complex64")
+    try:
+        inputs = tf.keras.Input((3,), dtype="complex64")
+    except ValueError:
+        pytest.skip("this version of Keras has no complex inputs")
     parts = tf.keras.layers.Lambda(tf.abs)(inputs)
     model = tf.keras.Model(inputs, tf.keras.layers.Dense(2, "relu", bias_initializer="ones")(parts))
     assert measure(model, np.ones((8, 3), np.complex64)).samples == 8
