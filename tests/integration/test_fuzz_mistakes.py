@@ -1,5 +1,6 @@
 """Planted mistakes: the fuzz test fails within a few cases against an oracle that is wrong."""
 
+import fuzz
 import numpy as np
 import oracle
 import pytest
@@ -52,10 +53,14 @@ def test_a_wrong_axis_is_found(monkeypatch):
     assert_refused(measured)
 
 
-def test_samples_that_a_layer_did_not_see_are_found(monkeypatch):
+@pytest.mark.parametrize("part", ["on_one_sample", "on_a_mask"])
+def test_samples_that_a_layer_did_not_see_are_found(part, monkeypatch):
     """The planted mistake takes all samples of the batch for those of every layer."""
+    case = fuzz.Case((3,), [(part, "relu", 2)], outputs=1, samples=7, batch=4, planted=[], empty=[], seed=0)
+    measured(case)
     monkeypatch.setattr(oracle, "_samples", lambda outputs, sizes: sum(sizes))
-    assert_refused(measured)
+    with pytest.raises(AssertionError):
+        measured(case)
 
 
 def _still(model, *data):
