@@ -139,7 +139,7 @@ class Explanation(NamedTuple):
             notes.append(f"{more:,} more are not counted: see .report.unseen.")
         if self.report.never_called:
             notes.append(f"Never called by the model: {shown_names(self.report.never_called)}.")
-        if not self.report.has_gradients:
+        if self.layers and not self.report.has_gradients:
             notes.append(
                 "Blocked neurons were not looked for: the data has no labels, or the model has no compiled loss."
             )

@@ -222,6 +222,18 @@ def test_healthy_is_qualified_by_what_is_not_counted():
     assert str(found).startswith("Healthy as far as seen: 1 of 2 ReLUs: none of")
 
 
+def test_a_model_of_which_nothing_can_be_counted_is_not_judged():
+    x = tf.keras.Input((5, 4))
+    model = tf.keras.Model(x, L.Dense(1)(L.LSTM(3, activation="relu", name="lstm")(x)))
+    model.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="none of the model's ReLUs can be counted"):
+        found = diagnose(model, (np.ones((4, 5, 4), "f"), np.ones((4, 1))))
+    assert (found.advice, found.first_sick_layer, dict(found.layers)) == ((), None, {})
+    text = str(found)
+    assert text.startswith("Nothing was judged: no ReLU of the model is counted.\n\nlstm: not counted: ")
+    assert "Blocked" not in text
+
+
 # --- with the probe of the training -----------------------------------------------------------------------------------
 
 
