@@ -25,7 +25,7 @@ _MAX_COLOURED = 8  # layers that get a colour and an image
 _LINES = ["#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442", "#000000"]
 _OTHERS = "0.8"
 _POOLED: dict[str, Any] = {"color": "0.4", "linestyle": "--"}
-_SCALARS = {"dead_fraction": "dead fraction", "zero_gradient_fraction": "zero-gradient fraction"}
+_SCALARS = {"dead_fraction": "dead fraction", "blocked_fraction": "blocked fraction"}
 
 
 class Plot(Figure):
@@ -65,7 +65,7 @@ def plot_report(report: Report) -> Figure:
 
 
 def plot_history(reports: Sequence[Report]) -> Figure:
-    """Draws the dead and zero-gradient fractions of every layer over the epochs, and below an image of each layer's history.
+    """Draws the dead and blocked fractions of every layer over the epochs, and below an image of each layer's history.
 
     If there are more than 8 layers, the 8 with the most dead neurons get colours and images, and the others grey lines.
 

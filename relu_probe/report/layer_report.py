@@ -147,6 +147,11 @@ class LayerReport:
         return fraction(judged_mask([self], "zero_gradient"))
 
     @property
+    def blocked_fraction(self) -> float:
+        """Blocked neurons / neurons that can be judged; nan if there are none, or without gradients."""
+        return fraction(judged_mask([self], "blocked"))
+
+    @property
     def nan_fraction(self) -> float:
         """Neurons at which a NaN was seen / neurons; nan if the layer was not measured."""
         return fraction(nan_mask([self]))

@@ -108,6 +108,11 @@ class Report(Mapping[str, LayerReport]):
         return fraction(judged_mask(self.layers.values(), "zero_gradient"))
 
     @property
+    def blocked_fraction(self) -> float:
+        """Blocked neurons / neurons that can be judged, of all layers with gradients pooled; nan if there are none."""
+        return fraction(judged_mask(self.layers.values(), "blocked"))
+
+    @property
     def nan_fraction(self) -> float:
         """Neurons at which a NaN was seen / neurons, all measured layers pooled; nan if no layer was measured."""
         return fraction(nan_mask(self.layers.values()))

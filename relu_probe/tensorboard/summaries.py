@@ -23,6 +23,7 @@ from relu_probe.utils.wording import number
 
 _SCALARS = {
     "dead_fraction": "Fraction of the ReLU neurons that were never active on the samples seen. 0 is healthy.",
+    "blocked_fraction": "Fraction of the ReLU neurons that were active, but through which no gradient flowed. 0 is healthy.",
     "zero_gradient_fraction": "Fraction of the ReLU neurons through which no gradient flowed: dead, or active but blocked. "
     "0 is healthy.",
 }
@@ -152,7 +153,7 @@ def _write_layout(report: Report) -> None:
     """Writes the page "Custom Scalars": for each scalar, one chart with a line for each layer."""
     charts = [
         layout_pb2.Chart(title=f"{tag} of every layer", multiline={"tag": [f"^{tag}/.*"]})
-        for tag in _SCALARS
+        for tag in ("dead_fraction", "blocked_fraction")  # the zero gradients would repeat the dead
         if not np.isnan(getattr(report, tag))
     ]
     layout = layout_pb2.Layout(category=[layout_pb2.Category(title="relu_probe", chart=charts)])

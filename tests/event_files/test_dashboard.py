@@ -47,10 +47,10 @@ def test_the_layout_with_one_chart_for_all_layers_is_written_once(tmp_path):
     configs = [value for _, value in values(tmp_path) if value.tag == "custom_scalars__config__"]
     assert len(configs) == 1
     (category,) = layout_pb2.Layout.FromString(configs[0].tensor.string_val[0]).category
-    titles = ["dead_fraction of every layer", "zero_gradient_fraction of every layer"]
+    titles = ["dead_fraction of every layer", "blocked_fraction of every layer"]
     assert [chart.title for chart in category.chart] == titles
     tags = {value.tag for _, value in values(tmp_path)}
-    for chart, scalar in zip(category.chart, ("dead_fraction", "zero_gradient_fraction")):
+    for chart, scalar in zip(category.chart, ("dead_fraction", "blocked_fraction")):
         (pattern,) = chart.multiline.tag
         assert {tag for tag in tags if re.match(pattern, tag)} == {f"{scalar}/one", f"{scalar}/two"}
 

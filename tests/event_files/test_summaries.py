@@ -31,7 +31,7 @@ def test_scalars_and_histograms_of_each_epoch(tmp_path, data):
     probe = ReluProbe(tmp_path)
     model().fit(*data, epochs=3, verbose=0, callbacks=[probe])
     found, accumulator = events(tmp_path / "relu_probe")
-    for tag in ("dead_fraction", "zero_gradient_fraction"):
+    for tag in ("dead_fraction", "blocked_fraction", "zero_gradient_fraction"):
         assert [(s, float(v)) for s, v in found[tag]] == [(r.epoch, np.float32(getattr(r, tag))) for r in probe.reports]
         for name in ("hidden", "second"):
             values = [np.float32(getattr(r[name], tag)) for r in probe.reports]

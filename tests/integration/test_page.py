@@ -18,7 +18,7 @@ from relu_probe.tensorboard.summary_values import histogram
 K, L = tf.keras, tf.keras.layers
 EPOCHS = 6
 NAMES = ["first", "second", "third"]
-SCALARS, RATES = ["dead_fraction", "zero_gradient_fraction"], ["activation_rate", "gradient_rate"]
+SCALARS, RATES = ["dead_fraction", "blocked_fraction"], ["activation_rate", "gradient_rate"]
 
 needs_chromium = pytest.mark.skipif(
     not (page.CHROMIUM and page.DRIVER and find_spec("selenium")),

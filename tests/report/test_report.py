@@ -74,6 +74,7 @@ def test_fractions_pool_the_neurons_of_the_measured_layers():
     assert pooled().zero_gradient_fraction == 2 / 4
     assert pooled().samples == 2
     assert pooled().max_dead_fraction == 1
+    assert pooled().blocked_fraction == 1 / 4
     assert np.isnan(Report.empty().max_dead_fraction)
 
 
