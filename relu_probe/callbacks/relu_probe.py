@@ -225,6 +225,13 @@ class ReluProbe(tf.keras.callbacks.Callback):
             self._attempt("logging", lambda: writer.write_revived(counts, epoch))
 
     def _count_step(self) -> None:
+        try:
+            self._arm()
+        except BaseException:  # an interrupt, which ends the fit
+            disarm(self.model)
+            raise
+
+    def _arm(self) -> None:
         if self._counted_function is not None and self._counted_function.rearm():
             return
         if self._measuring and self.data is None and not self._error_policy.is_switched_off("measuring"):

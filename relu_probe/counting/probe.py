@@ -7,7 +7,7 @@ Probes are attached only while a step is traced or run, so that nothing is left 
 
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -155,13 +155,21 @@ def attached(counters: Counters) -> Iterator[None]:
     try:
         with _lock:
             for owner in _followed(counters) if not counters.detach else ():
-                counters.detach.append(_attach(owner, counters))
+                _attach(owner, counters)
         yield
     finally:
         with _lock:
             counters.users -= 1
-            while not counters.users and counters.detach:
-                counters.detach.pop()()
+            if not counters.users:
+                detach_all(counters)
+
+
+def detach_all(counters: Counters) -> None:
+    """Detaches all probes. May be called again after an interrupt, whose place is not known."""
+    counters.users = 0
+    while counters.detach:
+        counters.detach[-1]()
+        del counters.detach[-1:]
 
 
 def _followed(counters: Counters) -> list[CallOwner]:
@@ -180,8 +188,8 @@ def _nothing() -> None:
     """Ends a call that is not the model's."""
 
 
-def _attach(owner: CallOwner, counters: Counters) -> Callable[[], None]:
-    """Wraps the `call` of the layer instance; returns a function that restores exactly what was there."""
+def _attach(owner: CallOwner, counters: Counters) -> None:
+    """Wraps the `call` of the layer instance; `counters.detach` gets a function that restores exactly what was there."""
     layer = owner.layer
     probe = None if owner.relu is None else Probe(owner.relu, counters)
     name = "quantized_call" if keras_property(layer, "quantization_mode") else "call"  # the one that Keras 3 calls
@@ -208,4 +216,4 @@ def _attach(owner: CallOwner, counters: Counters) -> Callable[[], None]:
     setattr(counted, _WRAPPED, call)
     with suppress(TypeError, ValueError):  # Keras asks for the arguments of a call
         counted.__signature__ = inspect.signature(call)  # type: ignore[attr-defined]
-    return patch_instance(layer, name, counted)
+    patch_instance(layer, name, counted, counters.detach)

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 import tensorflow as tf
 
 from relu_probe.counting.counters import Counters
-from relu_probe.counting.probe import attached
+from relu_probe.counting.probe import attached, detach_all
 from relu_probe.measuring.data import BatchedData
 from relu_probe.measuring.inference import call_in_inference, has_loss, scaled_loss, state_restored
 from relu_probe.measuring.nothing_counted import check_any_relu
@@ -75,7 +75,11 @@ class Measurer:
         """
         model, counters = self._model(), self.counters
         counters.reset()
-        self._pass_over(data, _progress_bar(data.steps, verbose))
+        try:
+            self._pass_over(data, _progress_bar(data.steps, verbose))
+        except BaseException:  # an interrupt may have struck while the probes were detached
+            detach_all(counters)
+            raise
         if counters.failure is not None:
             raise counters.failure
         report = counters.report("measure", gradients=self._has_gradients(data))

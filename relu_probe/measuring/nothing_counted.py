@@ -1,11 +1,11 @@
 """The messages that some or all of a model's ReLUs cannot be counted."""
 
-import warnings
 from collections.abc import Collection
 from typing import Any
 
 from relu_probe.report.report import Report
 from relu_probe.structure.relu_layers import no_relu
+from relu_probe.utils.error_policy import warn
 
 _SHOWN = 5
 
@@ -23,7 +23,7 @@ def warn_if_nothing_is_counted(report: Report) -> bool:
     """Warns if a report has no samples because its ReLUs cannot be counted, and returns whether that is so."""
     if report.samples or not report.unseen:
         return False
-    warnings.warn(f"relu_probe: {uncounted(report)}.", stacklevel=3)
+    warn(f"relu_probe: {uncounted(report)}.", stacklevel=4)
     return True
 
 

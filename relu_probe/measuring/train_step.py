@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from relu_probe.counting.counters import Counters
-from relu_probe.counting.probe import attached
+from relu_probe.counting.probe import attached, detach_all
 from relu_probe.measuring.model_state import ModelState
 from relu_probe.structure.keras_layers import run_settings
 from relu_probe.structure.relu_layers import find_relus
@@ -120,6 +120,7 @@ class CountedTrainFunction:
         self.model, self.model_dict, self.original, self.counters = model, model.__dict__, original, counters
         self.function: Any = None  # the counted train function, once it is built
         self.step: Any = None
+        self.before: dict[str, Any] = {"train_function": original}  # the model's own attributes
         self.partly_counted = False
         self.warmed_up = False  # all is built and traced: only the step is left to take
 
@@ -133,9 +134,25 @@ class CountedTrainFunction:
 
     def __call__(self, iterator: Any) -> Any:
         """Takes one counted training step, and returns the logs that Keras's train function returns."""
+        try:
+            return self._take_step(iterator)
+        except BaseException:
+            self._undo()
+            raise
+
+    def _undo(self) -> None:
+        """Undoes all that a step sets, wherever an interrupt struck: also where the step was about to undo it itself."""
+        detach_all(self.counters)
+        for name, ours in (("train_step", (self.step,)), ("train_function", (self, None))):
+            if name in self.model_dict and any(self.model_dict[name] is each for each in ours):
+                self.model_dict.pop(name)
+                self.model_dict.update({key: value for key, value in self.before.items() if key == name})
+
+    def _take_step(self, iterator: Any) -> Any:
         model_dict, counters = self.model_dict, self.counters
         model_dict["train_function"], counters.untraceable = self.original, None
         before, failed = model_dict.get("train_step", self), False
+        self.before = {"train_function": self.original} | ({} if before is self else {"train_step": before})
         try:
             if self.function is None:
                 self._build()

@@ -1,6 +1,7 @@
 """The policy for errors of a probe during a fit: one warning, the part that failed is switched off, the training goes on."""
 
 import re
+import sys
 import warnings
 from collections.abc import Callable, Collection
 
@@ -63,11 +64,22 @@ class ErrorPolicy:
                 raise
             if part not in self:  # one warning for each part
                 self._reasons[part] = f"{part} stopped: {_describe(error)}"
-                warnings.warn(
-                    f"relu_probe: {self._reasons[part]} The training goes on. strict=True would raise.", stacklevel=3
-                )
+                warn(f"relu_probe: {self._reasons[part]} The training goes on. strict=True would raise.", stacklevel=4)
             return False
         return True
+
+
+def warn(message: str, stacklevel: int) -> None:
+    """Warns; where warnings are errors (`-W error`), writes to stderr instead: a warning never ends a training.
+
+    Args:
+        message: the warning.
+        stacklevel: as for `warnings.warn`, counted from this function.
+    """
+    try:
+        warnings.warn(message, stacklevel=stacklevel)
+    except Warning:
+        print(message, file=sys.stderr)
 
 
 def reason(error: Exception) -> str:

@@ -11,8 +11,12 @@ _lock = threading.RLock()
 _covered: dict[tuple[int, str], list[dict[str, Any]]] = {}
 
 
-def patch_instance(instance: Any, name: str, value: Any) -> Callable[[], None]:
+def patch_instance(
+    instance: Any, name: str, value: Any, restorers: list[Callable[[], None]] | None = None
+) -> Callable[[], None]:
     """Sets an attribute of the instance alone, and returns a function that restores exactly what was there.
+
+    The function is added to `restorers` before anything is set, so that an interrupt cannot lose it.
 
     It bypasses `__setattr__`, with which Keras tracks attributes. If the instance had an attribute of that name, it must
     come back: tf_keras's `TFOpLambda` has a `call` of its own, and without it the user's ReLU would be linear.
@@ -29,22 +33,28 @@ def patch_instance(instance: Any, name: str, value: Any) -> Callable[[], None]:
     with _lock:
         covered = {name: attributes[name]} if name in attributes else {}
         patches = _covered.setdefault(key, [])
-        patches.append(covered)
-        attributes[name] = value
 
     def restore() -> None:
+        """May be called again, also after an interrupt at any of its lines."""
         with _lock:
-            index = next(i for i, patch in enumerate(patches) if patch is covered)
-            del patches[index]
-            if index < len(patches):  # a newer patch is in place: it now covers what this one covered
-                patches[index].clear()
-                patches[index].update(covered)
+            index = next((i for i, patch in enumerate(patches) if patch is covered), None)
+            if index is None:
+                return
+            if index + 1 < len(patches):  # a newer patch is in place: it now covers what this one covered
+                patches[index + 1].clear()
+                patches[index + 1].update(covered)
             else:
                 attributes.pop(name, None)
                 attributes.update(covered)
+            del patches[index]
             if not patches:
-                del _covered[key]
+                _covered.pop(key, None)
 
+    with _lock:
+        if restorers is not None:
+            restorers.append(restore)
+        patches.append(covered)
+        attributes[name] = value
     return restore
 
 
