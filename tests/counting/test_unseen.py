@@ -252,7 +252,7 @@ def test_channels_first_is_seen_in_the_graph():
     np.testing.assert_array_equal(report["block/relu"].active, (np.asarray(block(x)) > 0).sum((0, 2, 3)))
 
 
-@pytest.mark.filterwarnings("ignore:Gradients do not exist for variables .'spare")
+@pytest.mark.filterwarnings("ignore:Gradients do not exist for variables")
 def test_layers_that_no_call_reaches_are_listed_apart():
     class Unused(K.Model):
         def __init__(self):

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_version import LEGACY
 
 from relu_probe import ReluProbe, measure
+from relu_probe.structure.call_owners import is_scratch_graph
 from relu_probe.structure.keras_layers import (
     compile_config,
     has_running_loss,
@@ -283,3 +284,17 @@ def test_probabilities_know_their_logits(activation, eager):
     found = logits(X) if eager else tf.function(logits)(X)
     np.testing.assert_allclose(found, X @ np.asarray(layer.kernel), rtol=1e-5)
     assert logits_of(tf.constant(X)) is None
+
+
+def test_a_graph_in_which_keras_builds_a_model_has_a_known_name():
+    """`is_scratch_graph` knows it: nothing is counted there."""
+
+    class Noting(L.Layer):
+        def call(self, t):
+            graphs.append(tf.compat.v1.get_default_graph())
+            return t
+
+    graphs = []
+    K.Sequential([K.Input((3,)), Noting()])
+    assert graphs
+    assert all(is_scratch_graph(graph) for graph in graphs)

@@ -14,7 +14,9 @@ from relu_probe.utils.tensorflow_private import (
     import_event,
     is_inside_vectorized_map,
     is_loop_or_branch,
+    is_part_of,
     lend_trace,
+    recomputation,
 )
 
 pytestmark = pytest.mark.upstream
@@ -127,3 +129,56 @@ def test_the_handle_of_a_summary_writer_takes_any_event(tmp_path):
     (file,) = tmp_path.iterdir()
     written = [(event.step, event.session_log.status) for event in EventFileLoader(str(file)).Load()]
     assert written == [(0, SessionLog.STATUS_UNSPECIFIED), (7, SessionLog.START)]  # the first is the file's version
+
+
+# --- what the search for ReLUs written as functions relies on ----------------------------------------------------------
+
+
+def test_the_version_of_a_graph_is_the_number_of_its_operations():
+    @tf.function
+    def step(x):
+        graph = tf.compat.v1.get_default_graph()
+        numbers.append((graph.version, len(graph.get_operations())))
+        x = tf.nn.relu(x) * 2.0
+        numbers.append((graph.version, len(graph.get_operations())))
+        return x
+
+    numbers = []
+    step(tf.ones(3))
+    assert all(version == operations for version, operations in numbers)
+    assert numbers[0] < numbers[1]
+
+
+def test_the_body_of_a_loop_is_part_of_its_graph_and_a_function_is_not():
+    @tf.function
+    def function(x):
+        found.append(is_part_of(tf.compat.v1.get_default_graph(), outer[0]))
+        return x
+
+    @tf.function
+    def step(x):
+        outer.append(tf.compat.v1.get_default_graph())
+
+        def body(i, a):
+            found.append(is_part_of(tf.compat.v1.get_default_graph(), outer[0]))
+            return i + 1, function(a)
+
+        return tf.while_loop(lambda i, _: i < 2, body, (0, x))[1]
+
+    outer, found = [], []
+    step(tf.ones(3))
+    assert found == [True, False]
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_recompute_grad_runs_its_function_twice(eager):
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.recompute_grad(lambda a: notes.append(recomputation()) or a * 2.0)(x)
+        notes.append(recomputation())
+        return tape.gradient(y, x)
+
+    notes = []
+    (step if eager else tf.function(step))(tf.ones(3))
+    assert notes == ["first", "", "again"]
