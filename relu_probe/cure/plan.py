@@ -74,6 +74,8 @@ class Planner:
     # --- before the ReLU ----------------------------------------------------------------------------------------------
 
     def _incoming(self, relu: ReluLayer) -> Incoming:
+        if relu.flattened:
+            raise Left("its neurons are several axes of its output")
         found = [pre_activation_of(self.trace, call, relu) for call in self.trace.calls_of(relu.layer)]
         known = [each for each in found if each is not None]
         if not known or len(known) < len(found) or any(each.linear is not known[0].linear for each in known):

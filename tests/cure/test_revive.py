@@ -299,6 +299,16 @@ def test_a_linear_layer_that_feeds_more_than_the_relu_is_left():
     assert list(left) == ["the output of both goes elsewhere too, before the ReLU"]
 
 
+def test_neurons_on_several_axes_are_left_by_name():
+    def make(x):
+        stack = {"bias_axes": "no", "activation": "relu", "bias_initializer": K.initializers.Constant(-50.0)}
+        h = L.EinsumDense("bni,nio->bno", (1, 3), name="hidden", **stack)(L.Reshape((1, 3))(x))
+        return L.Dense(1)(L.Flatten()(h))
+
+    left = revive(functional(make), X).layers["hidden"].left
+    assert list(left) == ["its neurons are several axes of its output"]
+
+
 def test_blocked_neurons_are_left_by_name():
     model = net()
     out = model.layers[-1].get_weights()
