@@ -159,11 +159,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._error_policy = self._source.error_policy(self.model, strict=self.strict)
         self._source.begin_fit(self.model)
         self._limit_monitor.restart(gradients=self._source.has_gradients(self.model))
-        strategy, options = (
-            self.model.distribute_strategy,
-            {"images": self.images, "text": self.text, "keep": self.keep},
-        )
-        self._log_writer = LogWriter(strategy, self.log_dir, self.name, **options)
+        options = {"images": self.images, "text": self.text, "keep": self.keep}
+        self._log_writer = LogWriter(self.model.distribute_strategy, self.log_dir, self.name, **options)
         self._attempt("logging", self._log_writer.open)
         self._called_last = call_last(self._count_step)
 
@@ -187,11 +184,9 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Notes the loss."""
-        pending = self._losses.pending
-        if len(pending) == STEPS_AT_ONCE:  # the newest waits: it may be the last of the epoch
+        if len(self._losses.pending) == STEPS_AT_ONCE:  # the newest waits: it may be the last of the epoch
             self._follow_losses()
-            pending = self._losses.pending
-        pending.append((batch, self._losses.loss_of(logs)))
+        self._losses.pending.append((batch, self._losses.loss_of(logs)))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Makes the report of the epoch, logs it, and enforces the limits."""
@@ -204,9 +199,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
         else:
             self._uncounted_steps = True
         if logs is not None:
-            expected = self._source.has_gradients(self.model)
-            layers = self._selection.keys if self.layer_logs else ()
-            logs.update(epoch_logs(self.report, self.name, expects_gradients=expected, layers=layers))
+            gradients, layers = self._source.has_gradients(self.model), self._selection.keys if self.layer_logs else ()
+            logs.update(epoch_logs(self.report, self.name, expects_gradients=gradients, layers=layers))
         if self._measuring:
             report, errors = self._fit_reports.of(epoch), self._error_policy.reasons
             with self._closed_on_error():
@@ -239,8 +233,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
     def _follow_losses(self) -> None:
         if losses := self._losses.take_pending():
-            params = getattr(self, "params", None)
-            self._attempt("dating", lambda: self._losses.follow(losses, self.model, params))
+            self._attempt("dating", lambda: self._losses.follow(losses, self.model, getattr(self, "params", None)))
 
     def _measure_and_log(self, epoch: int) -> None:
         self._attempt("measuring", lambda: self._measure(epoch))

@@ -13,35 +13,23 @@ from relu_probe.counting.batch_rows import ELEMENTWISE, Rows, of_graph, origin_o
 
 # Operations whose output has the samples of an input, though not always in the same rows.
 _SAME_SAMPLES = (
+    *("Reshape", "Transpose", "ExpandDims", "Squeeze", "Tile", "BroadcastTo", "Pack", "Unpack", "ReverseV2"),
     *(
-        "Reshape",
-        "Transpose",
-        "ExpandDims",
-        "Squeeze",
-        "Tile",
-        "BroadcastTo",
-        "Pack",
-        "Unpack",
-        "ReverseV2",
         "RandomShuffle",
+        "BatchMatMulV2",
+        "BatchMatMulV3",
+        "Einsum",
+        "SpaceToBatchND",
+        "BatchToSpaceND",
+        "ConcatV2",
+        "SelectV2",
     ),
-    *("BatchMatMulV2", "BatchMatMulV3", "Einsum", "SpaceToBatchND", "BatchToSpaceND", "ConcatV2", "SelectV2"),
     *ELEMENTWISE,
 )
-_SELECTIONS = (
-    "StridedSlice",
-    "Slice",
-    "GatherV2",
-    "GatherNd",
-    "DynamicPartition",
-    "Split",
-    "SplitV",
-)  # of some samples
-_TIME_FIRST = (
-    "Transpose",
-    "TensorListStack",
-    "Pack",
-)  # make tensors whose first axis may be another one than that of the samples
+# Operations that select some of the samples.
+_SELECTIONS = ("StridedSlice", "Slice", "GatherV2", "GatherNd", "DynamicPartition", "Split", "SplitV")
+# Operations that make tensors whose first axis may be another one than that of the samples.
+_TIME_FIRST = ("Transpose", "TensorListStack", "Pack")
 _SHAPES = ("Shape", "ShapeN", "Size")  # tell how many samples there are, and nothing of them
 
 
@@ -72,8 +60,8 @@ class Batch(NamedTuple):
         return cls(size, frozenset(tensors), frozenset(ragged))
 
 
-def samples_of(output: tf.Tensor, positions: Rows, batch: Batch) -> Rows:
-    """Returns the number of samples that are in the output of a layer, at most the number of positions."""
+def samples_of(output: tf.Tensor, rows: Rows, places: int, batch: Batch) -> Rows:
+    """Returns the number of samples that are in the output of a layer, at most the number of positions, `rows * places`."""
     if tf.executing_eagerly():
         return rows_of(output) if batch.size is None else smallest([rows_of(output), batch.size])
     origin = origin_of_rows(output)
@@ -81,7 +69,7 @@ def samples_of(output: tf.Tensor, positions: Rows, batch: Batch) -> Rows:
     if samples is rows_of(origin):
         return samples
     hidden = origin.op.type not in (*_SELECTIONS, *_SAME_SAMPLES)  # it may have selected some of the samples
-    return smallest([samples, positions, *([rows_of(origin)] if hidden else [])])
+    return smallest([samples, rows * places, *([rows_of(origin)] if hidden else [])])
 
 
 def largest(numbers: list[Rows]) -> Rows:
@@ -151,8 +139,6 @@ def _depends_on(tensor: tf.Tensor, batch: Batch) -> bool:
 
 
 def _sum(numbers: list[Rows]) -> Rows:
-    return (
-        sum(numbers)
-        if all(isinstance(each, int) for each in numbers)
-        else tf.add_n([tf.cast(n, tf.int64) for n in numbers])
-    )
+    if all(isinstance(each, int) for each in numbers):
+        return sum(numbers)
+    return tf.add_n([tf.cast(each, tf.int64) for each in numbers])

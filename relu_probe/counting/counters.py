@@ -11,25 +11,25 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from relu_probe.counting.batch_rows import tensors_of
 from relu_probe.counting.batch_samples import Batch
 from relu_probe.counting.concat_layers import concat_narrow_layers
-from relu_probe.counting.counter_block import BlockKey, CounterBlock, make_variables
+from relu_probe.counting.counter_block import BlockKey, CounterBlock
 from relu_probe.counting.hidden_relus import unsearched
 from relu_probe.counting.layer_counts import LayerIncrements
 from relu_probe.counting.layer_reports import layer_report
 from relu_probe.counting.outermost_calls import OutermostCalls
 from relu_probe.counting.passes import BackwardPass, ForwardPass
 from relu_probe.counting.shared_functions import SharedFunctions
+from relu_probe.counting.step_counter import StepCounter
 from relu_probe.counting.step_passes import differentiate, gathered_passes, search
 from relu_probe.counting.step_trace import StepTrace, current_graph
 from relu_probe.report.report import Report
 from relu_probe.structure.call_owners import call_owners
 from relu_probe.structure.relu_layers import ReluLayer
-from relu_probe.structure.weights import is_frozen
+from relu_probe.structure.weights import is_frozen, is_frozen_in
 from relu_probe.utils.error_policy import reason
 
 
@@ -68,6 +68,9 @@ class Counters:
         self.detach: list[Callable[[], None]] = []
         self._model = weakref.ref(model)
         self._widths: dict[str, int] = {}
+        self._frozen: set[str] = (
+            set()
+        )  # when the newest step was traced: Keras 3 goes on with that trace until compile()
         self._blocks: dict[BlockKey, CounterBlock] = {}
         self._shared = SharedFunctions()
         self.functions: dict[str, ReluLayer] = {}  # ReLUs written as functions, found in traced steps
@@ -75,9 +78,7 @@ class Counters:
         self.outermost = OutermostCalls()
         self._local = threading.local()  # each replica of a MirroredStrategy traces in its own thread
         self._lock = threading.RLock()
-        self._dated = steps
-        self._step_counter: tf.Variable | None = None  # made with the first step
-        self._steps = 0  # training steps before there was a step counter
+        self._steps = StepCounter(self.strategy) if steps else None  # None if activity is not dated
 
     @property
     def model(self) -> Any:
@@ -147,10 +148,15 @@ class Counters:
 
     def _add_step(self, trace: StepTrace, data: Any) -> None:
         batch = tensors_of(data)
-        step = self._next_step(batch)
+        step = None if self._steps is None else self._steps.count(batch)
         self._search(trace)
         passes = gathered_passes(trace, self.is_frozen, measuring=self.measuring)
         passes = [each for each in passes if self._has_one_width(each)]
+        if trace.graph is not None:
+            reached = {key for each in passes if isinstance(each, BackwardPass) for key in each.keys}
+            self._frozen = {
+                key for key in self.relus.keys() - reached if is_frozen_in(self.model, self.relus[key].layer)
+            }
         if not self.measuring:
             passes = concat_narrow_layers(passes)
         layers = [[each for each in passes if each.keys == keys] for keys in dict.fromkeys(p.keys for p in passes)]
@@ -173,35 +179,19 @@ class Counters:
         """Adds the counts of one pass immediately. Whether XLA compiles the enclosing function is unknown."""
         call = self.outermost.current
         if (layer := self._increments([each], call and call.batch, xla=None, shared=None)) is not None:
-            counter = self._counter()
             layers = [layer if call is None else call.with_new_samples(layer)]
-            self._add(layers, None, None if counter is None else lambda: tf.convert_to_tensor(counter) + 1, [])
+            self._add(layers, None, None if self._steps is None else self._steps.current(), [])
 
     def _add(self, layers: list[LayerIncrements], xla: bool | None, step: Any, batch: list[tf.Tensor]) -> None:
         if layers:
             key = BlockKey.of(layers, self.strategy.num_replicas_in_sync, xla)
             with self._lock:
                 if key not in self._blocks:
+                    dated = self._steps is not None
                     self._blocks[key] = CounterBlock(
-                        self.strategy, key, dated=self._dated, activation_sum=self.activation_sum
+                        self.strategy, key, dated=dated, activation_sum=self.activation_sum
                     )
             self._blocks[key].add(layers, step, batch)
-
-    def _next_step(self, batch: list[tf.Tensor]) -> Callable[[], Any] | None:
-        """Counts the step after its batch was read. Returns a function that reads the number of the step, from 1."""
-        if (counter := self._counter()) is None:
-            return None
-        with tf.control_dependencies(batch):
-            counter.assign_add(1)
-        return lambda: tf.convert_to_tensor(counter)
-
-    def _counter(self) -> tf.Variable | None:
-        """Returns the variable that counts the training steps of this fit, for all blocks; None if activity is not dated."""
-        with self._lock:
-            if self._dated and self._step_counter is None:
-                first = tf.VariableAggregation.ONLY_FIRST_REPLICA
-                (self._step_counter,) = make_variables(self.strategy, np.array(self._steps, "int64"), aggregation=first)
-        return self._step_counter
 
     def _increments(self, passes: list[ForwardPass | BackwardPass], batch: Any, **how: Any) -> LayerIncrements | None:
         try:
@@ -232,10 +222,8 @@ class Counters:
         with self.strategy.scope():
             for block in self._blocks.values():
                 block.reset()
-            if steps is not None:
-                self._steps = steps
-                if self._step_counter is not None:
-                    self._step_counter.assign(steps)
+            if steps is not None and self._steps is not None:
+                self._steps.set(steps)
 
     def restart(self) -> None:
         """Sets everything to zero at the beginning of a fit."""
@@ -286,15 +274,18 @@ class Counters:
         gradients = any(counts.backward for _, counts in found) if gradients is None else gradients
         parts = {relu: [counts for key, counts in found if key == relu.key] for relu in self.all_relus()}
         layers = {
-            relu.key: layer_report(relu, part, self.model, gradients=gradients, dated=self._dated)
+            relu.key: layer_report(
+                relu, part, gradients=gradients, is_frozen=self._is_frozen_now, dated=self._steps is not None
+            )
             for relu, part in parts.items()
             if part and relu.key not in self.unseen
         }
         if not (activation_sum and self.activation_sum):
             layers = {key: replace(layer, activation_sum=None) for key, layer in layers.items()}
+        last = None if self._steps is None else self._steps.last
         never = tuple(relu.key for relu, part in parts.items() if not part and relu.key not in self.unseen)
-        return Report(layers, source=source, unseen=self.unseen, never_called=never, last_step=self._last_step())
+        return Report(layers, source=source, unseen=self.unseen, never_called=never, last_step=last)
 
-    def _last_step(self) -> int | None:
-        counter = self._step_counter
-        return None if counter is None or not (steps := int(tf.convert_to_tensor(counter))) else steps - 1
+    def _is_frozen_now(self, relu: ReluLayer) -> bool:
+        """Whether the steps compute no gradient for the layer, if no backward pass has reached it."""
+        return relu.key in self._frozen or is_frozen_in(self.model, relu.layer)

@@ -1,7 +1,7 @@
 """The `LayerReport` of a layer, made from the counts that were read from its variables."""
 
+from collections.abc import Callable
 from functools import reduce
-from typing import Any
 
 import numpy as np
 
@@ -9,17 +9,19 @@ from relu_probe.counting.counter_block import LayerCounts
 from relu_probe.counting.kernels import EXACT
 from relu_probe.report.layer_report import LayerReport
 from relu_probe.structure.relu_layers import ReluLayer
-from relu_probe.structure.weights import is_frozen_in, nan_weights
+from relu_probe.structure.weights import nan_weights
 
 
-def layer_report(relu: ReluLayer, parts: list[LayerCounts], model: Any, *, gradients: bool, dated: bool) -> LayerReport:
+def layer_report(
+    relu: ReluLayer, parts: list[LayerCounts], *, gradients: bool, is_frozen: Callable[[ReluLayer], bool], dated: bool
+) -> LayerReport:
     """Returns the report of a layer.
 
     Args:
         relu: the layer.
         parts: its counts in each block of variables, at least one.
-        model: the outermost model.
         gradients: whether the steps computed gradients of a loss.
+        is_frozen: whether the steps compute no gradient for a layer that no backward pass has reached.
         dated: whether the step of the last activity is kept.
 
     Raises:
@@ -35,7 +37,7 @@ def layer_report(relu: ReluLayer, parts: list[LayerCounts], model: Any, *, gradi
             "expected smaller batches, or a batch size that the model knows (keras.Input(batch_size=...))."
         )
     reached = total.backward > 0
-    frozen = gradients and not reached and is_frozen_in(model, relu.layer)
+    frozen = gradients and not reached and is_frozen(relu)
     return LayerReport(
         samples=total.samples,
         positions=total.positions,

@@ -44,7 +44,7 @@ class LayerTotals(NamedTuple):
         return cls(
             _as_tensors(positions),
             _as_tensors(samples),
-            [(1, 1)] if any(call.gradients for call in calls) else [],
+            (_as_tensors(positions) or [(1, 1)]) if any(call.gradients for call in calls) else [],
             [(rows // (EXACT + 1), 1) for rows in limited],
         )
 
@@ -118,4 +118,4 @@ def _samples(outputs: list[tf.Tensor], positions: Multiples, batch: Batch | None
     """Returns the number of samples of each call."""
     if batch is None:
         return [rows_of(a) for a in outputs]
-    return [samples_of(a, rows * places, batch) for a, (rows, places) in zip(outputs, positions)]
+    return [samples_of(output, *each, batch) for output, each in zip(outputs, positions)]

@@ -188,7 +188,7 @@ def _sign(z: PreActivation) -> Any:
 
 def _agrees(z: PreActivation, dtype: str, seen: CallObservation) -> bool:
     """Whether the layer is active if z > 0, and only then, up to rounding: then nothing about it was overlooked."""
-    with np.errstate(invalid="ignore"):  # infinity times a scale of zero
+    with np.errstate(invalid="ignore", over="ignore"):  # of an infinite or enormous value
         extremes = (seen.largest, seen.smallest, seen.largest_inactive, seen.smallest_active)
         largest, smallest, inactive, active = (z.of_product(_sign(z) * value) for value in extremes)
     size = np.abs([largest, smallest])

@@ -13,6 +13,8 @@ from relu_probe.diagnosis.call_trace import CallTrace, TracedCall
 from relu_probe.diagnosis.pre_activation import LinearCopies, PreActivation
 from relu_probe.structure.relu_layers import ReluLayer
 
+_ENORMOUS = 1e300  # stands for infinity, which would alarm enable_check_numerics
+
 
 class CallObservation(NamedTuple):
     """One call of a ReLU layer whose z is visible. All but the last four are `(neurons,)`.
@@ -21,8 +23,8 @@ class CallObservation(NamedTuple):
 
     Args:
         largest, smallest: the largest and the smallest signed w.x.
-        largest_inactive: the largest one at a position at which the layer's output is not positive; -inf if there is none.
-        smallest_active: the smallest one at a position at which it is positive; inf if there is none.
+        largest_inactive: the largest one at a position at which the layer's output is not positive; -1e300 if there is none.
+        smallest_active: the smallest one at a position at which it is positive; 1e300 if there is none.
         largest_product: as `largest`, without a bias that differs from place to place.
         receives_input: an input that is not zero reached the neuron.
         has_weights: some weight of the neuron is not zero.
@@ -79,13 +81,12 @@ def observe_call(z: PreActivation, call: TracedCall, copies: LinearCopies) -> Ca
     # At a position without any weight that is not zero, a neuron is not short of inputs.
     elsewhere = _reduce(tf.reduce_any, ~paths, z.axis) & tf.reduce_any(z.x != 0)
     rest = tuple(axis for axis in range(x.shape.rank) if axis != z.channel_axis % x.shape.rank)
-    infinity = tf.constant(np.inf, tf.float64)
     largest = _largest(signed, z.axis)
     return CallObservation(
         largest=largest,
         smallest=_reduce(tf.reduce_min, signed, z.axis),
-        largest_inactive=_reduce(tf.reduce_max, tf.where(active, -infinity, signed), z.axis),
-        smallest_active=_reduce(tf.reduce_min, tf.where(active, signed, infinity), z.axis),
+        largest_inactive=_reduce(tf.reduce_max, tf.where(active, -_ENORMOUS, signed), z.axis),
+        smallest_active=_reduce(tf.reduce_min, tf.where(active, signed, _ENORMOUS), z.axis),
         largest_product=largest if z.per_place_bias is None else _largest(_signed(product, z), z.axis),
         receives_input=_reduce(tf.reduce_any, received, z.axis) | elsewhere,
         has_weights=has_weights,
@@ -126,8 +127,10 @@ def _channels_first(x: Any) -> Any:
 
 def _largest(values: Any, axis: int) -> Any:
     """`(neurons,)`: the largest value, NaN next to a NaN, which XLA's maximum ignores."""
-    largest = _reduce(tf.reduce_max, values, axis)
-    return tf.where(_reduce(tf.reduce_any, tf.math.is_nan(values), axis), tf.constant(np.nan, tf.float64), largest)
+    only_nan = tf.where(
+        tf.math.is_nan(values), values, tf.zeros_like(values)
+    )  # a constant NaN would alarm enable_check_numerics
+    return _reduce(tf.reduce_max, values, axis) + _reduce(tf.reduce_sum, only_nan, axis)
 
 
 def _fired(active: Any, axis: int, samples: Any) -> Any:

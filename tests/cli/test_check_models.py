@@ -132,7 +132,7 @@ def test_a_limit_on_gradients(check):
     arguments = ["--max-dead", 1, "--max-zero-gradient", 0.5]
     result = check("dead.keras", "--data", "our_data:dataset", *arguments, "--layers", "hid*")
     assert (result.returncode, result.stderr) == (1, "")
-    assert "relu-probe check: hidden: 3 of 4 dead " in result.stdout
+    assert "relu-probe check: hidden: 3 of 4 without gradient (limit 50 %) on 20 samples" in result.stdout
 
 
 def test_a_limit_on_gradients_without_a_loss(check):

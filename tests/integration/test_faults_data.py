@@ -35,7 +35,8 @@ def test_a_nan_or_infinite_input(value):
     assert_trained(probe, stepped(x, Y))
     assert probe.report["hidden"].nan.all()
     assert probe.report["hidden"].active.sum() == 0  # a naive count would call the neurons dead
-    assert probe.report.dead_fraction == 0
+    assert probe.report.nan_fraction == 1
+    assert np.isnan(probe.report.dead_fraction)
 
 
 def test_nan_and_infinite_inputs_of_measured_data():

@@ -408,22 +408,3 @@ def test_layers_called_in_some_steps_share_one_step_counter():
     model.fit(np.ones((10, 2)), np.ones((10, 1)), batch_size=2, verbose=0, callbacks=[count, probe])
     steps = {key: layer.last_active.tolist() for key, layer in probe.report.layers.items()}
     assert steps == {"a": [4] * 3, "b": [3] * 3, "c": [2] * 3}
-
-
-class Nested(K.Model):
-    """Calls `hidden` in a graph of its own, in which each call is counted at once, before the step ends."""
-
-    def __init__(self):
-        super().__init__()
-        self.hidden, self.head = L.Dense(3, "relu", name="hidden"), L.Dense(1, name="head")
-        self.inner = tf.function(self.hidden)
-
-    def call(self, x):
-        return self.head(self.inner(x))
-
-
-def test_a_layer_in_a_tf_function_of_its_own_has_steps_too():
-    model = Nested()
-    model(np.zeros((1, 3), "f"))
-    model.compile(K.optimizers.SGD(0.0), "mse")
-    assert last_active(ReluProbe(strict=True), model, epochs=2) == [[2, 8, -1], [12, 18, -1]]
