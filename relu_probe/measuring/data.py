@@ -96,15 +96,12 @@ def _trimmed(dataset: Any, limit: int) -> Any:
         left = tf.Variable(limit, dtype=tf.int64, trainable=False)
 
     def cut(*batch: Any) -> Any:
-        keep = tf.minimum(_size(batch), left)
+        before = tf.identity(left)
+        keep = tf.minimum(tf.shape(tf.nest.flatten(batch)[0], tf.int64)[0], before)
         left.assign_sub(keep)
-        return tf.nest.map_structure(lambda t: t[:keep], batch)
+        return before > 0, tf.nest.map_structure(lambda t: t[:keep], batch)
 
-    return dataset.map(cut).take_while(lambda *batch: _size(batch) > 0)
-
-
-def _size(batch: Any) -> tf.Tensor:
-    return tf.shape(tf.nest.flatten(batch)[0], tf.int64)[0]
+    return dataset.map(cut).take_while(lambda more, batch: more).map(lambda more, batch: batch)
 
 
 def _from_pydataset(data: Any) -> Any:

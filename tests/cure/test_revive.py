@@ -142,7 +142,7 @@ def test_batch_normalization_behind_the_relu_emits_what_it_emitted():
 def test_layers_without_a_bias():
     model = net(L.Dense(4, "relu", use_bias=False, name="hidden"))
     kernel = model.layers[0].get_weights()[0]
-    kernel[:, :2] = np.array([[-0.5, -1, -0.25], [0, 0, 0]]).T
+    kernel[:] = np.array([[-0.5, -1, -0.25], [0, 0, 0], [1, 1, 1], [1, 1, 1]]).T
     model.layers[0].set_weights([kernel])
     x = np.abs(X)
     layer = revive(model, x, seed=0).layers["hidden"]
