@@ -42,7 +42,7 @@ def test_that_test_can_fail():
 
 TENSORFLOW_FREE = [
     *("validation", "layer_names", "weak_id_dict", "instance_patch", "error_policy"),
-    *("foreign_text", "memory", "replaced_file"),
+    *("foreign_text", "memory", "replaced_file", "wording"),
 ]
 TENSORFLOW_NEEDED = ["callback_list", "distributed", "tensorflow_private"]
 
@@ -212,7 +212,7 @@ def test_a_users_script_is_type_checked_against_the_wheel(type_check):
 
 def test_wrong_uses_are_rejected(type_check):
     """All public names would be `Any`, and all of this right, if the types were not found."""
-    names = "from relu_probe import ReluProbe, diagnose, history, measure, watch\n"
+    names = "from relu_probe import ReluProbe, diagnose, history, measure, revive, watch\n"
     result = type_check(names + "\n".join(WRONG))
     assert result.returncode == 1
     lines = [line for line in result.stdout.splitlines() if ": error:" in line]

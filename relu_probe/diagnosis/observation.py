@@ -81,12 +81,13 @@ def observe_call(z: PreActivation, call: TracedCall, copies: LinearCopies) -> Ca
     # At a position without any weight that is not zero, a neuron is not short of inputs.
     elsewhere = _reduce(tf.reduce_any, ~paths, z.axis) & tf.reduce_any(z.x != 0)
     rest = tuple(axis for axis in range(x.shape.rank) if axis != z.channel_axis % x.shape.rank)
+    enormous = tf.constant(_ENORMOUS, tf.float64)
     largest = _largest(signed, z.axis)
     return CallObservation(
         largest=largest,
         smallest=_reduce(tf.reduce_min, signed, z.axis),
-        largest_inactive=_reduce(tf.reduce_max, tf.where(active, -_ENORMOUS, signed), z.axis),
-        smallest_active=_reduce(tf.reduce_min, tf.where(active, signed, _ENORMOUS), z.axis),
+        largest_inactive=_reduce(tf.reduce_max, tf.where(active, -enormous, signed), z.axis),
+        smallest_active=_reduce(tf.reduce_min, tf.where(active, signed, enormous), z.axis),
         largest_product=largest if z.per_place_bias is None else _largest(_signed(product, z), z.axis),
         receives_input=_reduce(tf.reduce_any, received, z.axis) | elsewhere,
         has_weights=has_weights,

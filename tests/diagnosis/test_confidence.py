@@ -191,9 +191,13 @@ def test_bounds_stop_at_an_unknown_layer():
     assert found.layers["first"].certified.all()
     assert not found.layers["second"].certified.any()
     assert [layer.bounds_stopped_at for layer in found.layers.values()] == ["", "norm"]
-    assert "the bounds could not be carried through norm" in " ".join(
-        str(diagnose(tf.keras.Model(x, y), np.zeros((3, 4)), bounds=(0, 1))).split()
-    )
+
+
+def test_the_text_says_where_the_bounds_stopped():
+    x, low = tf.keras.Input((4,)), tf.keras.initializers.Constant(-99.0)
+    y = L.Dense(2, "relu", name="second", bias_initializer=low)(L.LayerNormalization(name="norm")(x))
+    found = diagnose(tf.keras.Model(x, y), np.arange(12.0).reshape(3, 4), bounds=(0, 11))
+    assert "the bounds could not be carried through norm" in " ".join(str(found).split())
 
 
 @pytest.mark.parametrize(
