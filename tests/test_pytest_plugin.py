@@ -113,6 +113,5 @@ def test_the_ci_step_of_the_readme(tmp_path):
     assert (tmp_path / "relu_report.json").exists()
 
 
-def test_the_readme_shows_them_as_they_are_run():
-    assert EXAMPLE.read_text().strip() in README.read_text()
+def test_the_readme_shows_the_command_as_it_is_run():
     assert f"- run: {CI_STEP}\n" in README.read_text()

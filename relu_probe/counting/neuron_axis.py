@@ -8,11 +8,14 @@ import tensorflow as tf
 
 from relu_probe.structure.relu_layers import ReluLayer
 
-_SAME = (
+_UNARY = (  # element by element: no axis moves
     *("Identity", "IdentityN", "Cast", "StopGradient", "CheckNumerics", "PreventGradient", "EnsureShape", "Snapshot"),
     *("Relu", "Relu6", "Elu", "Selu", "LeakyRelu", "Sigmoid", "Tanh", "Softplus", "Softsign", "ClipByValue"),
     *("Neg", "Abs", "Square", "Sqrt", "Rsqrt", "Exp", "Expm1", "Log", "Log1p", "Erf", "Erfc", "Sin", "Cos"),
-    *("Sign", "Floor", "Ceil", "Round", "Rint", "Reciprocal", "Pad", "PadV2", "MirrorPad"),
+    *("Sign", "Floor", "Ceil", "Round", "Rint", "Reciprocal"),
+)
+_MOVING = (
+    *("Reshape", "Transpose", "ExpandDims", "Squeeze", "Pad", "PadV2", "MirrorPad"),
     *("Sum", "Mean", "Max", "Min", "GatherV2", "Split", "StridedSlice", "Slice", "Pack"),
     *("UnsortedSegmentSum", "UnsortedSegmentMean", "SegmentSum", "SegmentMean"),
 )
@@ -113,7 +116,7 @@ class _Proof:
             return self._common(op.inputs, rank, left)
         if op.type == "ConcatV2":
             return self._common(op.inputs[:-1], rank, left)
-        if op.type in ("Reshape", "Transpose", "ExpandDims", "Squeeze") or op.type in _SAME:
+        if op.type in _UNARY or op.type in _MOVING:
             return self._moved(op, tensor, left)
         return rank - 1 if rank == 2 else None
 
@@ -133,8 +136,8 @@ class _Proof:
         """Follows the axis through an operation that moves axes."""
         source = op.inputs[-1] if op.type == "Split" else op.inputs[0]
         axis, rank, before = self.axis(source, left - 1), tensor.shape.rank, source.shape.rank
-        if axis is None:
-            return None
+        if axis is None or op.type in _UNARY:
+            return axis
         if op.type == "Transpose":
             order = tf.get_static_value(op.inputs[1])
             return None if order is None else list(order).index(axis)

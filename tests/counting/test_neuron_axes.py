@@ -212,3 +212,20 @@ def test_a_diagnosis_of_neurons_on_two_axes():
     diagnosis = diagnose(model, (SEQUENCES, np.ones((6, 1))))
     assert np.flatnonzero(diagnosis.report["einsum"].dead).tolist() == [7]
     assert "einsum" in str(diagnosis)
+
+
+class OneNeuron(L.Layer):
+    def __init__(self):
+        super().__init__(name="block")
+        self.first, self.second = L.Dense(8), L.Dense(1)
+
+    def call(self, x):
+        return tf.nn.relu(self.second(tf.nn.relu(self.first(x))))
+
+
+def test_the_axis_of_a_single_neuron_is_proved():
+    report = measure(K.Sequential([K.Input((3,)), OneNeuron()]), np.ones((4, 3), "f"))
+    assert ({key: layer.neurons for key, layer in report.items()}, report.unseen) == (
+        {"block/relu": 8, "block/relu_1": 1},
+        {},
+    )
