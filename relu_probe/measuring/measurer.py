@@ -12,7 +12,13 @@ from relu_probe.measuring.data import BatchedData
 from relu_probe.measuring.inference import call_in_inference, has_loss, scaled_loss, state_restored
 from relu_probe.measuring.nothing_counted import check_any_relu
 from relu_probe.report.report import Report
-from relu_probe.structure.keras_layers import compile_config, layer_settings, parts_of_uncallable, run_settings
+from relu_probe.structure.keras_layers import (
+    compile_config,
+    layer_settings,
+    parts_of_uncallable,
+    run_settings,
+    symbolic_inputs,
+)
 from relu_probe.structure.random_state import random_states_restored
 from relu_probe.structure.relu_layers import find_relus
 from relu_probe.utils.error_policy import reason
@@ -204,7 +210,7 @@ def _backward_pass(model: Any, batch: tuple[Any, ...], counters: Counters, obser
 
 def _check_real(model: Any, dataset: Any) -> None:
     """Raises ValueError for complex data if the model has no complex input: Keras would drop the imaginary part."""
-    complex_inputs = any("complex" in str(each.dtype) for each in tf.nest.flatten(getattr(model, "inputs", None) or []))
+    complex_inputs = any("complex" in str(each.dtype) for each in symbolic_inputs(model))
     if any(spec.dtype.is_complex for spec in tf.nest.flatten(dataset.element_spec)) and not complex_inputs:
         raise ValueError(
             "data is complex, and Keras would drop its imaginary part; expected real numbers. Pass "

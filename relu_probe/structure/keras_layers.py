@@ -221,6 +221,14 @@ def child_layers(layer: Any) -> list[Any]:
     return [child for key, child in found.items() if key not in carried]
 
 
+def symbolic_inputs(model: Any) -> list[Any]:
+    """Returns the symbolic inputs of a model; none of a subclassed one. Keras 3.3 raises for a `Sequential` that has none."""
+    try:
+        return list(tf.nest.flatten(model.inputs or []))
+    except (AttributeError, ValueError):
+        return []
+
+
 def _producer(tensor: Any) -> Any:
     """The layer or operation that made a symbolic tensor."""
     history = tensor._keras_history

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.structure.keras_layers import inbound_layers, locate_layers
+from relu_probe.structure.keras_layers import inbound_layers, locate_layers, symbolic_inputs
 
 
 def is_frozen(layer: Any, model: Any = None) -> bool:
@@ -16,7 +16,7 @@ def is_frozen(layer: Any, model: Any = None) -> bool:
         model: the outermost model. With it the answer is True only if that is certain: the layers before the input of a
             nested model are not visible.
     """
-    entries = {id(tensor) for tensor in _inputs(model)}
+    entries = {id(tensor) for tensor in symbolic_inputs(model)}
     seen, todo = set(), [layer]
     while todo:
         current = todo.pop()
@@ -61,14 +61,6 @@ def nan_weights(layer: Any, neurons: int) -> Any:
         if axes and _is_floating(value):
             mask |= np.reshape(np.isnan(value).any(axis=tuple(range(rank - axes[0]))), -1)
     return mask
-
-
-def _inputs(model: Any) -> list[Any]:
-    """The symbolic inputs of a model. Keras 3.3 raises for a `Sequential` that has none."""
-    try:
-        return list(tf.nest.flatten(model.inputs or []))
-    except (AttributeError, ValueError):
-        return []
 
 
 def _is_input(layer: Any, inputs: set[int]) -> bool:
