@@ -25,6 +25,7 @@ _ELEMENTWISE = (
 )
 _WITH_FORMAT = (
     *("BiasAdd", "Conv2D", "Conv3D", "DepthwiseConv2dNative", "FusedBatchNormV3"),
+    *("Conv2DBackpropInput", "Conv3DBackpropInputV2"),  # transposed convolutions
     *("MaxPool", "AvgPool", "MaxPool3D", "AvgPool3D"),
 )
 _CHANNELS_LAST = ("ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic")
