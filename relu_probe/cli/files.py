@@ -2,10 +2,13 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from relu_probe.report.report import Report
 from relu_probe.utils.foreign_text import shown
+
+T = TypeVar("T")
 
 
 def read_report(path: str) -> Report:
@@ -14,15 +17,34 @@ def read_report(path: str) -> Report:
     Raises:
         ValueError: there is no such file, or it holds no report.
     """
+    return _read(path, Report.from_dict)
+
+
+def read_reports(path: str) -> list[Report]:
+    """The reports of a file that holds one report, or a list of them.
+
+    Raises:
+        ValueError: there is no such file, or it holds no report.
+    """
+    return _read(path, _listed)
+
+
+def _listed(values: Any) -> list[Report]:
+    if values == []:
+        raise ValueError("the list is empty.")
+    return [Report.from_dict(one) for one in (values if isinstance(values, list) else [values])]
+
+
+def _read(path: str, parsed: Callable[[Any], T]) -> T:
     if not os.path.isfile(path):
         what = "is no regular file" if os.path.exists(path) else "no such file"
         raise ValueError(f"{path}: {what}; expected a report that relu-probe check --json wrote.")
     try:
         with open(path, encoding="utf-8") as file:
-            return Report.from_dict(json.load(file))
+            return parsed(json.load(file))
     except (ValueError, AttributeError, TypeError, OSError, RecursionError) as error:
         raise ValueError(
-            f"{path} holds no report: {shown(error, 300)} Expected a file that relu-probe check --json wrote."
+            f"{path} holds no report: {shown(error, 300).rstrip('.')}. Expected a file that relu-probe check --json wrote."
         ) from error
 
 

@@ -14,6 +14,7 @@ from relu_probe.utils.foreign_text import shown
 COMMANDS = {
     "demo": "test on scikit-learn's digits whether a zero bias kills ReLUs",
     "check": "fail if ReLUs of a saved model are dead",
+    "show": "print a file of reports, or make a web page of it",
     "diff": "show how the dead neurons of two reports differ",
 }
 

@@ -47,7 +47,7 @@ class NeuronStates:
         """
         if layer.neurons != len(self.state):
             raise ValueError(
-                f"one report has {len(self.state)} neurons in a layer and a later one {layer.neurons}; expected "
+                f"one report has {len(self.state)} neurons in a layer and another {layer.neurons}; expected "
                 "reports of one model, oldest first. Pass the reports of one fit: probe.reports."
             )
         active, dead = layer.active > 0, layer.dead

@@ -163,7 +163,7 @@ class Report(Mapping[str, LayerReport]):
 
     def __repr__(self) -> str:
         when = "" if self.epoch is None else f" epoch {self.epoch}"
-        return f"<Report {self.source or 'empty'}{when}: {summary(self.layers, self.unseen)}>"
+        return f"<Report {shown(self.source) or 'empty'}{when}: {summary(self.layers, self.unseen)}>"
 
     def __str__(self) -> str:
         return self.table()

@@ -52,7 +52,7 @@ def report_cells(
     rates = "activation rate\nmin median max" if tau is None else f"dormant\ntau = {tau:g}"
     when = "" if epoch is None else f", epoch {epoch}"
     return ReportCells(
-        title=f'ReLU report ({source or "empty"}{when}): "dead" is never active on the N samples',
+        title=f'ReLU report ({shown(source) or "empty"}{when}): "dead" is never active on the N samples',
         headers=["layer", "neurons", "dead", "zero\ngradient", rates, "N\nsamples", "N\npositions"],
         rows=[[shown(name, _MAX_NAME), *_row(layer, tau)] for name, layer in layers.items()],
         total=["total", *_total(layers)],

@@ -241,7 +241,9 @@ def test_help_has_examples(files):
     assert "Keras older than 3.15.1" in result.stdout
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["check", "--help"], ["diff", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["check", "--help"], ["show", "--help"], ["diff", "--help"], ["demo", "--help"]]
+)
 def test_help_is_80_columns_wide(files, arguments):
     result = relu_probe(*arguments, cwd=files)  # on a terminal of 120 columns
     assert (result.returncode, result.stderr) == (0, "")

@@ -1,7 +1,6 @@
 """End-to-end tests: a fit with planted deaths, TensorBoard's server, and its page in headless Chromium."""
 
 import re
-from importlib.util import find_spec
 from urllib.request import urlopen
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 import screenshot
 import tensorflow as tf
 from models import sequential
+from page import needs_chromium
 
 from relu_probe import ReluProbe
 from relu_probe.report.life_image import DEAD, draw_life
@@ -19,11 +19,6 @@ K, L = tf.keras, tf.keras.layers
 EPOCHS = 6
 NAMES = ["first", "second", "third"]
 SCALARS, RATES = ["dead_fraction", "blocked_fraction"], ["activation_rate", "gradient_rate"]
-
-needs_chromium = pytest.mark.skipif(
-    not (page.CHROMIUM and page.DRIVER and find_spec("selenium")),
-    reason="needs Debian's chromium and chromium-driver, and selenium",
-)
 
 
 class Kill(K.callbacks.Callback):

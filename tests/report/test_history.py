@@ -98,7 +98,7 @@ def test_reports_of_different_models_are_refused():
     with pytest.raises(ValueError, match="reports") as error:
         history([report([0, 1], 0), report([0], 1)])
     assert str(error.value) == (
-        "one report has 2 neurons in a layer and a later one 1; expected reports of one model, oldest first. Pass the "
+        "one report has 2 neurons in a layer and another 1; expected reports of one model, oldest first. Pass the "
         "reports of one fit: probe.reports."
     )
 

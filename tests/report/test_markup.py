@@ -1,8 +1,7 @@
 """A report as TensorBoard's own Markdown renders it, and as a notebook shows it."""
 
-from html.parser import HTMLParser
-
 import pytest
+from html_cells import Cells
 from tensorboard.plugin_util import markdown_to_safe_html
 
 from relu_probe import LayerReport, Report
@@ -23,31 +22,6 @@ NAMES = [
 LAYER = LayerReport(samples=1437, positions=1437, active=[0, 10, 1437], with_gradient=[0, 0, 7], nan=[0, 0, 1])
 
 
-class Cells(HTMLParser):
-    """Collects the texts of a table's cells by rows, the tags, and all text."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.rows, self.tags, self.text, self.in_cell = [], set(), "", False
-        self.feed(html)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.add(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-            self.in_cell = True
-
-    def handle_endtag(self, tag):
-        self.in_cell = self.in_cell and tag not in ("td", "th")
-
-    def handle_data(self, data):
-        self.text += data
-        if self.in_cell:
-            self.rows[-1][-1] += data
-
-
 @pytest.fixture
 def report():
     return Report(dict.fromkeys(NAMES, LAYER), epoch=3, source="train", incomplete="<b>disk</b> | full")
@@ -65,7 +39,7 @@ def in_a_notebook(report):
 def test_names_show_as_text(report, shown):
     page = shown(report)
     assert [row[0] for row in page.rows[1:-1]] == NAMES
-    assert not {"img", "script", "a", "em", "code", "b"} & page.tags
+    assert not {"img", "script", "a", "em", "code", "b"}.intersection(page.tags)
 
 
 def test_names_without_escaping_do_not(report):

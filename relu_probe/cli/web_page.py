@@ -1,0 +1,83 @@
+"""A web page of reports in one file: pictures and tables, without scripts, and without anything from elsewhere."""
+
+from base64 import b64encode
+from collections.abc import Iterator
+from html import escape
+
+from relu_probe.report.history import history
+from relu_probe.report.history_table import change_cells
+from relu_probe.report.life_image import LEGEND, Image, draw_life
+from relu_probe.report.markup import html_table
+from relu_probe.report.report import Report
+from relu_probe.report.summary import end_of_fit
+from relu_probe.tensorboard.png import encode_png
+from relu_probe.utils.foreign_text import shown
+
+# The page may load nothing and run nothing, whatever the names in the reports say.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.4 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.4rem; overflow-wrap: anywhere; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0; }
+caption { font-weight: 600; padding-bottom: .4rem; }
+th, td { padding: .15rem .6rem; border-bottom: 1px solid #8886; vertical-align: bottom; }
+th[colspan] { text-align: center !important; }
+figure { margin: 1rem 0; }
+figcaption { overflow-wrap: anywhere; }
+img { image-rendering: pixelated; max-width: 100%; border: 1px solid #8886; }
+"""
+
+
+def web_page(reports: list[Report]) -> str:
+    """Returns an HTML page of the reports of one training, oldest first.
+
+    >>> from relu_probe.report.layer_report import LayerReport
+    >>> page = web_page([Report({"<hidden>": LayerReport(samples=8, positions=8, active=[0, 3, 8, 8])})])
+    >>> "<h1>25 % of 4 ReLU neurons dead, worst &lt;hidden&gt; (25 %)</h1>" in page
+    True
+    """
+    title = escape(headline(reports))
+    return "\n".join(
+        [
+            '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+            f"<title>{title}</title><style>{_STYLE}</style></head>",
+            f"<body><h1>{title}</h1>",
+            *_history(reports),
+            html_table(reports[-1].cells()),
+            *_life_images(reports),
+            "</body></html>\n",
+        ]
+    )
+
+
+def headline(reports: list[Report]) -> str:
+    """Returns how many neurons are dead in the newest report, and the worst layer."""
+    since = {}
+    if len(reports) > 1:
+        dates = {name: layer.dead_since[layer.dead_since >= 0] for name, layer in history(reports).items()}
+        since = {name: int(epochs.min()) for name, epochs in dates.items() if len(epochs)}
+    return end_of_fit(reports[-1].layers, reports[-1].unseen, since)
+
+
+def _history(reports: list[Report]) -> Iterator[str]:
+    if len(reports) > 1:
+        found = history(reports)
+        yield found._repr_html_()
+        yield f"<details><summary>All changes</summary>{html_table(change_cells(found))}</details>"
+
+
+def _life_images(reports: list[Report]) -> Iterator[str]:
+    """Yields an image for each layer, and before them the legend."""
+    yield f"<h2>The life of each neuron</h2><p>{escape(LEGEND[0].upper() + LEGEND[1:])}</p>"
+    for name in reports[-1]:
+        layers = [report[name] for report in reports if name in report]
+        if any(layer.measured for layer in layers):
+            yield _figure(draw_life(layers), shown(name))
+
+
+def _figure(image: Image, caption: str) -> str:
+    source = f"data:image/png;base64,{b64encode(encode_png(image)).decode()}"
+    caption = escape(caption)
+    return f'<figure><figcaption>{caption}</figcaption><img alt="{caption}" src="{source}"></figure>'
