@@ -48,7 +48,7 @@ def count_call(call: LayerCall, axis: int, xla: bool | None, shared: SharedFunct
         counts, test = _count_in_function(call, shared)
     if call.source is None:  # NaN were already looked for when the forward pass was counted
         return CallCounts(counts, tf.constant(False), lambda: tf.zeros(call.output.shape[axis], bool))
-    return CallCounts(counts, nan_test(call, test), lambda: nan_mask(call.source, axis))
+    return CallCounts(counts, nan_test(call, xla, test), lambda: nan_mask(call.source, axis))
 
 
 def _count_in_function(call: LayerCall, shared: SharedFunctions) -> tuple[tf.Tensor, tf.Tensor]:

@@ -31,6 +31,7 @@ from relu_probe.structure.call_owners import call_owners
 from relu_probe.structure.relu_layers import ReluLayer
 from relu_probe.structure.weights import is_frozen, is_frozen_in
 from relu_probe.utils.error_policy import reason
+from relu_probe.utils.tensorflow_private import is_compiled_by_xla
 
 
 class Counters:
@@ -176,11 +177,12 @@ class Counters:
             self._unsearched_named = True
 
     def _add_pass(self, each: ForwardPass | BackwardPass) -> None:
-        """Adds the counts of one pass immediately. Whether XLA compiles the enclosing function is unknown."""
+        """Adds the counts of one pass immediately."""
         call = self.outermost.current
-        if (layer := self._increments([each], call and call.batch, xla=None, shared=None)) is not None:
+        xla = is_compiled_by_xla() or None  # a function that was traced without XLA may be called where XLA compiles it
+        if (layer := self._increments([each], call and call.batch, xla=xla, shared=None)) is not None:
             layers = [layer if call is None else call.with_new_samples(layer)]
-            self._add(layers, None, None if self._steps is None else self._steps.current(), [])
+            self._add(layers, xla, None if self._steps is None else self._steps.current(), [])
 
     def _add(self, layers: list[LayerIncrements], xla: bool | None, step: Any, batch: list[tf.Tensor]) -> None:
         if layers:

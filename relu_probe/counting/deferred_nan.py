@@ -27,17 +27,21 @@ def nan_mask(values: tf.Tensor, axis: int) -> tf.Tensor:
     return tf.reduce_any(tf.math.is_nan(values), others)
 
 
-def nan_test(call: LayerCall, of_output: tf.Tensor | None = None) -> tf.Tensor | None:
-    """Returns the NaN test of a call; None if branching on the test would cost more than the mask.
+def nan_test(call: LayerCall, xla: bool | None, of_output: tf.Tensor | None = None) -> tf.Tensor | None:
+    """Returns the NaN test of a call; None if branching on the test would harm, or would cost more than the mask.
+
+    XLA writes the operands of a branch to memory and then no longer fuses their computation with what reads them, which changes the
+    last bits of a training.
 
     Args:
         call: one call of a layer, whose forward pass is counted.
+        xla: whether XLA compiles the counting, None if that is not known.
         of_output: `may_have_nan` of the output, if it was already computed.
     """
     source = call.source
     assert source is not None, "its forward pass is counted"
     few = source.shape.rank == 2 and source.shape[1] < WIDE
-    if few or on_gpu():  # on a GPU a branch would have to wait until the value is copied to the host
+    if few or xla or on_gpu():  # on a GPU a branch would have to wait until the value is copied to the host
         return None
     if source is not call.output:
         return tf.reduce_any(tf.math.is_nan(source))

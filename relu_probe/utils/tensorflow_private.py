@@ -15,6 +15,15 @@ def is_loop_or_branch(graph: Any) -> bool:
     return any(c.__name__ == "ControlFlowFuncGraph" for c in type(graph).__mro__)
 
 
+def is_compiled_by_xla() -> bool:
+    """Whether the code that runs now traces a `tf.function` with `jit_compile=True`, or a function that one calls."""
+    from tensorflow.python.ops import control_flow_util
+
+    return not tf.executing_eagerly() and bool(
+        control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    )
+
+
 def is_inside_vectorized_map() -> bool:
     """Whether the code that runs now traces the body of a `tf.vectorized_map` or of a Jacobian."""
     scope = "" if tf.executing_eagerly() else tf.compat.v1.get_default_graph().get_name_scope()

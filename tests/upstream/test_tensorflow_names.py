@@ -12,6 +12,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from relu_probe.utils.tensorflow_private import (
     forget_gradient_with,
     import_event,
+    is_compiled_by_xla,
     is_inside_vectorized_map,
     is_loop_or_branch,
     is_part_of,
@@ -46,6 +47,20 @@ def note(value):
 
 
 seen: list[tuple[bool, bool]] = []
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_function_knows_that_xla_compiles_it_or_its_caller(jit):
+    found = []
+
+    def function(x):
+        found.append(is_compiled_by_xla())
+        return x * 2
+
+    tf.function(function, jit_compile=jit)(tf.ones(2))
+    tf.function(tf.function(function), jit_compile=jit)(tf.ones(2))
+    assert found == [jit, jit]
+    assert not is_compiled_by_xla()
 
 
 @pytest.mark.parametrize(
