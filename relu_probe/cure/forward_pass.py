@@ -118,7 +118,7 @@ def read_signals(model: Any, data: BatchedData, relu: ReluLayer, neurons: NDArra
             for call in trace.calls_of(relu.layer):
                 found: Any = pre_activation_of(trace, call, relu)
                 try:
-                    product = _product(copies, found.linear, found.x)
+                    product = np.asarray(relu.neurons_last(_product(copies, found.linear, found.x)))
                 except Exception as error:
                     raise NoSignals(f"its pre-activation cannot be computed in float64: {reason(error)}") from error
                 products.append(product.reshape(-1, product.shape[-1])[:, neurons])
@@ -131,13 +131,13 @@ def read_signals(model: Any, data: BatchedData, relu: ReluLayer, neurons: NDArra
     return Signals(np.concatenate(products), bias, scale, shift, np.isin(neurons, used), any_input)
 
 
-def _product(copies: LinearCopies, linear: Any, x: tf.Tensor) -> Floats:
-    """w.x in float64, so that rounding does not decide its sign, with the neurons on the last axis."""
+def _product(copies: LinearCopies, linear: Any, x: tf.Tensor) -> tf.Tensor:
+    """w.x in float64, so that rounding does not decide its sign, with the channels on the last axis."""
     values = np.asarray(x).astype(np.float64)
     first = getattr(linear, "data_format", None) == "channels_first"
     last = tf.constant(np.moveaxis(values, 1, -1) if first else values)
     own, _ = copies.of(linear, last)
-    return np.asarray(own(last))
+    return own(last)
 
 
 def _known(found: Any) -> Any:

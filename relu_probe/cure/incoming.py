@@ -1,5 +1,6 @@
 """New incoming weights, biases and BatchNormalization of dead neurons, with which they fire on a given share of positions."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ WOKE = "woke with its input"
 # Weights whose norm is more than this multiple of that of new ones are drawn. After one step at 200 times the rate, which kills most
 # of a net, raising the bias alone made the training diverge; a normal training multiplies the norm by less than 2.
 _OVERSIZED = 4.0
+_LEAST_DRAWN = 100  # weights, so that their norm is known well enough also of a narrow layer
 _LEAST_OFFSET = 0.1  # z of a neuron that gets the same input at all positions
 
 
@@ -136,15 +138,16 @@ class Healer:
 
     def _are_oversized(self, neurons: NDArray[np.intp]) -> Mask:
         """`(neurons,)` bool: the weights have grown so much that a neuron which fires would swamp the next layer."""
-        kernel = self._incoming.kernel
-        unit = np.broadcast_to(self._incoming.unit, tuple(kernel.shape)).reshape(-1)
-        squares = [np.square(np.asarray(w, np.float64)) for w in (value_of(kernel), self._drawn_kernel())]
-        now, at_first = (np.bincount(unit, square.reshape(-1)) for square in squares)
-        return np.asarray(now[neurons] > _OVERSIZED**2 * at_first.mean())
+        kernel = value_of(self._incoming.kernel)
+        unit = np.broadcast_to(self._incoming.unit, kernel.shape).reshape(-1)
+        now = np.bincount(unit, np.square(kernel.astype(np.float64)).reshape(-1))
+        draws = range(math.ceil(_LEAST_DRAWN / kernel.size))
+        at_first = sum(np.square(self._drawn_kernel(i), dtype=np.float64).sum() for i in draws) / len(draws) / len(now)
+        return np.asarray(now[neurons] > _OVERSIZED**2 * at_first)
 
-    def _drawn_kernel(self) -> NDArray[Any]:
+    def _drawn_kernel(self, more: int = 0) -> NDArray[Any]:
         layer = self._incoming.linear
-        return _drawn(layer, _kernel_name(layer), self._incoming.kernel, self._seed)
+        return _drawn(layer, _kernel_name(layer), self._incoming.kernel, self._seed + more)
 
     def _change_weights(self, flip: NDArray[np.intp], draw: NDArray[np.intp]) -> None:
         kernel = self._incoming.kernel

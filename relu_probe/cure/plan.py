@@ -74,13 +74,11 @@ class Planner:
     # --- before the ReLU ----------------------------------------------------------------------------------------------
 
     def _incoming(self, relu: ReluLayer) -> Incoming:
-        if relu.flattened:
-            raise Left("its neurons are several axes of its output")
         found = [pre_activation_of(self.trace, call, relu) for call in self.trace.calls_of(relu.layer)]
         known = [each for each in found if each is not None]
         if not known or len(known) < len(found) or any(each.linear is not known[0].linear for each in known):
             raise Left("its input is not the output of one linear layer alone")
-        linear, neurons = known[0].linear, known[0].chain[-1].output.shape[relu.axis]
+        linear, neurons = known[0].linear, relu.neurons_in(known[0].chain[-1].output.shape)
         weights = incoming_weights(linear)
         if weights is None or int(weights[1].max()) + 1 != neurons:
             raise Left(f"the layout of the weights of {linear.name} ({type(linear).__name__}) is not known")

@@ -94,23 +94,26 @@ def find_consumers(trace: CallTrace, relu: ReluLayer, relus: list[ReluLayer]) ->
     Raises:
         NotVisible: the trace does not show all of them.
     """
-    if relu.flattened:
-        raise NotVisible("its neurons are several axes of its output")
     consumers = Consumers([], [])
     walk = _ConsumerWalk(trace, relus, consumers)
     for call in trace.calls_of(relu.layer):
         if not (call.visible and trace.complete):
             raise NotVisible("it stands in code of your own, which hides what its output goes to")
         shape = tuple(int(size or 1) for size in call.output.shape[1:])  # all places of an unknown number are alike
-        walk.follow(call.output, neuron_numbers(shape, relu.axis), np.ones(call.output.shape[relu.axis], bool))
+        numbers = neuron_numbers(shape, *(relu.flattened or [relu.axis]))
+        walk.follow(call.output, numbers, np.ones(relu.neurons_in(call.output.shape) or 0, bool))
     return consumers
 
 
-def neuron_numbers(shape: tuple[int, ...], axis: int) -> Layout:
-    """For each element of one sample's output of this shape, the number of its neuron."""
-    axis = axis % (len(shape) + 1) - 1
-    numbers = np.arange(shape[axis], dtype=np.int32)
-    return np.broadcast_to(numbers.reshape([-1 if i == axis else 1 for i in range(len(shape))]), shape)
+def neuron_numbers(shape: tuple[int, ...], *axes: int) -> Layout:
+    """For each element of one sample's output of this shape, the number of its neuron; the axes are those of a batch.
+
+    >>> neuron_numbers((2, 3), -1).tolist(), neuron_numbers((2, 3), -2, -1).tolist()
+    ([[0, 1, 2], [0, 1, 2]], [[0, 1, 2], [3, 4, 5]])
+    """
+    own = [axis % (len(shape) + 1) - 1 for axis in axes]
+    sizes = [size if i in own else 1 for i, size in enumerate(shape)]
+    return np.broadcast_to(np.arange(int(np.prod(sizes)), dtype=np.int32).reshape(sizes), shape)
 
 
 def reachable_outputs(trace: CallTrace, relu: ReluLayer) -> set[int] | None:

@@ -75,7 +75,7 @@ class Observer:
     def _observe_calls(self, relu: ReluLayer, calls: list[Any]) -> list[Any]:
         found = [pre_activation_of(self.trace, call, relu) for call in calls]
         self._z[relu.key] = None
-        if any(z is None for z in found):
+        if relu.flattened or any(z is None for z in found):
             return []
         try:
             observed = [observe_call(z, call, self._copies) for z, call in zip(found, calls) if z is not None]

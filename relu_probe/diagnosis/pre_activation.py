@@ -76,9 +76,7 @@ class PreActivation:
 
 
 def pre_activation_of(trace: CallTrace, call: TracedCall, relu: ReluLayer) -> PreActivation | None:
-    """The pre-activation of a call of the ReLU; None if the trace does not show it, or the neurons are several axes."""
-    if relu.flattened:
-        return None
+    """The pre-activation of a call of the ReLU; None if the trace does not show it."""
     threshold = relu.threshold
     offsets = [f"the threshold {threshold:g}"] if threshold else []
     scale: Any = 1.0
@@ -91,7 +89,8 @@ def pre_activation_of(trace: CallTrace, call: TracedCall, relu: ReluLayer) -> Pr
         call = previous
         chain.insert(0, call)
         if keras_class(call.layer) == BATCH_NORM:
-            if (folded := batch_norm(call.layer, relu.axis, call.output.shape.rank)) is None:
+            folded = None if relu.flattened else batch_norm(call.layer, relu.axis, call.output.shape.rank)
+            if folded is None:
                 return None
             scale, shift = scale * folded[0], scale * folded[1] + shift
             offsets.insert(0, "beta and the moving mean of BatchNormalization")

@@ -99,7 +99,7 @@ def outgoing_weights(layer: Any, sources: Layout) -> WeightMap | None:
 def bias_units(layer: Any, units: int) -> tuple[Any, Layout] | None:
     """The bias and the unit of each of its values; None if the layer has no bias, or not one value for each unit."""
     bias = getattr(layer, "bias", None)
-    if bias is None or int(np.prod(bias.shape)) != units:
+    if bias is None or int(np.prod(bias.shape)) != units or not _has_bias_of_units(layer):
         return None
     return bias, _numbers(*bias.shape)
 
@@ -149,6 +149,14 @@ def _einsum_letters(layer: Any, rank: int) -> tuple[str, str, str]:
     inputs, kernel = left.split(",")
     free = "".join(c for c in ascii_uppercase if c not in layer.equation)[: max(rank - len(inputs) + 3, 0)]
     return inputs.replace("...", free), kernel, outputs.replace("...", free)
+
+
+def _has_bias_of_units(layer: Any) -> bool:
+    """Whether the axes of the bias are those that come from the kernel."""
+    if keras_class(layer) != "EinsumDense":
+        return True
+    _, kernel, outputs = _einsum_letters(layer, 0)
+    return set(layer.bias_axes) == set(kernel) & set(outputs)
 
 
 def _einsum_units(layer: Any) -> tuple[Any, Layout]:

@@ -299,14 +299,14 @@ def test_a_linear_layer_that_feeds_more_than_the_relu_is_left():
     assert list(left) == ["the output of both goes elsewhere too, before the ReLU"]
 
 
-def test_neurons_on_several_axes_are_left_by_name():
+def test_batch_normalization_on_neurons_of_several_axes_is_left_by_name():
     def make(x):
-        stack = {"bias_axes": "no", "activation": "relu", "bias_initializer": K.initializers.Constant(-50.0)}
-        h = L.EinsumDense("bni,nio->bno", (1, 3), name="hidden", **stack)(L.Reshape((1, 3))(x))
-        return L.Dense(1)(L.Flatten()(h))
+        bias = {"bias_axes": "no", "bias_initializer": K.initializers.Constant(-50.0), "activation": "relu"}
+        h = L.EinsumDense("bni,nio->bno", (2, 3), name="hidden", **bias)(L.RepeatVector(2)(x))
+        return L.Dense(1)(L.Flatten()(L.BatchNormalization(name="norm")(h)))
 
     left = revive(functional(make), X).layers["hidden"].left
-    assert list(left) == ["its neurons are several axes of its output"]
+    assert list(left) == ["its output goes to norm (BatchNormalization), in which its weights are not told apart"]
 
 
 def test_blocked_neurons_are_left_by_name():
@@ -352,6 +352,34 @@ def test_convolution_pooling_flatten_dense(padding, data_format):
     rows = np.flatnonzero(~model.layers[3].get_weights()[0].any(axis=1))
     assert rows.tolist() == list(range(2, 4 * len(rows), 4))  # c + C * k
     assert revival.revived == 1
+
+
+EINSUMS = {
+    "stacked nets": ("bni,nio->bno", (2, 3), "no", "bni,nio->bno", (2, 1)),
+    "heads": ("bni,ihd->bnhd", (2, 2, 3), "hd", "bnhd,hde->bne", (2, 4)),
+    "an axis in the middle": ("bni,io->bon", (3, 2), None, "bon,oe->bne", (2, 1)),
+    "stacked nets without a bias": ("bni,nio->bno", (2, 3), None, "bni,nio->bno", (2, 1)),
+}
+
+
+@pytest.mark.parametrize("name", EINSUMS)
+def test_neurons_on_several_axes(name):
+    first, shape, bias_axes, second, out = EINSUMS[name]
+    hidden = L.EinsumDense(first, shape, activation="relu", bias_axes=bias_axes, name="hidden")
+    model = sequential((2, 3), hidden, L.EinsumDense(second, out), L.Flatten(), L.Dense(1), optimizer="adam")
+    x = np.random.default_rng(0).uniform(0, 1, (200, 2, 3)).astype("float32")
+    hidden.kernel.assign(np.abs(hidden.kernel) + 0.1)
+    dead = (..., 1) if name == "heads" or bias_axes is None else 1
+    weight = hidden.kernel if bias_axes is None else hidden.bias
+    value = np.array(tf.convert_to_tensor(weight))
+    value[dead] = -40 if bias_axes else -value[dead]
+    weight.assign(value)
+    before, killed = predictions(model, x), measure(model, x)["hidden"].dead
+    assert 0 < killed.sum() < killed.size
+    revival = revive(model, x, fire=0.3, seed=0)
+    assert np.array_equal(revival.layers["hidden"].neurons, np.flatnonzero(killed))
+    assert np.array_equal(before, predictions(model, x))
+    assert rates(model, x)[killed] == pytest.approx(0.3 if bias_axes else 1.0, abs=0.01)
 
 
 def test_mixed_precision():
