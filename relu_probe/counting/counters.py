@@ -8,7 +8,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
@@ -16,7 +15,7 @@ import tensorflow as tf
 from relu_probe.counting.batch_rows import tensors_of
 from relu_probe.counting.batch_samples import Batch
 from relu_probe.counting.concat_layers import concat_narrow_layers
-from relu_probe.counting.counter_block import BlockKey, CounterBlock
+from relu_probe.counting.counter_block import BlockKey, CounterBlock, LayerCounts
 from relu_probe.counting.hidden_relus import unsearched
 from relu_probe.counting.layer_counts import LayerIncrements
 from relu_probe.counting.layer_reports import layer_report
@@ -271,10 +270,9 @@ class Counters:
         """
         if self.everywhere:
             self._name_unsearched()
-        with self.strategy.scope():
-            found = [pair for key, block in self._blocks.items() for pair in zip(key.keys, block.read())]
-        gradients = any(counts.backward for _, counts in found) if gradients is None else gradients
-        parts = {relu: [counts for key, counts in found if key == relu.key] for relu in self.all_relus()}
+        found = self._read(activation_sum=activation_sum)
+        gradients = any(c.backward for part in found.values() for c in part) if gradients is None else gradients
+        parts = {relu: found.get(relu.key, []) for relu in self.all_relus()}
         layers = {
             relu.key: layer_report(
                 relu, part, gradients=gradients, is_frozen=self._is_frozen_now, dated=self._steps is not None
@@ -282,11 +280,19 @@ class Counters:
             for relu, part in parts.items()
             if part and relu.key not in self.unseen
         }
-        if not (activation_sum and self.activation_sum):
-            layers = {key: replace(layer, activation_sum=None) for key, layer in layers.items()}
         last = None if self._steps is None else self._steps.last
         never = tuple(relu.key for relu, part in parts.items() if not part and relu.key not in self.unseen)
         return Report(layers, source=source, unseen=self.unseen, never_called=never, last_step=last)
+
+    def _read(self, *, activation_sum: bool) -> dict[str, list[LayerCounts]]:
+        """Returns the counts of each layer in each block; those without sums, if `activation_sum` does not ask for them."""
+        found: dict[str, list[LayerCounts]] = {}
+        with self.strategy.scope():
+            for block in self._blocks.values():
+                for key, counts in zip(block.key.keys, block.read()):
+                    wanted = counts if activation_sum else counts._replace(activation_sum=counts.activation_sum[:0])
+                    found.setdefault(key, []).append(wanted)
+        return found
 
     def _is_frozen_now(self, relu: ReluLayer) -> bool:
         """Whether the steps compute no gradient for the layer, if no backward pass has reached it."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from relu_probe.report.read_only import read_only
 from relu_probe.report.serialization import checked_fields, json_values
+from relu_probe.report.share import Share, pooled
 from relu_probe.utils.wording import number
 
 Counts = NDArray[np.int64]
@@ -136,25 +139,39 @@ class LayerReport:
         """`(neurons,)`, whether the neuron is dead or blocked; None without gradients."""
         return None if (blocked := self.blocked) is None else self.dead | blocked
 
+    @cached_property
+    def shares(self) -> Mapping[str, Share]:
+        """The shares of the neurons that are "dead", "blocked", "zero_gradient" or "nan"; without gradients, only two of them.
+
+        They are kept: the masks of a wide layer take time, and tables, charts and limits all need these numbers.
+        """
+        judged, nan = int(np.count_nonzero(self.judged)), int(np.count_nonzero(self.nan))
+        shares = {"dead": Share(int(np.count_nonzero(self.dead)), judged)}
+        shares["nan"] = Share(nan, self.neurons) if self.measured else Share(0, 0)
+        if self.blocked is not None:
+            shares["blocked"] = Share(int(np.count_nonzero(self.blocked & self.judged)), judged)
+            shares["zero_gradient"] = Share(shares["dead"].neurons + shares["blocked"].neurons, judged)
+        return MappingProxyType(shares)
+
     @property
     def dead_fraction(self) -> float:
         """Dead neurons / neurons that can be judged; nan if there are none."""
-        return fraction(judged_mask([self], "dead"))
+        return pooled([self], "dead").fraction
 
     @property
     def zero_gradient_fraction(self) -> float:
         """Zero-gradient neurons / neurons that can be judged; nan if there are none, or without gradients."""
-        return fraction(judged_mask([self], "zero_gradient"))
+        return pooled([self], "zero_gradient").fraction
 
     @property
     def blocked_fraction(self) -> float:
         """Blocked neurons / neurons that can be judged; nan if there are none, or without gradients."""
-        return fraction(judged_mask([self], "blocked"))
+        return pooled([self], "blocked").fraction
 
     @property
     def nan_fraction(self) -> float:
         """Neurons at which a NaN was seen / neurons; nan if the layer was not measured."""
-        return fraction(nan_mask([self]))
+        return pooled([self], "nan").fraction
 
     def dormant(self, tau: float = 0.0) -> Mask:
         """Returns `(neurons,)`: mean activation / the layer's mean of it <= tau (Sokar et al. 2023, arXiv:2302.12902).
@@ -219,7 +236,7 @@ class LayerReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the counts as numbers, strings, lists and None, ready for JSON."""
-        return json_values(vars(self))
+        return json_values({f.name: getattr(self, f.name) for f in fields(self)})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "the layer") -> LayerReport:
@@ -237,22 +254,6 @@ class LayerReport:
             return cls(**values)
         except ValueError as error:
             raise ValueError(f"{where} is damaged: {error}") from error
-
-
-def judged_mask(layers: Iterable[LayerReport], mask: str) -> Mask:
-    """Returns the property `mask` of the neurons that can be judged, of all layers that have it, joined to one vector."""
-    masks = [(getattr(layer, mask), layer.judged) for layer in layers]
-    return np.concatenate([np.zeros(0, bool), *(found[judged] for found, judged in masks if found is not None)])
-
-
-def nan_mask(layers: Iterable[LayerReport]) -> Mask:
-    """Returns which neurons of all measured layers saw a NaN, as one vector."""
-    return np.concatenate([np.zeros(0, bool), *(layer.nan for layer in layers if layer.measured)])
-
-
-def fraction(mask: Mask) -> float:
-    """Returns the share of True in the mask; nan if it is empty."""
-    return int(np.count_nonzero(mask)) / len(mask) if len(mask) else float("nan")
 
 
 def any_gradients(layers: Iterable[LayerReport]) -> bool:

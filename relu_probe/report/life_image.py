@@ -60,72 +60,91 @@ def draw_life(layers: Sequence[LayerReport]) -> Image:
     >>> image.shape, tuple(int(v) for v in image[0, 0]) == DEAD
     ((32, 512, 3), True)
     """
-    sizes = sorted({layer.neurons for layer in layers if layer.measured})
-    if len(sizes) != 1:
+    (image,) = draw_lives([layers])
+    return image
+
+
+def draw_lives(histories: Sequence[Sequence[LayerReport]]) -> list[Image]:
+    """Returns the images of several layers of equal size, drawn together: one by one takes twice as long for small layers.
+
+    Args:
+        histories: for each layer, its reports, oldest first; of each layer the same number.
+
+    Raises:
+        ValueError: no report measured a layer, or the reports are of layers of different sizes.
+    """
+    sizes = sorted({layer.neurons for layers in histories for layer in layers if layer.measured})
+    if len(sizes) != 1 or not all(any(layer.measured for layer in layers) for layers in histories):
         raise ValueError(
             f"found reports that measured layers of {sizes} neurons; expected one layer, measured at least once. "
             "Pass the reports of one fit: [report[name] for report in probe.reports]."
         )
-    return _paint(*_cells(layers, _order(layers, sizes[0])))
+    reports = list(zip(*histories))
+    return list(_paint(*_cells(reports, _order(reports, sizes[0]))))
 
 
-def _order(layers: Sequence[LayerReport], neurons: int) -> Counts:
-    """Returns the neurons ordered by their death: born dead, died first, ..., most active.
+def _order(reports: Sequence[Sequence[LayerReport]], neurons: int) -> Counts:
+    """Returns `(layers, neurons)`, the neurons ordered by their death: born dead, died first, ..., most active.
 
     In this order the dead neurons of the image have one common edge.
     """
-    last_alive, times_dead, rates = np.full(neurons, -1), np.zeros(neurons, np.int64), np.zeros(neurons)
-    for i, layer in enumerate(layers):
-        states = _states(layer, neurons)
+    shape = len(reports[0]), neurons
+    last_alive, times_dead, rates = np.full(shape, -1, np.int32), np.zeros(shape, np.int32), np.zeros(shape)
+    for i, layers in enumerate(reports):
+        states = _states(layers, neurons)
         last_alive[states >= 0] = i
         times_dead += states < 0
-        rates += np.fmax(states, 0)
-    order: Counts = np.lexsort((rates, -times_dead, last_alive))
+        rates += np.fmax(states, 0, out=states)
+    del states
+    order: Counts = np.lexsort((rates, np.negative(times_dead, out=times_dead), last_alive))
     return order
 
 
-def _states(layer: LayerReport, neurons: int) -> Floats:
-    """Returns `(neurons,)`: the activation rate, -1 if the neuron is dead, NaN if that is not known.
+def _states(layers: Sequence[LayerReport], neurons: int) -> Floats:
+    """Returns `(layers, neurons)`: the activation rate, -1 if the neuron is dead, NaN if that is not known.
 
     The reports are taken in one by one: the rates of a million neurons in all reports would fill hundreds of megabytes.
     """
-    if not layer.measured:
-        return np.full(neurons, np.nan)
-    states = layer.active / layer.positions
-    states[layer.active == 0] = -1
-    states[layer.nan] = np.nan
+    states = np.full((len(layers), neurons), np.nan)
+    for row, layer in zip(states, layers):
+        if layer.measured:
+            np.divide(layer.active, layer.positions, out=row)
+            row[layer.active == 0] = -1
+            row[layer.nan] = np.nan
     return states
 
 
 class _Cells(NamedTuple):
-    """The cells of an image, each `(rows, columns)`."""
+    """The cells of images, each `(layers, rows, columns)`."""
 
     dead: Floats  # the number of dead neurons, as a share of all neurons of the cell
     rate: Floats  # the mean activation rate of the active neurons; NaN if there are none
 
 
-def _cells(layers: Sequence[LayerReport], order: Counts) -> _Cells:
-    columns, rows = _group_starts(len(order), WIDTH), _group_starts(len(layers), ROWS)
-    sums = np.empty((3, len(layers), len(columns)))
-    for i, layer in enumerate(layers):
-        states = _states(layer, len(order))[order]
+def _cells(reports: Sequence[Sequence[LayerReport]], order: Counts) -> _Cells:
+    neurons = order.shape[1]
+    columns, rows = _group_starts(neurons, WIDTH), _group_starts(len(reports), ROWS)
+    sums = np.empty((3, len(order), len(reports), len(columns)))
+    for i, layers in enumerate(reports):
+        states = np.take_along_axis(_states(layers, neurons), order, axis=1)
         for total, values in zip(sums, (states < 0, states >= 0, np.fmax(states, 0))):
-            total[i] = np.add.reduceat(values, columns, dtype=np.float64)
-    dead, active, rates = np.add.reduceat(sums, rows, axis=1)
-    sizes = np.outer(np.diff(rows, append=len(layers)), np.diff(columns, append=len(order)))
+            total[:, i] = np.add.reduceat(values, columns, axis=1, dtype=np.float64)
+    dead, active, rates = np.add.reduceat(sums, rows, axis=2)
+    sizes = np.outer(np.diff(rows, append=len(reports)), np.diff(columns, append=neurons))
     return _Cells(dead / sizes, np.divide(rates, active, out=np.full(active.shape, np.nan), where=active > 0))
 
 
 def _paint(share_dead: Floats, rate: Floats) -> Image:
+    """Returns the images `(layers, height, width, 3)`."""
     background = colours(rate)
-    rows, columns = share_dead.shape
+    layers, rows, columns = share_dead.shape
     height = int(np.clip(_HEIGHT // rows, _MIN_CELL_HEIGHT, _MAX_CELL_HEIGHT))
     filled = np.ceil(share_dead * height)
     filled = np.where(share_dead < 1, np.minimum(filled, height - 1), filled)
-    is_dead = np.arange(height)[None, :, None] >= height - filled[:, None, :]
-    cells = np.repeat(background[:, None], height, axis=1)
+    is_dead = np.arange(height)[:, None] >= height - filled[:, :, None]
+    cells = np.repeat(background[:, :, None], height, axis=2)
     cells[is_dead] = DEAD
-    return cells.reshape(rows * height, columns, 3).repeat(max(1, WIDTH // columns), axis=1)
+    return cells.reshape(layers, rows * height, columns, 3).repeat(max(1, WIDTH // columns), axis=2)
 
 
 def _group_starts(length: int, most: int) -> Counts:

@@ -11,10 +11,11 @@ from typing import Any
 
 from relu_probe.report.coverage import coverage_notes, union, united_reasons
 from relu_probe.report.export import to_frame
-from relu_probe.report.layer_report import LayerReport, any_gradients, fraction, judged_mask, most_samples, nan_mask
+from relu_probe.report.layer_report import LayerReport, any_gradients, most_samples
 from relu_probe.report.limits import ExceededLimit, Limits, checked_limits, explain, not_all_counted
 from relu_probe.report.markup import html_table
 from relu_probe.report.serialization import SCHEMA, checked_fields, checked_schema, json_values
+from relu_probe.report.share import pooled
 from relu_probe.report.summary import summary
 from relu_probe.report.table import ReportCells, report_cells, text_report
 from relu_probe.report.text_table import terminal_width
@@ -94,7 +95,7 @@ class Report(Mapping[str, LayerReport]):
     @property
     def dead_fraction(self) -> float:
         """Dead neurons / neurons that can be judged, all layers pooled, not the mean over the layers; nan if there are none."""
-        return fraction(judged_mask(self.layers.values(), "dead"))
+        return pooled(self.layers.values(), "dead").fraction
 
     @property
     def max_dead_fraction(self) -> float:
@@ -105,17 +106,17 @@ class Report(Mapping[str, LayerReport]):
     @property
     def zero_gradient_fraction(self) -> float:
         """Zero-gradient neurons / neurons that can be judged, of all layers with gradients pooled; nan if there are none."""
-        return fraction(judged_mask(self.layers.values(), "zero_gradient"))
+        return pooled(self.layers.values(), "zero_gradient").fraction
 
     @property
     def blocked_fraction(self) -> float:
         """Blocked neurons / neurons that can be judged, of all layers with gradients pooled; nan if there are none."""
-        return fraction(judged_mask(self.layers.values(), "blocked"))
+        return pooled(self.layers.values(), "blocked").fraction
 
     @property
     def nan_fraction(self) -> float:
         """Neurons at which a NaN was seen / neurons, all measured layers pooled; nan if no layer was measured."""
-        return fraction(nan_mask(self.layers.values()))
+        return pooled(self.layers.values(), "nan").fraction
 
     @property
     def has_gradients(self) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from relu_probe.report.coverage import coverage_notes
-from relu_probe.report.layer_report import LayerReport, judged_mask, nan_mask
+from relu_probe.report.layer_report import LayerReport
+from relu_probe.report.share import pooled
 from relu_probe.utils.foreign_text import shown
 from relu_probe.utils.wording import number
 
@@ -18,11 +17,11 @@ def summary(layers: Mapping[str, LayerReport], unseen: Mapping[str, str]) -> str
     >>> summary({"hidden": LayerReport(samples=8, positions=8, active=[0, 3, 8, 8])}, {"lstm": "in a loop"})
     '1 of 4 dead, worst hidden 25 %, 1 ReLU not counted'
     """
-    dead, nan = judged_mask(layers.values(), "dead"), nan_mask(layers.values())
-    parts = [f"{np.count_nonzero(dead):,} of {len(nan):,} dead" if len(nan) else "nothing measured"]
+    dead, nan = pooled(layers.values(), "dead"), pooled(layers.values(), "nan")
+    parts = [f"{dead.neurons:,} of {nan.of:,} dead" if nan.of else "nothing measured"]
     if worst := worst_layer(layers):
         parts.append(f"worst {shown(worst)} {percent(layers[worst].dead_fraction)}")
-    parts += [f"{np.count_nonzero(nan):,} NaN"] if nan.any() else []
+    parts += [f"{nan.neurons:,} NaN"] if nan.neurons else []
     parts += [f"{number(len(unseen), 'ReLU')} not counted"] if unseen else []
     return ", ".join(parts)
 
@@ -39,15 +38,15 @@ def end_of_fit(layers: Mapping[str, LayerReport], unseen: Mapping[str, str], sin
     >>> end_of_fit(layers, {}, {"hidden": 2})
     '25 % of 4 ReLU neurons dead, worst hidden (25 %, since epoch 2)'
     """
-    dead, nan = judged_mask(layers.values(), "dead"), nan_mask(layers.values())
-    if not len(nan):
+    dead, nan = pooled(layers.values(), "dead"), pooled(layers.values(), "nan")
+    if not nan.of:
         text = "nothing was measured"
-    elif not len(dead):
-        text = f"NaN at {len(nan):,} of {number(len(nan), 'ReLU neuron')}"
+    elif not dead.of:
+        text = f"NaN at {nan.of:,} of {number(nan.of, 'ReLU neuron')}"
     else:
-        share = percent(float(np.mean(dead))) if dead.any() else "none"
-        text = f"{share} of {number(len(dead), 'ReLU neuron')} dead"
-        text += f", NaN at {np.count_nonzero(nan):,} more" if nan.any() else ""
+        share = percent(dead.fraction) if dead.neurons else "none"
+        text = f"{share} of {number(dead.of, 'ReLU neuron')} dead"
+        text += f", NaN at {nan.neurons:,} more" if nan.neurons else ""
     if worst := worst_layer(layers):
         when = f", since epoch {since[worst]}" if since.get(worst, -1) >= 0 else ""
         text += f", worst {shown(worst)} ({percent(layers[worst].dead_fraction)}{when})"

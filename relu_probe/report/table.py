@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from relu_probe.report.layer_report import Floats, LayerReport, Mask, any_gradients, fraction, judged_mask, most_samples
+from relu_probe.report.layer_report import Floats, LayerReport, Mask, any_gradients, most_samples
+from relu_probe.report.share import Share, pooled
 from relu_probe.report.text_table import text_table, wrapped
 from relu_probe.utils.foreign_text import shown
 from relu_probe.utils.wording import number
@@ -76,7 +77,7 @@ def text_report(cells: ReportCells, width: int | None = None) -> str:
 
 
 def _is_sick(layer: LayerReport) -> bool:
-    return bool(np.any(layer.dead) or np.any(layer.blocked) or np.any(layer.nan))
+    return any(share.neurons for share in layer.shares.values())
 
 
 def _row(layer: LayerReport, tau: float | None) -> list[str]:
@@ -84,17 +85,19 @@ def _row(layer: LayerReport, tau: float | None) -> list[str]:
         return [f"{layer.neurons:,}", "-", "-", "not measured", "0", "0"]
     return [
         f"{layer.neurons:,}",
-        _share(judged_mask([layer], "dead")),
+        _share(layer.shares["dead"]),
         _gradient_cell(layer),
-        _rates(layer.activation_rate[layer.judged]) if tau is None else _share(layer.dormant(tau)[layer.judged]),
+        _rates(layer.activation_rate[layer.judged])
+        if tau is None
+        else _share(_share_of(layer.dormant(tau)[layer.judged])),
         f"{layer.samples:,}",
         f"{layer.positions:,}",
     ]
 
 
 def _gradient_cell(layer: LayerReport) -> str:
-    if layer.zero_gradient is not None and not (layer.frozen and not np.any(layer.with_gradient)):
-        return _share(judged_mask([layer], "zero_gradient"))
+    if layer.has_gradients and not (layer.frozen and not np.any(layer.with_gradient)):
+        return _share(layer.shares["zero_gradient"])
     return "frozen" if layer.frozen else "-"
 
 
@@ -104,13 +107,17 @@ def _rates(rates: Floats) -> str:
 
 def _total(layers: Mapping[str, LayerReport]) -> list[str]:
     measured = [layer for layer in layers.values() if layer.measured]
-    dead = _share(judged_mask(measured, "dead")) if measured else "-"
-    zero_gradient = _share(judged_mask(measured, "zero_gradient")) if any_gradients(measured) else "-"
+    dead = _share(pooled(measured, "dead")) if measured else "-"
+    zero_gradient = _share(pooled(measured, "zero_gradient")) if any_gradients(measured) else "-"
     return [f"{sum(layer.neurons for layer in measured):,}", dead, zero_gradient, "", f"{most_samples(measured):,}", ""]
 
 
-def _share(judged: Mask) -> str:
-    return share_text(int(np.count_nonzero(judged)), fraction(judged))
+def _share(share: Share) -> str:
+    return share_text(share.neurons, share.fraction)
+
+
+def _share_of(judged: Mask) -> Share:
+    return Share(int(np.count_nonzero(judged)), len(judged))
 
 
 def share_text(count: int, share: float) -> str:

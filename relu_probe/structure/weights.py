@@ -1,5 +1,6 @@
 """The weights at and before a layer: whether training changes one of them, and which neurons have a NaN in theirs."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -86,8 +87,13 @@ def _nearest_weights(layer: Any) -> list[Any]:
 
 def _neurons_last(layer: Any, value: Any) -> Any:
     """The last two axes swapped for a transposed convolution, whose kernel ends in its inputs."""
-    transposed = tuple(getattr(tf.keras.layers, f"Conv{n}DTranspose") for n in (1, 2, 3))
-    return np.swapaxes(value, -1, -2) if isinstance(layer, transposed) and value.ndim > 1 else value
+    return np.swapaxes(value, -1, -2) if value.ndim > 1 and isinstance(layer, _transposed_convolutions()) else value
+
+
+@cache
+def _transposed_convolutions() -> tuple[type, ...]:
+    """Kept: TensorFlow looks up `tf.keras.layers` anew each time, in every layer at the end of an epoch."""
+    return tuple(getattr(tf.keras.layers, f"Conv{n}DTranspose") for n in (1, 2, 3))
 
 
 def _is_floating(value: Any) -> bool:

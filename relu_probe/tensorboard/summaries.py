@@ -3,6 +3,7 @@
 import shlex
 from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import summary as custom_scalar
 
 from relu_probe.report.layer_report import LayerReport
-from relu_probe.report.life_image import LEGEND, draw_life
+from relu_probe.report.life_image import LEGEND, draw_lives
 from relu_probe.report.markup import markdown_table, plain_text
 from relu_probe.report.report import Report
 from relu_probe.tensorboard.event_file import EventFile
@@ -40,6 +41,7 @@ _HISTOGRAMS = {
     "the pre-activation, was not zero. The first bar holds exactly the neurons whose gradient was always zero.",
 }
 _IMAGES_AT_ONCE = 32  # in one event: to write an event takes longer than to draw an image
+_SMALL = 2**11  # neurons up to which layers are drawn together
 _TABLE = "The report of this epoch. The scalars of the same names show its numbers over time."
 
 
@@ -117,11 +119,15 @@ class Summaries:
             _write(list(self._images(names[start : start + _IMAGES_AT_ONCE])))
 
     def _images(self, names: list[str]) -> Iterator[Any]:
-        for name in names:
-            layers = [report[name] for report in self._reports]
-            if any(layer.measured for layer in layers):
+        """Yields the images of some layers, in their order. Neighbours of equal size are drawn together, if they are small."""
+        histories = {name: [report[name] for report in self._reports] for name in names}
+        measured = {name: layers for name, layers in histories.items() if any(layer.measured for layer in layers)}
+        sizes = {name: max(layer.neurons for layer in layers) for name, layers in measured.items()}
+        for _, neighbours in groupby(measured, key=lambda name: (sizes[name], name if sizes[name] > _SMALL else "")):
+            group = list(neighbours)
+            for name, image in zip(group, draw_lives([measured[name] for name in group])):
                 about = f"Layer {plain_text(shown(name))}: {LEGEND}"
-                yield image_value(f"life/{name}", draw_life(layers), about)
+                yield image_value(f"life/{name}", image, about)
 
     def _write_report(self, report: Report) -> None:
         if self.text:

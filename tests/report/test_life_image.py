@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relu_probe import LayerReport
-from relu_probe.report.life_image import DEAD, ROWS, UNKNOWN, WIDTH, colours, draw_life
+from relu_probe.report.life_image import DEAD, ROWS, UNKNOWN, WIDTH, colours, draw_life, draw_lives
 
 N = 1000
 
@@ -104,6 +104,16 @@ def test_images_of_any_size(neurons, epochs, seed):
     rows = min(epochs, ROWS)
     groups = [group.any() for group in np.split(active == 0, np.arange(1, rows) * epochs // rows)]
     assert is_dead(image).reshape(rows, -1).any(axis=1).tolist() == groups
+
+
+def test_layers_that_are_drawn_together_get_the_images_that_they_get_alone():
+    histories = [reports(dying(700, 5, seed)) for seed in range(3)]
+    histories[1][0] = LayerReport(samples=0, positions=0, active=np.zeros(700, int))
+    together, alone = draw_lives(histories), [draw_life(layers) for layers in histories]
+    np.testing.assert_array_equal(together, alone)
+    assert not np.array_equal(together[0], alone[1])  # the planted mistake: the images in another order
+    with pytest.raises(ValueError, match="measured at least once"):
+        draw_lives([histories[0], histories[1][:1]])
 
 
 def test_unknown_cells_are_white():
