@@ -134,47 +134,82 @@ def test_that_relative_links_are_found():
 
 
 USER = """
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from relu_probe import Diagnosis, History, LayerDiagnosis, LayerHistory, LayerReport, LossJump, ReluProbe, Report, Watch
-from relu_probe import LayerRevival, Revival, Revive, diagnose, history, measure, revive, watch
+from relu_probe import Advice, Diagnosis, History, LayerDiagnosis, LayerHistory, LayerReport, LossJump, ReluProbe, Report
+from relu_probe import LayerRevival, Revival, Revive, Watch, diagnose, history, measure, revive, watch
+
+Counts = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+Rates = NDArray[np.float64]
 
 
-def use(model: Any, x: NDArray[np.float32]) -> None:
-    probe = ReluProbe("logs", max_dead=0.5, on_limit="raise")
+def train(model: Any, x: NDArray[np.float32]) -> History:
+    probe = ReluProbe("logs", (x, x), freq=2, name="mine", layers="conv*", strict=True, activation_sum=True, at_start=True)
+    probe = ReluProbe(max_dead=0.5, max_zero_gradient=None, patience=1, on_limit="raise", keep=3, verbose=0, layer_logs=True)
+    probe = ReluProbe(images=False, text=False)
     newest: Report | None = probe.report
     reports: list[Report] = probe.reports
     jumps: list[LossJump] = probe.loss_jumps
-    kept: History = probe.history
     step: int = jumps[0].step
-    report: Report = measure(model, (x, x), max_samples=10, layers=["conv*"])
-    fraction: float = report.dead_fraction
-    layer: LayerReport = report["hidden"]
-    samples: int = layer.samples
-    active: NDArray[np.int64] = layer.active
-    gradient: NDArray[np.int64] | None = layer.with_gradient
-    dead: NDArray[np.bool_] = layer.dead
-    rate: NDArray[np.float64] = layer.activation_rate
-    with watch(model) as w:
+    cure = Revive(lambda epoch: x, every=2, start=1, stop=None, method="redo", fire=0.9, validation=(x, x), seed=0)
+    revivals: dict[int, Revival] = cure.revivals
+    return probe.history
+
+
+def count(model: Any, x: NDArray[np.float32]) -> Report:
+    report: Report = measure(model, (x, x), batch_size=8, max_samples=10, layers=["conv*"], verbose=1)
+    with watch(model, layers="conv*") as w:
         entered: Watch = w
         watched: Report = w.report()
-    found: Diagnosis = diagnose(model, x, probe=probe, bounds=(0, 1))
-    cause: LayerDiagnosis = found.layers["hidden"]
-    margin: NDArray[np.float64] = cause.margin
-    first: str | None = found.first_sick_layer
-    lives: History = history([report, watched])
-    life: LayerHistory = lives["hidden"]
     total: Report = report + watched
-    asserted: Report = total.assert_alive(0.05, layers="hidden")
-    text: str = str(asserted)
-    revival: Revival = revive(model, (x, x), method="redo", fire=0.9)
-    neurons: NDArray[np.intp] = revival.layers["hidden"].neurons
+    of_several: Report | int = sum([report, watched])
+    chosen: Report = total.select("conv*")
+    return chosen.assert_alive(0.05, max_zero_gradient=0.1, layers="hidden", require_all=True)
+
+
+def read(report: Report) -> None:
+    mapping: Mapping[str, LayerReport] = report
+    names: list[str] = [name for name, layer in report.items() if layer.dead_fraction > 0.5]
+    number: int = len(report)
+    fractions: list[float] = [report.dead_fraction, report.max_dead_fraction, report.zero_gradient_fraction]
+    unseen: Mapping[str, str] = report.unseen
+    never_called: tuple[str, ...] = report.never_called
+    epoch: int | None = report.epoch
+    text: str = str(report) + report.table(tau=0.1, width=80)
+    stored: Report = Report.from_dict(report.to_dict())
+    layer: LayerReport = report["hidden"]
+    samples: int = layer.samples
+    active: Counts = layer.active
+    gradient: Counts | None = layer.with_gradient
+    dead: Mask = layer.dead | layer.dormant(0.1)
+    blocked: Mask | None = layer.blocked
+    rate: Rates = layer.activation_rate
+
+
+def explain(model: Any, x: NDArray[np.float32], probe: ReluProbe) -> None:
+    found: Diagnosis = diagnose(model, x, batch_size=8, bounds=(0, 1), confidence=0.9, probe=probe, verbose=0)
+    cause: LayerDiagnosis = found.layers["hidden"]
+    margin: Rates = cause.margin
+    root: str | None = found.first_sick_layer
+    advice: tuple[Advice, ...] = found.advice
+    kind: str = advice[0].kind
+    about: Mask = advice[0].neurons["hidden"]
+    lives: History = history(probe.reports)
+    life: LayerHistory = lives["hidden"]
+    since: Counts = life.dead_since
+
+
+def cure(model: Any, x: NDArray[np.float32]) -> None:
+    revival: Revival = revive(model, (x, x), layers="hidden", method="cause", fire=0.9, validation=(x, x), seed=0)
     cured: LayerRevival = revival.layers["hidden"]
+    neurons: NDArray[np.intp] = cured.neurons
+    change: float | None = revival.validation_change
     revival.undo()
-    kept_revivals: dict[int, Revival] = Revive(lambda epoch: x, every=2).revivals
 """
 
 WRONG = {
@@ -188,6 +223,11 @@ WRONG = {
     "d: str = diagnose(0, 0).layers": 'expression has type "Mapping[str, LayerDiagnosis]", variable has type "str"',
     "history([]).reports_": '"History" has no attribute "reports_"',
     'revive(0, 0, method="reset")': 'Argument "method" to "revive" has incompatible type',
+    "e: str = measure(0, 0).unseen": 'expression has type "Mapping[str, str]", variable has type "str"',
+    "measure(0, 0).get(1)": 'No overload variant of "get" of "Mapping" matches argument type "int"',
+    "diagnose(0, 0).advice[0].kinds": '"Advice" has no attribute "kinds"; maybe "kind"?',
+    'ReluProbe(on_limit="warn")': 'Argument "on_limit" to "ReluProbe" has incompatible type',
+    'Revive(0, every="2")': 'Argument "every" to "Revive" has incompatible type "str"; expected "int"',
     "from relu_probe import Reports": 'Module "relu_probe" has no attribute "Reports"',
 }
 
@@ -206,13 +246,14 @@ def type_check(installed, tmp_path, monkeypatch):
 
 
 def test_a_users_script_is_type_checked_against_the_wheel(type_check):
+    assert [name for name in relu_probe.__all__ if not re.search(rf"\b{name}\b", USER)] == []
     result = type_check(USER)
     assert (result.returncode, result.stdout) == (0, ""), result.stdout + result.stderr
 
 
 def test_wrong_uses_are_rejected(type_check):
     """All public names would be `Any`, and all of this right, if the types were not found."""
-    names = "from relu_probe import ReluProbe, diagnose, history, measure, revive, watch\n"
+    names = "from relu_probe import ReluProbe, Revive, diagnose, history, measure, revive, watch\n"
     result = type_check(names + "\n".join(WRONG))
     assert result.returncode == 1
     lines = [line for line in result.stdout.splitlines() if ": error:" in line]
