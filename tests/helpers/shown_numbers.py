@@ -33,33 +33,38 @@ def columns(layer):
     """Returns what each column shows of a layer: numbers and words."""
     if not layer.positions:
         return [[layer.neurons], ["-"], ["-"], ["not", "measured"], [0], [0]]
-    judged = [i for i in range(layer.neurons) if not layer.nan[i]]
-    rates = [layer.active[i] / layer.positions for i in judged]
+    rates = [count / layer.positions for count in judged(layer, layer.active)]
     return [
         [layer.neurons],
-        share(layer.active[i] == 0 for i in judged),
-        zero_gradient(layer, judged),
+        share(count == 0 for count in judged(layer, layer.active)),
+        zero_gradient(layer),
         [float(f(rates)) for f in (np.min, np.median, np.max)] if rates else ["NaN"],
         [layer.samples],
         [layer.positions],
     ]
 
 
-def zero_gradient(layer, judged):
+def judged(layer, counts):
+    """Returns the counts of the neurons at which no NaN was seen."""
+    return [count for count, nan in zip(counts.tolist(), layer.nan.tolist()) if not nan]
+
+
+def zero_gradient(layer):
     if layer.with_gradient is None or (layer.frozen and not sum(layer.with_gradient)):
         return ["frozen" if layer.frozen else "-"]
-    return share(layer.with_gradient[i] == 0 for i in judged)
+    return share(count == 0 for count in judged(layer, layer.with_gradient))
 
 
 def total(report):
     """Returns what each column shows of the whole report."""
     measured = [layer for layer in report.layers.values() if layer.positions]
-    judged = [(layer, i) for layer in measured for i in range(layer.neurons) if not layer.nan[i]]
     with_gradient = [layer for layer in measured if layer.with_gradient is not None]
+    active = [count for layer in measured for count in judged(layer, layer.active)]
+    gradients = [count for layer in with_gradient for count in judged(layer, layer.with_gradient)]
     return [
         [sum(layer.neurons for layer in measured)],
-        share(layer.active[i] == 0 for layer, i in judged) if measured else ["-"],
-        share(layer.with_gradient[i] == 0 for layer, i in judged if layer in with_gradient) if with_gradient else ["-"],
+        share(count == 0 for count in active) if measured else ["-"],
+        share(count == 0 for count in gradients) if with_gradient else ["-"],
         [],
         [max((layer.samples for layer in measured), default=0)],
         [],
