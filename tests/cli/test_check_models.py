@@ -13,7 +13,7 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 import tensorflow as tf
-from commands import relu_probe
+from commands import options_in_help, relu_probe
 from keras_version import TRUST
 
 from relu_probe import Report
@@ -117,6 +117,24 @@ def test_a_model_that_is_alive(files):
     assert [(row["layer"], row["neuron"], row["active"]) for row in rows] == [
         ("hidden", str(i), "80") for i in range(4)
     ]
+
+
+@pytest.mark.once
+def test_every_option_together(files, check):
+    """In a process of its own; a new option is missing here."""
+    check("alive.keras", "--data", "data.npz", "--json", "before.json")
+    limits = ["--max-dead", 0.75, "--max-zero-gradient", 1, "--tolerance", 0.75, "--baseline", "before.json"]
+    outputs = ["--json", "after.json", "--csv", "after.csv", "--quiet", "--debug"]
+    options = [*limits, *outputs, "--require-all", "--trust-model", "--layers", "hid*", "--batch-size", 7]
+    result = relu_probe("check", "dead.keras", "--data", "data.npz", *options, cwd=files)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == (
+        "relu-probe check: alive: no layer above max_dead=0.75 and max_zero_gradient=1, and none worse than the baseline, "
+        "on 80 samples\n"
+    )
+    assert report_of(files / "after.json")["hidden"].active.tolist() == [0, 0, 0, 80]
+    assert len((files / "after.csv").read_text().splitlines()) == 1 + 4
+    assert options_in_help("check", files) == {"--data", *(text for text in options if str(text).startswith("--"))}
 
 
 def test_a_model_that_is_dead(files, check):

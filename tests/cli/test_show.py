@@ -7,7 +7,7 @@ import pty
 import numpy as np
 import page
 import pytest
-from commands import relu_probe
+from commands import options_in_help, relu_probe
 from html_cells import Cells
 
 from relu_probe import LayerReport, Report, history
@@ -57,6 +57,7 @@ def test_several_reports_and_a_page(files):
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == f"{HEADLINE.format(', since epoch 2')}\n\n{history(reports)}\n\n{reports[-1]}\n"
     assert (files / "page.html").read_text() == web_page(reports)
+    assert options_in_help("show", files) == {"--html"}
 
 
 @pytest.mark.parametrize(("dead", "colour"), [(0, "\x1b[32m"), (1, "\x1b[31m")])

@@ -1,6 +1,7 @@
 """The command `relu-probe`, and pytest, in a child process."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,12 @@ def relu_probe(*arguments, cwd, **options):
     script = Path(sys.executable).with_name("relu-probe")
     command = [str(script)] if script.exists() else [sys.executable, "-m", "relu_probe"]
     return python_tool([*command, *map(str, arguments)], cwd, **options)
+
+
+def options_in_help(command, cwd):
+    """Returns the options of a command, apart from --help."""
+    text = relu_probe(command, "--help", cwd=cwd).stdout
+    return set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", text, re.MULTILINE)) - {"--help"}
 
 
 def refused(directory, text, *arguments):
