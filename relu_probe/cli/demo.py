@@ -20,7 +20,7 @@ or check a saved one with
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of the command."""
     parser.add_argument(
-        "--log-dir", help="directory for TensorBoard, with a run for each initialiser (default: a new logs/demo-...)"
+        "--log-dir", help="directory for TensorBoard, with a run for each training (default: a new logs/demo-...)"
     )
     parser.add_argument("--epochs", type=_at_least(1), default=5, help="epochs of training (default: %(default)s)")
     parser.add_argument(
@@ -68,13 +68,13 @@ def _train_and_report(log_dir: str, epochs: int, seed: int) -> None:
 
 
 def _train(log_dir: str, epochs: int, seed: int) -> tuple[dict[str, Outcome], str]:
-    """The outcome of each initialiser, and how to open TensorBoard."""
+    """The outcome of each training, and how to open TensorBoard."""
     from relu_probe.cli import digits
     from relu_probe.tensorboard.summaries import how_to_open
 
     data, outcomes = digits.load(seed), {}
-    for number, name in enumerate(digits.BIAS_INITIALISERS, 1):
-        _show_progress(f"Training {number} of {len(digits.BIAS_INITIALISERS)}: {name:15} epochs ")
+    for number, name in enumerate(digits.RUNS, 1):
+        _show_progress(f"Training {number} of {len(digits.RUNS)}: {name:15} epochs ")
         outcomes[name] = digits.train(name, data, log_dir, epochs=epochs, seed=seed, tick=_tick)
         _show_progress("\n")
     return outcomes, how_to_open(log_dir)

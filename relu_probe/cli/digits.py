@@ -7,10 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 from relu_probe.callbacks.relu_probe import ReluProbe
-from relu_probe.cli.findings import CONTROL, SUBJECT, Outcome
+from relu_probe.callbacks.revive import Revive
+from relu_probe.cli.findings import CONTROL, REVIVED, SUBJECT, Outcome
 from relu_probe.report.report import Report
 
-BIAS_INITIALISERS = (SUBJECT, "random_normal", "custom_uniform", CONTROL)
+RUNS = (SUBJECT, "random_normal", "custom_uniform", REVIVED, CONTROL)
 
 
 class Digits(NamedTuple):
@@ -37,13 +38,14 @@ def load(seed: int = 0) -> Digits:
 
 
 def bias_initialiser(name: str, seed: int) -> Any:
-    """The initialiser of this name, one of `BIAS_INITIALISERS`. The last one puts every pre-activation far below zero."""
+    """The initialiser of the bias in the run of this name. The control's puts every pre-activation far below zero."""
 
     def custom_uniform(shape: Any, dtype: Any = None) -> Any:
         return tf.random.stateless_uniform(shape, (seed, 0), -0.1, 0.1, dtype or tf.float32)
 
     return {
         SUBJECT: tf.keras.initializers.Zeros(),
+        REVIVED: tf.keras.initializers.Zeros(),
         "random_normal": tf.keras.initializers.RandomNormal(seed=seed),
         "custom_uniform": custom_uniform,
         CONTROL: tf.keras.initializers.Constant(-5.0),
@@ -61,12 +63,12 @@ def build(bias: Any, seed: int) -> Any:
 
 
 def train(name: str, digits: Digits, log_dir: str, *, epochs: int, seed: int, tick: Callable[[int], None]) -> Outcome:
-    """Trains a model with the named bias initialiser.
+    """Trains the model of one run.
 
     Args:
-        name: one of `BIAS_INITIALISERS`.
+        name: one of `RUNS`; also the name of the run in TensorBoard.
         digits: the data.
-        log_dir: the directory for TensorBoard; the run is called `name`.
+        log_dir: the directory for TensorBoard.
         epochs: the number of epochs.
         seed: the seed of the weights and of the order of the samples.
         tick: called with 0 before the training, and with n after the n-th epoch.
@@ -88,6 +90,8 @@ def train(name: str, digits: Digits, log_dir: str, *, epochs: int, seed: int, ti
         probe,
         tf.keras.callbacks.LambdaCallback(on_train_begin=at_start, on_epoch_end=lambda epoch, logs: tick(epoch)),
     ]
+    if name == REVIVED:
+        callbacks.append(Revive(digits.train, seed=seed, strict=True))
     _, untrained = model.evaluate(*digits.validation, verbose=0)
     plan = {"initial_epoch": 1, "epochs": epochs + 1, "validation_data": digits.validation}
     history = model.fit(*digits.train, **plan, callbacks=callbacks, verbose=0).history

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from relu_probe.report.text_table import terminal_width, text_table
 
-SUBJECT, CONTROL = "zeros", "sick_control"
+SUBJECT, REVIVED, CONTROL = "zeros", "zeros_revived", "sick_control"
 
 
 class Outcome(NamedTuple):
@@ -39,11 +39,9 @@ class _Measure(NamedTuple):
     high_is_bad: bool
 
 
-_MEASURES = (
-    _Measure("Dead at initialisation", lambda o: o.dead[0] / o.neurons, lambda o: o.neurons, True),
-    _Measure("Dead after training", lambda o: o.dead[-1] / o.neurons, lambda o: o.neurons, True),
-    _Measure("Validation accuracy", lambda o: o.accuracy[-1], lambda o: o.validated, False),
-)
+_BORN_DEAD = _Measure("Dead at initialisation", lambda o: o.dead[0] / o.neurons, lambda o: o.neurons, True)
+_DEAD = _Measure("Dead after training", lambda o: o.dead[-1] / o.neurons, lambda o: o.neurons, True)
+_ACCURACY = _Measure("Validation accuracy", lambda o: o.accuracy[-1], lambda o: o.validated, False)
 
 
 def outcome_table(outcomes: Outcomes) -> str:
@@ -70,12 +68,13 @@ def findings(outcomes: Outcomes) -> list[str]:
 
     >>> healthy = Outcome(64, 1437, 360, dead=[0, 1], zero_gradient=[0, 1], accuracy=[0.1, 0.95])
     >>> sick = Outcome(64, 1437, 360, dead=[64, 64], zero_gradient=[64, 64], accuracy=[0.1, 0.1])
-    >>> print(findings({"zeros": healthy, "random_normal": healthy, "sick_control": sick})[-1])
+    >>> others = {"random_normal": healthy, "zeros_revived": healthy, "sick_control": sick}
+    >>> print(findings({"zeros": healthy, **others})[-1])
     Answer: yes. With a bias of zero the model did no worse than with a random one. (One seed.)
     """
-    tested = {name: outcome for name, outcome in outcomes.items() if name != CONTROL}
+    tested = {name: outcome for name, outcome in outcomes.items() if name not in (REVIVED, CONTROL)}
     lines, disadvantages = [], []
-    for measure in _MEASURES:
+    for measure in (_BORN_DEAD, _DEAD, _ACCURACY):
         worse, better = _compare(tested, measure)
         shares = ", ".join(f"{name} {measure.share(outcome):.1%}" for name, outcome in tested.items())
         lines.append(f"{measure.name}: {shares}. {_difference(worse, better)}")
@@ -85,6 +84,7 @@ def findings(outcomes: Outcomes) -> list[str]:
         *lines,
         *_deaths(tested),
         *_blocked(tested),
+        *_harm(outcomes[SUBJECT], outcomes[REVIVED]),
         _control(outcomes[CONTROL], valid),
         _answer(valid, disadvantages),
     ]
@@ -125,6 +125,21 @@ def _blocked(tested: Outcomes) -> list[str]:
     blocked = {name: o.zero_gradient[-1] - o.dead[-1] for name, o in tested.items()}
     found = ", ".join(f"{name} {count:,}" for name, count in blocked.items() if count)
     return [f"Active but without gradient after training: {found}."] if found else []
+
+
+def _harm(dying: Outcome, revived: Outcome) -> list[str]:
+    """Whether the dead neurons cost accuracy: the same training is compared with one in which they were brought back."""
+    if not dying.dead[-1]:
+        return []
+    question = f"Are {_DEAD.share(dying):.1%} dead bad here?"
+    if revived.dead[-1] >= dying.dead[-1]:
+        return [f"{question} Not known: the callback Revive has brought none back so far."]
+    with_dead, without = _ACCURACY.share(dying), _ACCURACY.share(revived)
+    worse = without > with_dead and _differ(without, with_dead, dying.validated)
+    return [
+        f"{question} {'Yes' if worse else 'No'}: with the callback Revive the same training ends with "
+        f"{_DEAD.share(revived):.1%} dead and an accuracy of {without:.1%}, {'' if worse else 'not '}better beyond chance."
+    ]
 
 
 def _control_has_more_dead(outcomes: Outcomes) -> bool:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import options_in_help
 
 from relu_probe.cli.findings import Outcome, findings
 from relu_probe.cli.main import main
 
 ROOT = Path(__file__).parents[2]
-NAMES = ["zeros", "random_normal", "custom_uniform", "sick_control"]
+OPTIONS = ["--log-dir", "runs", "--epochs", "2", "--seed", "1"]
+NAMES = ["zeros", "random_normal", "custom_uniform", "zeros_revived", "sick_control"]
 
 
 def command(*args, cwd=ROOT):
@@ -25,8 +27,7 @@ def command(*args, cwd=ROOT):
 def demo(tmp_path_factory):
     """One real run: its process and its log directory."""
     here = tmp_path_factory.mktemp("demo")
-    options = ("--log-dir", "runs", "--epochs", "2", "--seed", "1")
-    return command("-m", "relu_probe", "demo", *options, cwd=here), here / "runs"
+    return command("-m", "relu_probe", "demo", *OPTIONS, cwd=here), here / "runs"
 
 
 def rows(printed):
@@ -46,7 +47,7 @@ def test_it_succeeds_and_shows_progress(demo):
     process, _ = demo
     assert process.returncode == 0, process.stderr
     for number, name in enumerate(NAMES, 1):
-        assert re.search(rf"^Training {number} of 4: {name} +epochs .*0 1 2 $", process.stderr, re.MULTILINE)
+        assert re.search(rf"^Training {number} of 5: {name} +epochs .*0 1 2 $", process.stderr, re.MULTILINE)
     assert len(process.stderr.splitlines()) == 1 + len(NAMES), process.stderr  # no messages of TensorFlow
 
 
@@ -57,6 +58,10 @@ def test_the_answer_comes_first_and_what_to_do_next_last(demo):
     assert lines[2].startswith("Answer: ")
     assert lines[-3].startswith("Next, your own model: train it with model.fit(")
     assert lines[-1] == "  relu-probe check model.keras --data validation.npz"
+
+
+def test_it_was_run_with_every_option(tmp_path):
+    assert options_in_help("demo", tmp_path) == set(OPTIONS[::2])
 
 
 def test_a_row_for_each_initialiser_and_epoch(demo):
@@ -110,6 +115,7 @@ def _scalars(directory, tag):
     return [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors(tag)]
 
 
+@pytest.mark.once
 def test_default_log_dir_is_new_for_each_run(tmp_path, monkeypatch, capsys, demo):
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--epochs", "1"]) == 0
@@ -132,7 +138,8 @@ def test_only_the_biases_differ_at_the_start():
     assert np.all(biases[0] == 0)
     assert 0.02 < np.std(biases[1]) < 0.08
     assert 0.05 < np.max(np.abs(biases[2])) <= 0.1
-    assert np.all(biases[3] == -5)
+    assert np.all(biases[3] == 0)
+    assert np.all(biases[4] == -5)
     assert not np.array_equal(weights(digits, "zeros", seed=4)[0], kernels[0])
 
 

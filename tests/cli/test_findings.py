@@ -4,10 +4,11 @@ import pytest
 
 from relu_probe.cli.findings import Outcome, findings, outcome_table
 
-NAMES = ["zeros", "random_normal", "custom_uniform", "sick_control"]
+NAMES = ["zeros", "random_normal", "custom_uniform", "zeros_revived", "sick_control"]
 HEALTHY = Outcome(64, 1437, 360, dead=[0, 1], zero_gradient=[0, 1], accuracy=[0.1, 0.95])
+REVIVED = HEALTHY._replace(dead=[0, 0], accuracy=[0.1, 0.96])
 SICK = Outcome(64, 1437, 360, dead=[64, 64], zero_gradient=[64, 64], accuracy=[0.1, 0.1])
-PLANTED = dict(zip(NAMES, [HEALTHY, HEALTHY, HEALTHY, SICK]))
+PLANTED = dict(zip(NAMES, [HEALTHY, HEALTHY, HEALTHY, REVIVED, SICK]))
 
 
 def planted(**changes):
@@ -19,6 +20,8 @@ def test_nothing_differs():
         "Dead at initialisation: zeros 0.0%, random_normal 0.0%, custom_uniform 0.0%. No difference beyond chance.",
         "Dead after training: zeros 1.6%, random_normal 1.6%, custom_uniform 1.6%. No difference beyond chance.",
         "Validation accuracy: zeros 95.0%, random_normal 95.0%, custom_uniform 95.0%. No difference beyond chance.",
+        "Are 1.6% dead bad here? No: with the callback Revive the same training ends with 0.0% dead and an accuracy of 96.0%, "
+        "not better beyond chance.",
         "sick_control: 64 of 64 dead at initialisation, so dead neurons would have been seen; "
         "accuracy 10.0% after training.",
         "Answer: yes. With a bias of zero the model did no worse than with a random one. (One seed.)",
@@ -85,6 +88,21 @@ def test_neurons_are_blocked():
     lines = planted(zeros={"zero_gradient": [0, 3]})
     assert "Active but without gradient after training: zeros 2." in lines
     assert not any("gradient" in line for line in planted())
+
+
+# 0.95 and 0.98 of 360 samples are 2.3 standard errors apart, 0.95 and 0.976 1.8.
+@pytest.mark.parametrize(("accuracy", "answer"), [(0.98, "Yes"), (0.976, "No"), (0.9, "No")])
+def test_whether_dead_neurons_cost_accuracy(accuracy, answer):
+    (line,) = [line for line in planted(zeros_revived={"accuracy": [0.1, accuracy]}) if "dead bad here?" in line]
+    assert line.startswith(f"Are 1.6% dead bad here? {answer}: ")
+    assert line.endswith(f"{accuracy:.1%}, {'' if answer == 'Yes' else 'not '}better beyond chance.")
+
+
+def test_without_a_comparison_the_harm_is_not_known():
+    assert "Are 1.6% dead bad here? Not known: the callback Revive has brought none back so far." in planted(
+        zeros_revived={"dead": [0, 1]}
+    )
+    assert not any("bad here" in line for line in planted(zeros={"dead": [1, 0]}))
 
 
 def test_the_planted_table():

@@ -14,7 +14,7 @@ import page
 
 FILE = Path(__file__).parents[1] / "tensorboard.png"
 WIDTH, HEIGHT = 1400, 1200  # of the window; the page is smaller
-TAGS, RUNS = "^(activation_rate|dead_fraction|life|zero_gradient_fraction)/", "zeros|sick_control"
+TAGS, RUNS = "^(activation_rate|dead_fraction|life|zero_gradient_fraction)/", "^(zeros|sick_control)$"
 
 
 def main(file=FILE):
@@ -22,7 +22,7 @@ def main(file=FILE):
     with tempfile.TemporaryDirectory() as log_dir:
         subprocess.run([sys.executable, "-m", "relu_probe", "demo", "--log-dir", log_dir], check=True)
         with page.tensorboard(log_dir) as address, page.chromium(WIDTH, HEIGHT) as driver:
-            page.wait_for(lambda: len(page.fetch(address, "plugin/images/tags")) == 4)
+            page.wait_for(lambda: len(page.fetch(address, "plugin/images/tags")) == 5)
             query = urlencode({"tagFilter": TAGS, "runFilter": RUNS, "smoothing": 0})
             page.show(driver, address, f"?{query}#timeseries")
             settle(driver)
