@@ -124,7 +124,8 @@ def diagnose(
         data: the same types as for `measure`. With x alone only dead neurons are found.
         batch_size: samples in each step, for arrays.
         bounds: `(low, high)` of the inputs, scalars or arrays of the input's shape. Neurons that cannot fire for any
-            input in that box are certified dead, if only Dense, ReLU, Flatten and Dropout layers lead to them.
+            input in that box are certified dead. The bounds are carried through linear layers, BatchNormalization, ReLU,
+            pooling, padding, Add, Concatenate and Flatten; where they stop, the text says so.
         confidence: the confidence level of the limits on the rates at which neurons fire. The limits hold for
             independent, identically distributed samples.
         probe: the `ReluProbe` of the training; it knows when the neurons died.

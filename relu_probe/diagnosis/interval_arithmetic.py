@@ -5,12 +5,15 @@ The bounds hold for the model's own floating-point evaluation, in whatever order
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from relu_probe.report.layer_report import Floats
+
+Product = Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
 
 _FLOAT64_UNIT = 2.0**-53  # the unit roundoff of float64, in which the bounds themselves are computed
 
@@ -71,7 +74,9 @@ def as_evaluated(box: Box, dtype: Any) -> Box:
         return Box(*(bound.astype(dtype).astype(np.float64) for bound in box))
 
 
-def through_affine(box: Box, kernel: NDArray[Any], bias: NDArray[Any] | None, arithmetic: Arithmetic) -> Box | None:
+def through_affine(
+    box: Box, kernel: NDArray[Any], bias: NDArray[Any] | None, arithmetic: Arithmetic, product: Product = np.matmul
+) -> Box | None:
     """Bounds `(..., units)` of x @ kernel + bias over the box `(..., inputs)`.
 
     None if a sum could overflow, or a weight is not finite.
@@ -80,18 +85,66 @@ def through_affine(box: Box, kernel: NDArray[Any], bias: NDArray[Any] | None, ar
     order and fused or not, is added: gamma(n + 2) times sum |w||x| + |b| (Higham 2002, Accuracy and Stability of
     Numerical Algorithms, section 3.1), and an underflow in each operation.
 
+    Args:
+        box: bounds of x.
+        kernel: the weights.
+        bias: `(units,)`; None for none.
+        arithmetic: that of the model.
+        product: what multiplies inputs by weights and adds, such as a convolution, in float64.
+
     >>> box = Box(np.zeros(2), np.ones(2))
     >>> float(through_affine(box, np.array([[1.0], [-2.0]]), None, Arithmetic.of(np.float32)).high[0].round(5))
     1.0
     """
     kernel = np.asarray(kernel, np.float64)
-    bias = np.zeros(kernel.shape[1]) if bias is None else np.asarray(bias, np.float64)
+    bias = np.zeros(1) if bias is None else np.asarray(bias, np.float64)
     positive, negative = np.maximum(kernel, 0), np.minimum(kernel, 0)
     with np.errstate(over="ignore", invalid="ignore"):  # with infinite or NaN weights `error` is infinite too
-        low = box.low @ positive + box.high @ negative + bias
-        high = box.high @ positive + box.low @ negative + bias
-        error = _rounding(box, kernel, bias, arithmetic)
-    return Box(low - error, high + error) if np.all(np.isfinite(error)) else None
+        low = product(box.low, positive) + product(box.high, negative) + bias
+        high = product(box.high, positive) + product(box.low, negative) + bias
+        error = _rounding(box, kernel, bias, arithmetic, product)
+    return _widened(low, high, error)
+
+
+def through_scaling(box: Box, mean: Any, scale: Any, offset: Any, arithmetic: Arithmetic) -> Box | None:
+    """Bounds of (x - mean) * scale + offset, computed in any order, where the scale itself takes up to 8 operations.
+
+    None if a value could overflow, or an argument is not finite.
+
+    >>> box = Box(np.zeros(1), np.ones(1))
+    >>> float(through_scaling(box, 0.0, np.array([-2.0]), 1.0, Arithmetic.of(np.float32)).low[0].round(5))
+    -1.0
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        ends = [(bound - mean) * scale + offset for bound in box]
+        size = np.abs(scale) * (_reach(box) + np.abs(mean)) + np.abs(offset)
+        factors = 1 + np.abs(scale) + np.abs(mean) + _reach(box)
+        error = _error(size, 16, arithmetic.tiny * 16 * factors, arithmetic)
+    return _widened(np.minimum(*ends), np.maximum(*ends), error)
+
+
+def through_sum(boxes: list[Box], arithmetic: Arithmetic) -> Box | None:
+    """Bounds of the sum of values in boxes of shapes that broadcast, added in any order; None if it could overflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = (sum(bounds[1:], start=bounds[0]) for bounds in zip(*boxes))
+        reaches = [_reach(box) for box in boxes]
+        size = sum(reaches[1:], start=reaches[0])
+        error = _error(size, len(boxes), arithmetic.tiny * len(boxes), arithmetic)
+    return _widened(low, high, error)
+
+
+def through_average(box: Box, terms: int, average: Callable[[Floats], Floats], arithmetic: Arithmetic) -> Box | None:
+    """Bounds of averages of at most so many values in the box; None if a sum could overflow.
+
+    Args:
+        box: bounds of the values.
+        terms: the largest number of values that are averaged.
+        average: takes the averages, in float64.
+        arithmetic: that of the model.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = _error(average(_reach(box)), terms + 2, arithmetic.tiny * 4 * terms, arithmetic, terms)
+        return _widened(average(box.low), average(box.high), error)
 
 
 def through_relu(box: Box, threshold: float, ceiling: float | None) -> Box:
@@ -101,22 +154,42 @@ def through_relu(box: Box, threshold: float, ceiling: float | None) -> Box:
     )
 
 
-def _rounding(box: Box, kernel: Floats, bias: Floats, arithmetic: Arithmetic) -> Floats:
+def _rounding(box: Box, kernel: Floats, bias: Floats, arithmetic: Arithmetic, product: Product) -> Floats:
     """`(..., units)`: the largest rounding error of x @ kernel + bias; infinite if a partial sum may overflow.
 
     It holds whether or not the device flushes subnormal numbers to zero.
     """
-    terms = kernel.shape[0] + 1
-    reach = np.maximum(np.abs(box.low), np.abs(box.high))
-    size = reach @ np.abs(kernel) + np.abs(bias)
-    # The rounding of the model, and that of the bounds themselves.
-    relative = _gamma(terms + 1, arithmetic.unit) + 3 * _gamma(terms + 1, _FLOAT64_UNIT)
-    underflow = arithmetic.tiny * (4 * terms + np.abs(kernel).sum(axis=0) + reach.sum(axis=-1, keepdims=True))
-    error = (relative * size + underflow) * (1 + 1e-6)
+    reach = _reach(box)
+    size = product(reach, np.abs(kernel)) + np.abs(bias)
+    terms = kernel.size // size.shape[-1] + 1
+    underflow = arithmetic.tiny * (4 * terms + np.abs(kernel).sum() + reach.sum())
+    error = _error(size, terms + 1, underflow, arithmetic)
     # Products with a zero are zero, so that a sum of nothing else is the bias, unless that is flushed to zero.
-    nothing = ((reach != 0).astype(np.float64) @ (kernel != 0)) == 0
-    error = np.where(nothing & ((bias == 0) | (np.abs(bias) >= arithmetic.tiny)), 0, error)
-    return np.where(size + error < arithmetic.largest, error, np.inf)
+    nothing = product((reach != 0).astype(np.float64), (kernel != 0).astype(np.float64)) == 0
+    return np.where(nothing & np.isfinite(error) & ((bias == 0) | (np.abs(bias) >= arithmetic.tiny)), 0, error)
+
+
+def _error(size: Any, operations: int, underflow: Any, arithmetic: Arithmetic, growth: int = 1) -> Any:
+    """The largest error of so many operations, infinite if one may overflow.
+
+    Args:
+        size: the same sum of the terms' absolute values.
+        operations: their largest number on the way of one term, in the model and in the bounds themselves.
+        underflow: the largest error by underflow.
+        arithmetic: that of the model.
+        growth: by how much a value on the way may be larger than `size`.
+    """
+    relative = _gamma(operations, arithmetic.unit) + 3 * _gamma(operations, _FLOAT64_UNIT)
+    error = (relative * size + underflow) * (1 + 1e-6)
+    return np.where(growth * (size + error) < arithmetic.largest, error, np.inf)
+
+
+def _widened(low: Any, high: Any, error: Any) -> Box | None:
+    return Box(low - error, high + error) if np.all(np.isfinite(error)) else None
+
+
+def _reach(box: Box) -> Floats:
+    return np.maximum(np.abs(box.low), np.abs(box.high))
 
 
 def _gamma(n: int, unit: float) -> float:

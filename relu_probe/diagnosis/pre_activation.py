@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from relu_probe.diagnosis.call_trace import CallTrace, TracedCall
 from relu_probe.report.layer_report import Floats
-from relu_probe.structure.keras_layers import keras_class
+from relu_probe.structure.keras_layers import keras_class, output_activation
 from relu_probe.structure.relu_layers import ReluLayer
 
 LINEAR = (
@@ -113,7 +113,7 @@ def preserves_neurons(layer: Any) -> bool:
 
 def has_linear_output(layer: Any) -> bool:
     """Whether the layer has no activation, or the linear one."""
-    return getattr(layer, "activation", None) in (None, tf.keras.activations.linear)
+    return getattr(layer, "activation", output_activation(layer)) in (None, tf.keras.activations.linear)
 
 
 def _is_linear(layer: Any) -> bool:
@@ -156,7 +156,7 @@ class LinearCopies:
         """
         if id(layer) not in self._copies:
             with tf.init_scope():
-                own, mask = _copy(layer, x, "float64"), _copy(layer, x, "float32")
+                own, mask = (neutral_copy(layer, x.shape[1:], dtype) for dtype in ("float64", "float32"))
                 own.set_weights(layer.get_weights()[: len(own.weights)])
                 mask.set_weights([w != 0 for w in own.get_weights()])
                 if x.shape[1:].is_fully_defined():
@@ -165,10 +165,11 @@ class LinearCopies:
         return self._copies[id(layer)]
 
 
-def _copy(layer: Any, x: tf.Tensor, dtype: str) -> Any:
+def neutral_copy(layer: Any, shape: Any, dtype: str) -> Any:
+    """A copy of a layer for inputs whose samples have this shape, channels last: without bias and activation, in `dtype`."""
     config = {key: _neutral(key, value, dtype) for key, value in layer.get_config().items()}
     copy = type(layer).from_config(config)
-    copy.build((None, *x.shape[1:]))
+    copy.build((None, *shape))
     return copy
 
 
