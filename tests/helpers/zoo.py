@@ -221,6 +221,19 @@ for _name, _part in PARTS.items():
         _row_of(_name, _part)
 
 
+def killed(row):
+    """The built model of a row, with a dead neuron 0 in each ReLU layer that has a bias."""
+    model = row.build()
+    model(tf.nest.map_structure(tf.constant, row.x()))
+    for layer in model._flatten_layers():
+        norm = isinstance(layer, L.BatchNormalization)
+        relu = getattr(getattr(layer, "activation", None), "__name__", "") == "relu"
+        offset = layer.beta if norm else getattr(layer, "bias", None) if relu else None
+        if offset is not None and len(offset.shape) == 1:
+            offset.assign(tf.concat([[-50.0], tf.convert_to_tensor(offset)[1:]], 0))
+    return model
+
+
 def train_zoo(name, callbacks, samples=SAMPLES, **compile_args):
     """Trains the model of a row with Adam from one seed, and returns what `harm.fitted` returns."""
     row = rows()[name]
