@@ -10,6 +10,7 @@ The public names, as in `from relu_probe import ReluProbe, measure, watch`:
     revive           brings dead neurons back without a change of the predictions; gives a `Revival` with a
                      `LayerRevival` for each layer
     Revive           the callback that does so at the ends of epochs
+    shrink           makes a smaller model that computes the same without the dead neurons; gives a `Shrunk`
     history          which neurons died and revived, and when; gives a `History` with a `LayerHistory` for each layer
     Report           the counts of all layers; `LayerReport` has those of one layer
     LossJump         a training step at which the loss jumped
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from relu_probe.cure.revival import LayerRevival as LayerRevival
     from relu_probe.cure.revival import Revival as Revival
     from relu_probe.cure.revive import revive as revive
+    from relu_probe.cure.shrink import shrink as shrink
+    from relu_probe.cure.shrunk import Shrunk as Shrunk
     from relu_probe.diagnosis.advice import Advice as Advice
     from relu_probe.diagnosis.diagnose import Diagnosis as Diagnosis
     from relu_probe.diagnosis.diagnose import diagnose as diagnose
@@ -49,6 +52,7 @@ _MODULES = {
     "diagnose": "diagnosis.diagnose",
     "revive": "cure.revive",
     "Revive": "callbacks.revive",
+    "shrink": "cure.shrink",
     "history": "report.history",
     "Report": "report.report",
     "LayerReport": "report.layer_report",
@@ -58,6 +62,7 @@ _MODULES = {
     "LayerDiagnosis": "diagnosis.layer_diagnosis",
     "Revival": "cure.revival",
     "LayerRevival": "cure.revival",
+    "Shrunk": "cure.shrunk",
     "History": "report.history",
     "LayerHistory": "report.layer_history",
     "LossJump": "report.loss_jumps",

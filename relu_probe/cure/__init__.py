@@ -1,1 +1,1 @@
-"""What brings dead neurons back to life without a change of the model's predictions."""
+"""What brings dead neurons back to life, or removes them, without a change of the model's predictions."""

@@ -26,7 +26,7 @@ CAUSES = ("input", "zero weights", "bias", "weights")
 def predictions(model: Any, data: BatchedData) -> Predictions:
     """The model's outputs, batch by batch, each output by itself."""
     with state_restored(model):
-        return [output for batch in data.dataset for output in _outputs(model, batch)]
+        return [output for batch in data.dataset for output in outputs_of(model, batch)]
 
 
 def largest_change(before: Predictions, after: Predictions) -> float:
@@ -153,9 +153,10 @@ def _traced(model: Any, data: BatchedData) -> Generator[tuple[CallTrace, Predict
     with state_restored(model):
         for batch in data.dataset:
             with recorded(model) as trace:
-                outputs = _outputs(model, batch)
+                outputs = outputs_of(model, batch)
             yield trace, outputs
 
 
-def _outputs(model: Any, batch: Any) -> Predictions:
+def outputs_of(model: Any, batch: Any) -> Predictions:
+    """The model's outputs for one batch of the data."""
     return [np.asarray(output) for output in tf.nest.flatten(call_in_inference(model, batch[0]))]

@@ -59,9 +59,7 @@ class Planner:
 
     def __init__(self, model: Any, trace: CallTrace, relus: list[ReluLayer]) -> None:
         self.trace, self.relus = trace, relus
-        layers = [visible.layer for visible in visible_layers(model)]
-        owners = Counter(key for layer in layers for key in {id(v) for v in getattr(layer, "weights", [])})
-        self._tied = {key for key, count in owners.items() if count > 1}
+        self._tied = tied_weights(model)
 
     def plan(self, relu: ReluLayer) -> LayerPlan:
         """The plan of a layer.
@@ -133,3 +131,10 @@ class Planner:
             raise Left(f"{layer.name} is also called on something else")
         if any(id(weight) in self._tied for weight in weights):
             raise Left(f"{layer.name} shares its weights with another layer")
+
+
+def tied_weights(model: Any) -> set[int]:
+    """The ids of the weights that several layers share."""
+    layers = [visible.layer for visible in visible_layers(model)]
+    owners = Counter(key for layer in layers for key in {id(v) for v in getattr(layer, "weights", [])})
+    return {key for key, count in owners.items() if count > 1}

@@ -181,7 +181,7 @@ class _ConsumerWalk:
                 norm, lets_pass = self._norm(call, sources, len(passes))
                 self.follow(call.output, sources, passes & lets_pass, (*norms, norm))
             else:
-                self.follow(call.output, _moved(call, tensor, sources), passes, norms)
+                self.follow(call.output, moved_sources(call, tensor, sources), passes, norms)
 
     def _norm(self, call: TracedCall, sources: Layout, neurons: int) -> tuple[Norm, Mask]:
         """The BatchNormalization, and `(neurons,)` bool, whether its scale is not zero."""
@@ -218,7 +218,7 @@ def _hides(call: TracedCall) -> NotVisible:
     return NotVisible(f"its output goes to {call.layer.name} ({kind}), in which its weights are not told apart")
 
 
-def _moved(call: TracedCall, tensor: tf.Tensor, sources: Layout) -> Layout:
+def moved_sources(call: TracedCall, tensor: tf.Tensor, sources: Layout) -> Layout:
     """The sources of the output of a call that moves or drops elements, and computes nothing with them.
 
     Raises:

@@ -182,6 +182,12 @@ def compile_config(model: Any) -> Any:
     return getattr(model, "_compile_config", None)
 
 
+def compile_arguments(model: Any) -> dict[str, Any] | None:
+    """Returns the arguments of the last `compile` as they were passed, None before the first."""
+    stored = compile_config(model)
+    return None if stored is None else dict(stored.config)
+
+
 def run_settings(model: Any) -> list[Any]:
     """Returns how the model's steps are run, apart from its layers: counters and traces made for other settings are stale.
 

@@ -54,7 +54,7 @@ def incoming_weights(layer: Any) -> tuple[Any, Layout] | None:
     if name in _TRANSPOSED:
         return layer.kernel, _along(_numbers(layer.kernel.shape[-2]), -2, len(layer.kernel.shape))
     if name in _DEPTHWISE:
-        kernel = _depthwise_kernel(layer)
+        kernel = depthwise_kernel(layer)
         return kernel, _numbers(*kernel.shape[-2:])
     if name in _SEPARABLE:
         kernel = layer.pointwise_kernel
@@ -92,8 +92,29 @@ def outgoing_weights(layer: Any, sources: Layout) -> WeightMap | None:
     else:
         source = channels[:, None]
     if name in _SEPARABLE:  # the inputs meet the depthwise kernel, each of whose weights leads to all units
-        kernel, unit = _depthwise_kernel(layer), np.full(1, ALL_UNITS, np.int32)
+        kernel, unit = depthwise_kernel(layer), np.full(1, ALL_UNITS, np.int32)
     return None if source is None else WeightMap(kernel, source, unit, units)
+
+
+def input_axis(layer: Any) -> int | None:
+    """The axis along which the inputs lie in the kernel that meets them; None if it is not one axis.
+
+    >>> import tensorflow as tf
+    >>> input_axis(tf.keras.layers.Conv2D(3, 2)), unit_axis(tf.keras.layers.Conv2D(3, 2))
+    (-2, -1)
+    """
+    if keras_class(layer) == "EinsumDense":
+        inputs, kernel, outputs = _einsum_letters(layer, 0)
+        return _only_axis(kernel, [letter for letter in kernel if letter in inputs and letter not in outputs])
+    return -1 if keras_class(layer) in _TRANSPOSED else -2
+
+
+def unit_axis(layer: Any) -> int | None:
+    """The axis along which the units lie in the kernel that `incoming_weights` returns; None if it is not one axis."""
+    if keras_class(layer) == "EinsumDense":
+        _, kernel, outputs = _einsum_letters(layer, 0)
+        return _only_axis(kernel, [letter for letter in kernel if letter in outputs])
+    return -2 if keras_class(layer) in _TRANSPOSED else -1
 
 
 def bias_units(layer: Any, units: int) -> tuple[Any, Layout] | None:
@@ -117,7 +138,8 @@ def _is_replaced(layer: Any) -> bool:
     return bool(getattr(layer, "lora_enabled", False)) or getattr(layer, "quantization_mode", None) is not None
 
 
-def _depthwise_kernel(layer: Any) -> Any:
+def depthwise_kernel(layer: Any) -> Any:
+    """The kernel with which a depthwise or separable convolution meets its input, `(*window, inputs, outputs of each)`."""
     return layer.depthwise_kernel if hasattr(layer, "depthwise_kernel") else layer.kernel
 
 
@@ -173,6 +195,10 @@ def _einsum_sources(layer: Any, sources: Layout) -> Layout | None:
     shared = [letter for letter in inputs[1:] if letter in kernel]
     numbers = constant_along(sources, *(inputs.index(letter) - 1 for letter in shared))
     return None if numbers is None else _spread(numbers, shared, kernel)
+
+
+def _only_axis(kernel: str, letters: list[str]) -> int | None:
+    return kernel.index(letters[0]) - len(kernel) if len(letters) == 1 else None
 
 
 def _spread(values: Layout, letters: list[str], kernel: str) -> Layout:

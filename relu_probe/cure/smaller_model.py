@@ -1,0 +1,156 @@
+"""A copy of a model in which layers have fewer units, with the weights, the compilation and the optimizer's state carried over."""
+
+import inspect
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from relu_probe.cure.cuts import Cuts
+from relu_probe.cure.edit import value_of
+from relu_probe.cure.optimizer_slots import find_slots
+from relu_probe.measuring.inference import call_in_inference
+from relu_probe.structure.keras_layers import compile_arguments, held_function, holds_all_calls, keras_class
+from relu_probe.structure.support import is_tf_keras
+from relu_probe.utils.error_policy import reason
+from relu_probe.utils.foreign_text import shown
+from relu_probe.utils.instance_patch import patched
+
+_UNITS = {"Dense": "units", "EinsumDense": "output_shape"}
+
+
+def smaller_model(model: Any, cuts: Cuts, x: Any) -> Any:
+    """A new model without the units that are cut out. The model itself is not touched.
+
+    Args:
+        model: a functional or Sequential model.
+        cuts: of its variables.
+        x: inputs, on which a model is built that has no input shape.
+
+    Raises:
+        ValueError: a layer cannot be made again from its configuration.
+    """
+    copies: dict[int, Any] = {}
+
+    def copy(layer: Any) -> Any:
+        if id(layer) not in copies:
+            copies[id(layer)] = _clone(layer, copy) if holds_all_calls(layer) else _layer(layer, cuts)
+        return copies[id(layer)]
+
+    new = _clone(model, copy)
+    if type(new) is not type(model):
+        raise ValueError(
+            f"the model is a {shown(type(model).__name__)}, a class of your own, of which no smaller one can be made; expected a "
+            "plain functional or Sequential model. Shrink keras.Model(model.inputs, model.outputs)."
+        )
+    call_in_inference(new, x)
+    for old, weight in zip(model.weights, new.weights, strict=True):
+        weight.assign(cuts.of(old).changed(value_of(old)))
+    for layer in copies.values():
+        if keras_class(layer) == "Normalization":
+            layer.finalize_state()  # it computes with what it made of its weights
+    return new
+
+
+def _clone(model: Any, copy: Any) -> Any:
+    """The functional or Sequential model, made of copies of its layers, not compiled."""
+    # Keras 3 would compile a Sequential copy from a serialised form, which fails for losses of the user's.
+    with patched(model, "get_compile_config", dict):
+        return tf.keras.models.clone_model(model, input_tensors=_inputs(model), clone_function=copy)
+
+
+def _inputs(model: Any) -> Any:
+    """New inputs for a copy of a functional model; None where Keras makes them itself, with their names."""
+    if is_tf_keras(model) or isinstance(model, tf.keras.Sequential):
+        return None
+    layers = [layer for layer in model.layers if isinstance(layer, tf.keras.layers.InputLayer)]
+    copies = {id(layer.output): type(layer).from_config(layer.get_config()).output for layer in layers}
+    return tf.nest.map_structure(lambda tensor: copies[id(tensor)], model.input)
+
+
+def _layer(layer: Any, cuts: Cuts) -> Any:
+    """A copy of a layer, or of an operation of a functional graph, with as many units as are left."""
+    try:
+        config = layer.get_config()
+        activation = getattr(layer, "activation", None)
+        if "activation" in config and not isinstance(activation, tf.keras.layers.Layer):
+            config["activation"] = activation  # a function of the user's need not be registered
+        if keras_class(layer) == "Lambda":
+            return type(layer)(held_function(layer), name=layer.name, dtype=config["dtype"])
+        if (units := cuts.units(layer)) is not None and units[0] != units[1]:
+            config.update(_resized(layer, config, units[1]))
+        if any(cuts.of(weight).shape != tuple(weight.shape) for weight in getattr(layer, "weights", [])):
+            config.update({key: "zeros" for key, value in config.items() if _is_array(key, value)})
+        return type(layer).from_config(config)
+    except Exception as error:
+        raise ValueError(
+            f"layer {shown(layer.name)} ({type(layer).__name__}) cannot be made again from its configuration: "
+            f"{shown(reason(error), 200)}; expected a layer with get_config and from_config, as a saved model needs them."
+        ) from error
+
+
+def _resized(layer: Any, config: dict[str, Any], units: int) -> dict[str, Any]:
+    key = _UNITS.get(keras_class(layer), "filters")
+    shape = config[key]
+    return {key: (*shape[:-1], units) if isinstance(shape, (list, tuple)) else units}
+
+
+def _is_array(key: str, value: Any) -> bool:
+    """Whether this is an initialiser with one value for each weight, such as Constant([0.0, 1.0]), which fits one shape only."""
+    values = value.get("config", {}).values() if key.endswith("_initializer") and isinstance(value, dict) else []
+    return any(isinstance(each, dict) or np.ndim(each) > 0 for each in values)
+
+
+# --- compilation ------------------------------------------------------------------------------------------------------
+
+
+def compile_like(new: Any, model: Any, cuts: Cuts) -> str:
+    """Compiles the copy as the model is compiled, with new metrics and a new optimizer that continues from the same state.
+
+    Returns:
+        Why the optimizer's state was not carried over, "" if it was.
+
+    Raises:
+        ValueError: the optimizer or a metric cannot be made again from its configuration.
+    """
+    arguments = compile_arguments(model)
+    if arguments is None:
+        return ""
+    arguments = {key: tf.nest.map_structure(_fresh_metric, value) for key, value in arguments.items()}
+    arguments["optimizer"] = None if model.optimizer is None else _again(model.optimizer)
+    if "auto_scale_loss" in inspect.signature(new.compile).parameters:
+        arguments["auto_scale_loss"] = False  # the optimizer scales the loss already, if it has to
+    new.compile(**arguments)
+    return "" if model.optimizer is None else _carry_state(new, model, cuts)
+
+
+def _carry_state(new: Any, model: Any, cuts: Cuts) -> str:
+    old = model.optimizer
+    if len(old.variables) > len(new.optimizer.variables):
+        new.optimizer.build(new.trainable_variables)
+    try:
+        slots = {id(slot.variable): slot for slot in find_slots(model)}
+    except ValueError as error:
+        return str(error)
+    for before, after in zip(old.variables, new.optimizer.variables, strict=True):
+        value, slot = value_of(before), slots.get(id(before))
+        if slot is not None:
+            cut = cuts.of(slot.weight)
+            value = cut.changed(value) if slot.is_average else cut.stays(value)
+        after.assign(value)
+    return ""
+
+
+def _fresh_metric(value: Any) -> Any:
+    return _again(value) if isinstance(value, tf.keras.metrics.Metric) else value
+
+
+def _again(value: Any) -> Any:
+    """Another object with the same configuration."""
+    try:
+        return type(value).from_config(value.get_config())
+    except Exception as error:
+        raise ValueError(
+            f"{type(value).__name__} cannot be made again from its configuration: {shown(reason(error), 200)}; expected one "
+            "that can, as a saved model needs it. Pass a model that is not compiled."
+        ) from error

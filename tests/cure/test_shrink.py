@@ -1,0 +1,428 @@
+"""`shrink`: what is removed, what is left, and that the smaller model computes the same."""
+
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras_version import KERAS, LEGACY
+from models import sequential
+from shrink_models import data, dead, low, model_of, outputs, randomized
+
+from relu_probe import measure, shrink
+
+K, L = tf.keras, tf.keras.layers
+FIRST = {"data_format": "channels_first"}
+
+
+def bits(model):
+    variables = [*model.variables, *(model.optimizer.variables if getattr(model, "optimizer", None) else [])]
+    return [np.asarray(tf.convert_to_tensor(v)).tobytes() for v in variables]
+
+
+def shrunk(model, x, **options):
+    """Shrinks the model, and checks that it is not touched and that the new one agrees."""
+    before = bits(model)
+    found = shrink(model, x, **options)
+    assert bits(model) == before
+    for a, b in zip(outputs(model, x), outputs(found.model, x)):
+        assert np.allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
+    assert [w.dtype for w in model.weights] == [w.dtype for w in found.model.weights]
+    assert [layer.name for layer in model.layers] == [layer.name for layer in found.model.layers]
+    assert found.parameters == (model.count_params(), found.model.count_params())
+    return found
+
+
+def removed(found):
+    return {name: units.tolist() for name, units in found.removed.items()}
+
+
+def left(found):
+    return {name: list(reasons) for name, reasons in found.left.items()}
+
+
+# --- layers -----------------------------------------------------------------------------------------------------------
+
+STACKS = {
+    "Dense": ((5,), lambda: [dead(L.Dense, 4, name="a")]),
+    "Dense on sequences": ((3, 5), lambda: [dead(L.Dense, 4, name="a")]),
+    "Dropout": ((5,), lambda: [dead(L.Dense, 4, name="a"), L.Dropout(0.5), L.GaussianNoise(0.1)]),
+    "Conv1D": ((6, 2), lambda: [dead(L.Conv1D, 4, 3, padding="causal", name="a"), L.Conv1D(3, 2, padding="same")]),
+    "Conv2D": ((6, 6, 2), lambda: [dead(L.Conv2D, 4, 3, strides=2, name="a"), L.Conv2D(3, 2, padding="same")]),
+    "Conv3D": ((4, 4, 4, 1), lambda: [dead(L.Conv3D, 4, 2, name="a"), L.Conv3D(3, 2)]),
+    "Conv2DTranspose": (
+        (3, 3, 2),
+        lambda: [dead(L.Conv2DTranspose, 4, 2, strides=2, name="a"), L.Conv2DTranspose(3, 3, padding="same")],
+    ),
+    "SeparableConv1D": ((8, 2), lambda: [dead(L.SeparableConv1D, 4, 3, name="a"), L.SeparableConv1D(3, 2)]),
+    "SeparableConv2D": (
+        (6, 6, 2),
+        lambda: [dead(L.SeparableConv2D, 4, 3, name="a"), L.SeparableConv2D(3, 2, depth_multiplier=2)],
+    ),
+    "DepthwiseConv2D": (
+        (6, 6, 2),
+        lambda: [
+            dead(L.Conv2D, 4, 3, name="a"),
+            L.DepthwiseConv2D(2, padding="same", depth_multiplier=2),
+            L.Conv2D(3, 1),
+        ],
+    ),
+    "EinsumDense": (
+        (3, 5),
+        lambda: [
+            L.EinsumDense("abc,cd->abd", (3, 4), "relu", bias_axes="d", bias_initializer=low(4), name="a"),
+            L.EinsumDense("abc,cd->abd", (3, 3), bias_axes="d"),
+        ],
+    ),
+    "Flatten": ((6, 6, 2), lambda: [dead(L.Conv2D, 4, 3, name="a"), L.Flatten(), L.Dense(3)]),
+    "Flatten, channels first": (
+        (2, 6, 6),
+        lambda: [dead(L.Conv2D, 3, 3, name="a", **FIRST), L.Flatten(**FIRST), L.Dense(3)],
+    ),
+    "pooling": (
+        (8, 8, 2),
+        lambda: [
+            *(dead(L.Conv2D, 4, 3, padding="same", name="a"), L.MaxPooling2D(), L.AveragePooling2D(2, padding="same")),
+            *(L.UpSampling2D(), L.ZeroPadding2D(1), L.Cropping2D(1), L.GlobalAveragePooling2D()),
+        ],
+    ),
+    "BatchNormalization before": (
+        (6, 6, 2),
+        lambda: [L.Conv2D(4, 3, use_bias=False, name="a"), L.BatchNormalization(beta_initializer=low(4)), L.ReLU()],
+    ),
+    "BatchNormalization behind": (
+        (6, 6, 2),
+        lambda: [dead(L.Conv2D, 4, 3, name="a"), L.BatchNormalization(), L.Conv2D(3, 2)],
+    ),
+    "BatchNormalization behind, then one without a bias": (
+        (6, 6, 2),
+        lambda: [
+            *(dead(L.Conv2D, 4, 3, name="a"), L.BatchNormalization(), L.Conv2D(3, 2, use_bias=False)),
+            L.BatchNormalization(),
+        ],
+    ),
+    "BatchNormalization of each place": (
+        (4, 2),
+        lambda: [dead(L.Conv1D, 4, 1, name="a"), L.Flatten(), L.BatchNormalization()],
+    ),
+    "Permute": ((3, 5), lambda: [dead(L.Dense, 4, name="a"), L.Permute((2, 1))]),
+}
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_a_dead_unit_is_removed(name):
+    shape, layers = STACKS[name]
+    model = randomized(model_of(shape, *layers()))
+    found = shrunk(model, data(*shape))
+    assert removed(found) == {"a": [1]}
+    assert found.left == {}
+    assert not any(layer.dead.any() for layer in measure(found.model, data(*shape)).layers.values())
+    assert found.model.count_params() < model.count_params()
+
+
+def test_the_weights_that_stay_are_those_of_the_model():
+    model = model_of((5,), dead(L.Dense, 4, name="a"), optimizer="adam")
+    (kernel, bias), (out, _) = (model.get_layer(name).get_weights() for name in ("a", "out"))
+    new = shrunk(model, data(5)).model
+    assert np.array_equal(new.get_layer("a").get_weights()[0], np.delete(kernel, 1, 1))
+    assert np.array_equal(new.get_layer("a").get_weights()[1], np.delete(bias, 1))
+    assert np.array_equal(new.get_layer("out").get_weights()[0], np.delete(out, 1, 0))
+
+
+def test_a_live_unit_that_feeds_only_a_dead_depthwise_channel_goes_too():
+    """As in an inverted residual block: expand, depthwise, project."""
+    model = randomized(
+        model_of(
+            (6, 6, 2),
+            *(
+                L.Conv2D(4, 1, name="expand"),
+                L.ReLU(6.0, name="expanded"),
+                L.DepthwiseConv2D(3, padding="same", name="deep"),
+            ),
+            *(L.ReLU(name="act"), L.Conv2D(3, 1, name="project")),
+        )
+    )
+    model.get_layer("deep").bias.assign([-50.0, 0.1, -50.0, 0.1])
+    found = shrunk(model, data(6, 6, 2))
+    assert (removed(found), found.left) == ({"expand": [0, 2]}, {})
+
+
+def test_a_dead_channel_that_a_depthwise_convolution_turns_into_a_constant_is_folded():
+    model = model_of(
+        (6, 6, 2),
+        *(
+            dead(L.Conv2D, 4, 1, name="expand"),
+            L.DepthwiseConv2D(3, padding="same", bias_initializer=K.initializers.Constant(2.0)),
+        ),
+        *(L.BatchNormalization(), L.ReLU(6.0), L.Conv2D(3, 1, use_bias=False), L.BatchNormalization()),
+    )
+    assert removed(shrunk(randomized(model), data(6, 6, 2))) == {"expand": [1]}
+
+
+def test_concatenated_branches_and_one_tensor_twice():
+    x = K.Input((5,))
+    a, b = dead(L.Dense, 4, name="a")(x), dead(L.Dense, 3, name="b", neurons=(0, 2))(x)
+    joined = L.BatchNormalization()(L.Concatenate()([b, a, x, b]))
+    model = K.Model(x, L.Dense(2)(dead(L.Dense, 3, name="c")(joined)))
+    found = shrunk(randomized(model), data(5))
+    assert removed(found) == {"a": [1], "b": [0, 2], "c": [1]}
+    assert found.model.get_layer("c").kernel.shape[0] == 3 + 2 * 1 + 5
+
+
+def test_an_adapted_normalization_goes_on_as_adapted():
+    normalization = L.Normalization()
+    normalization.adapt(data(5) * 3 + 1)
+    assert removed(shrunk(model_of((5,), normalization, dead(L.Dense, 4, name="a")), data(5))) == {"a": [1]}
+
+
+def test_data_that_is_shuffled_at_every_pass():
+    model = model_of((5,), dead(L.Dense, 4, name="a"))
+    shuffled = tf.data.Dataset.from_tensor_slices(data(5)).shuffle(40).batch(7)
+    assert removed(shrink(model, shuffled)) == {"a": [1]}
+
+
+@pytest.mark.skipif(not LEGACY and KERAS < (3, 4), reason="Keras 3.3 casts a model's inputs where nothing shows it")
+def test_mixed_precision():
+    model = model_of((5,), dead(L.Dense, 4, name="a", dtype="mixed_float16"), optimizer="adam")
+    found = shrink(model, data(5))
+    assert removed(found) == {"a": [1]}
+    assert found.model.get_layer("a").compute_dtype == "float16"
+    assert np.allclose(outputs(model, data(5))[0], outputs(found.model, data(5))[0], atol=0.02)
+
+
+def test_nested_and_shared_models():
+    inner = K.Sequential([K.Input((5,)), dead(L.Dense, 4, name="hidden"), L.Dense(5)], name="inner")
+    x = K.Input((5,))
+    model = K.Model(x, L.Dense(1)(inner(inner(x))))
+    found = shrunk(model, data(5))
+    assert removed(found) == {"hidden": [1]}
+    assert found.model.get_layer("inner").layers[0].units == 3
+
+
+# --- what is left -----------------------------------------------------------------------------------------------------
+
+
+def residual():
+    x = K.Input((5,))
+    a = dead(L.Dense, 5, name="a")(x)
+    return K.Model(x, L.Dense(1)(L.Add(name="add")([x, a])))
+
+
+def two_calls():
+    x = K.Input((5,))
+    first, behind = dead(L.Dense, 5, name="a"), L.Dense(2, name="behind")
+    return K.Model(x, L.Add()([behind(first(x)), behind(x)]))
+
+
+def before_the_relu():
+    x = K.Input((5,))
+    z = L.Dense(4, bias_initializer=low(4), name="z")(x)
+    return K.Model(x, [L.Dense(1)(L.ReLU(name="a")(z)), L.Dense(1, name="other")(z)])
+
+
+LEFT = {
+    "residual": (residual, "its output goes to add (Add), whose input cannot be made smaller"),
+    "output": (lambda: sequential((5,), dead(L.Dense, 4, name="a")), "it is part of an output of the model"),
+    "mixed": (
+        lambda: model_of((5,), dead(L.Dense, 4, name="a"), L.LayerNormalization(name="norm")),
+        "its output goes to norm (LayerNormalization), whose input cannot be made smaller",
+    ),
+    "reshaped": (
+        lambda: model_of((5,), dead(L.Dense, 4, name="a"), L.Reshape((2, 2), name="square")),
+        "its output goes to square (Reshape), whose input cannot be made smaller",
+    ),
+    "padded": (
+        lambda: model_of(
+            (5, 5), dead(L.Conv1D, 4, 1, name="a"), L.BatchNormalization(), L.Conv1D(2, 3, padding="same", name="next")
+        ),
+        "it leaves a constant behind, which cannot be moved into next: it pads its input with zeros",
+    ),
+    "zero padding": (
+        lambda: model_of((5, 5), dead(L.Conv1D, 4, 1, name="a"), L.BatchNormalization(), L.ZeroPadding1D(name="pad")),
+        "pad pads the constant that it leaves behind with zeros",
+    ),
+    "no bias": (
+        lambda: model_of(
+            (5, 5), dead(L.Conv1D, 4, 1, name="a"), L.BatchNormalization(), L.Conv1D(2, 3, use_bias=False, name="next")
+        ),
+        "it leaves a constant behind, which cannot be moved into next: it has no bias",
+    ),
+    "called twice": (two_calls, "behind is also called on something else"),
+    "before the ReLU": (before_the_relu, "other also receives it where it is not constant"),
+    "input": (
+        lambda: model_of((5, 5), L.DepthwiseConv1D(2, activation="relu", bias_initializer=low(5), name="a")),
+        "its input is not the output of one linear layer alone",
+    ),
+    "groups": (
+        lambda: model_of((5, 4), dead(L.Conv1D, 4, 1, name="a"), L.Conv1D(2, 1, groups=2, name="grouped")),
+        "its output goes to grouped (Conv1D), whose input cannot be made smaller",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_cannot_be_removed_is_left_by_name(name):
+    make, why = LEFT[name]
+    model = randomized(make())
+    if name in ("padded", "zero padding", "no bias"):  # an untrained BatchNormalization turns 0 into 0
+        assert model.layers[1].name.startswith("batch_norm")
+    found = shrunk(model, data(*model.inputs[0].shape[1:]))
+    assert found.removed == {}
+    assert left(found) == {"a": [why]}
+    assert found.left["a"][why].tolist() == [1]
+    assert f"a: 1 left: {why}." in re.sub(r"\s+", " ", str(found))
+
+
+def test_a_layer_keeps_one_unit_whose_outgoing_weights_are_zero():
+    model = model_of((5,), dead(L.Dense, 3, name="a", neurons=(0, 1, 2)))
+    found = shrunk(model, data(5))
+    assert removed(found) == {"a": [1, 2]}
+    why = "it stays, because its layer keeps at least one unit; the weights behind it are zero now"
+    assert left(found) == {"a": [why]}
+    assert not np.any(found.model.get_layer("out").kernel)
+    other = data(5) * 1000  # where the neurons fire
+    assert np.ptp(outputs(found.model, other)[0]) == 0
+    assert np.ptp(outputs(model, other)[0]) > 0
+
+
+def test_only_the_selected_layers():
+    model = model_of((5,), dead(L.Dense, 4, name="a"), dead(L.Dense, 3, name="b"))
+    assert removed(shrunk(model, data(5), layers="b")) == {"b": [1]}
+    assert removed(shrunk(model, data(5))) == {"a": [1], "b": [1]}
+
+
+class Own(K.Model):
+    def __init__(self, **more):
+        super().__init__(**more)
+        self.hidden = L.Dense(3, "relu")
+
+    def call(self, x):
+        return self.hidden(x)
+
+
+ERRORS = {
+    "subclassed": (lambda: Own(name="mine"), {}, r"model 'mine' is a Own, a subclassed model, whose code may use"),
+    "remove": (residual, {"remove": "all"}, r"remove is 'all'; expected \"dead\" or \"certified\"\."),
+    "no bounds": (residual, {"remove": "certified"}, r"remove is 'certified' without bounds; expected remove="),
+    "bounds": (residual, {"bounds": (0, 1)}, r"remove is 'dead' with bounds; expected remove="),
+    "narrow": (residual, {"bounds": (0, 1), "remove": "certified"}, r"The data reaches from -.* outside of the bounds"),
+    "layers": (residual, {"layers": "z"}, r"layers='z' matches no layer of the model"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_say_what_was_found_and_expected(name):
+    make, options, match = ERRORS[name]
+    model = make()
+    model(data(5))
+    with pytest.raises(ValueError, match=match):
+        shrink(model, data(5), **options)
+
+
+class OwnDense(L.Dense):
+    """A subclass of the user's, which may do anything."""
+
+
+def test_a_layer_of_the_users_own_is_left_by_name():
+    mine = OwnDense(4, "relu", bias_initializer=low(4), name="mine")
+    found = shrunk(model_of((5,), dead(L.Dense, 4, name="a"), mine), data(5))
+    assert left(found) == {
+        "a": ["its output goes to mine (OwnDense), whose input cannot be made smaller"],
+        "mine": ["its layer is of an unknown kind, or is called inside another layer"],
+    }
+
+
+class NoConfig(L.Layer):
+    def __init__(self, factor):
+        super().__init__(name="mine")
+        self.factor = factor
+
+    def call(self, x):
+        return self.factor(x)
+
+    def get_config(self):
+        raise NotImplementedError("no configuration")
+
+
+def test_a_layer_that_cannot_be_made_again_is_named():
+    model = model_of((5,), dead(L.Dense, 4), NoConfig(tf.identity))
+    with pytest.raises(
+        ValueError, match=r"layer mine \(NoConfig\) cannot be made again from its configuration: no conf"
+    ):
+        shrink(model, data(5))
+
+
+# --- compilation ------------------------------------------------------------------------------------------------------
+
+
+def own_loss(y, p):
+    return tf.reduce_mean(tf.abs(y - p))
+
+
+@pytest.mark.parametrize("options", [{}, {"use_ema": True, "ema_momentum": 0.5}])
+def test_training_goes_on_as_it_would_have(options):
+    """Without noise the smaller model trains as the large one does, whose dead unit gets no gradient."""
+    x = data(5)
+    y = x.sum(1, keepdims=True)
+    model = model_of(
+        (5,), dead(L.Dense, 4, name="a"), optimizer=K.optimizers.Adam(0.01, **options), loss=own_loss, metrics=["mae"]
+    )
+    y = np.repeat(y, 2, 1)
+    model.fit(x, y, epochs=3, verbose=0, shuffle=False)
+    found = shrunk(model, x)
+    assert found.optimizer_reset == ""
+    new = found.model
+    assert new.optimizer is not model.optimizer
+    assert (
+        int(tf.convert_to_tensor(new.optimizer.iterations)) == int(tf.convert_to_tensor(model.optimizer.iterations)) > 0
+    )
+    histories = [each.fit(x, y, epochs=3, verbose=0, shuffle=False).history for each in (model, new)]
+    assert histories[0].keys() == histories[1].keys()
+    for key in histories[0]:
+        assert np.allclose(histories[0][key], histories[1][key], rtol=1e-4)
+    kernels = [each.get_layer("a").get_weights()[0] for each in (model, new)]
+    assert np.allclose(np.delete(kernels[0], 1, 1), kernels[1], atol=1e-5)
+
+
+def test_an_optimizer_whose_state_is_not_known_starts_anew_and_that_is_said():
+    model = model_of((5,), dead(L.Dense, 4, name="a"), optimizer=K.optimizers.Adafactor(0.01))
+    model.fit(data(5), data(2), verbose=0)
+    found = shrunk(model, data(5))
+    assert "keeps state of which it is not known" in found.optimizer_reset
+    assert "The optimizer starts without its state" in str(found)
+    found.model.fit(data(5), data(2), verbose=0)
+
+
+def test_a_model_that_is_not_compiled_stays_so():
+    model = K.Sequential([K.Input((5,)), dead(L.Dense, 4, name="a"), L.Dense(1)])
+    found = shrunk(model, data(5))
+    assert getattr(found.model, "optimizer", None) is None
+    assert removed(found) == {"a": [1]}
+
+
+def test_the_smaller_model_can_be_saved_and_loaded(tmp_path):
+    x = data(6, 6, 2)
+    model = model_of((6, 6, 2), dead(L.Conv2D, 4, 3, name="a"), optimizer="adam")
+    model.fit(x, data(2), verbose=0)
+    new = shrunk(model, x).model
+    new.save(tmp_path / "small.keras")
+    loaded = K.models.load_model(tmp_path / "small.keras")
+    assert np.array_equal(outputs(new, x)[0], outputs(loaded, x)[0])
+
+
+def test_the_table():
+    model = model_of((5,), dead(L.Dense, 4, name="a", neurons=(0, 1)))
+    found = shrunk(model, data(5))
+    assert repr(found) == "<Shrunk: 2 units removed, 47.1% fewer parameters>"
+    assert str(found).splitlines()[:8] == [
+        "Shrunk: 2 units removed, 47.1% fewer parameters",
+        "           units         parameters",
+        "layer     before  after      before  after",
+        "-------------------------------------------",
+        "a              4      2          24     12",
+        "out            2      2          10      6",
+        "-------------------------------------------",
+        "total                            34     18",
+    ]
+    assert "Predictions on 40 samples agree" in str(found)
+    assert found.report["a"].dead.tolist() == [True, True, False, False]

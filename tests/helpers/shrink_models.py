@@ -1,0 +1,49 @@
+"""Models with dead units, and data for them, for the tests of `shrink`."""
+
+import numpy as np
+import tensorflow as tf
+from models import sequential
+
+K, L = tf.keras, tf.keras.layers
+
+
+def low(units, *dead):
+    """A bias initialiser by which the given units are dead."""
+    return K.initializers.Constant([-50.0 if unit in (dead or (1,)) else 0.3 for unit in range(units)])
+
+
+def dead(kind, units, *args, neurons=(1,), **more):
+    return kind(units, *args, activation="relu", bias_initializer=low(units, *neurons), **more)
+
+
+def data(*shape, samples=40):
+    return np.random.default_rng(0).standard_normal((samples, *shape)).astype("float32")
+
+
+def model_of(shape, *layers, **options):
+    return sequential(shape, *layers, L.Flatten(), L.Dense(2, name="out"), **options)
+
+
+def randomized(model):
+    """Random statistics and scales in all BatchNormalization layers."""
+    rng = np.random.default_rng(1)
+    for layer in model._flatten_layers():
+        if isinstance(layer, L.BatchNormalization):
+            values = [rng.uniform(0.5, 1.5, w.shape) for w in layer.weights]
+            layer.set_weights([np.where(w <= -50, w, value) for w, value in zip(layer.get_weights(), values)])
+    return model
+
+
+def outputs(model, x):
+    return [np.asarray(output) for output in tf.nest.flatten(model(tf.nest.map_structure(tf.constant, x)))]
+
+
+def with_dead_channels(model, share=0.5):
+    """Makes a share of the channels of each BatchNormalization dead, wherever a ReLU follows it."""
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, L.BatchNormalization):
+            scale, offset, mean, variance = layer.get_weights()
+            offset[rng.random(len(offset)) < share] = -100
+            layer.set_weights([scale, offset, mean + 0.1, variance])
+    return model
