@@ -2,18 +2,26 @@
 
 import argparse
 import sys
-import traceback
-from contextlib import nullcontext, redirect_stdout
+from contextlib import redirect_stdout
 from typing import Any
 
 from relu_probe.cli import data_file, model_file
 from relu_probe.cli.files import check_distinct, check_outputs, read_report
-from relu_probe.cli.streams import complain, say, silenced
+from relu_probe.cli.model_command import (
+    DATA,
+    SECURITY,
+    add_batch_size,
+    add_model_and_data,
+    add_switches,
+    load_model,
+    run_quietly,
+    shows_progress,
+)
+from relu_probe.cli.streams import say
 from relu_probe.report.comparison import compare, not_compared
 from relu_probe.report.export import write_csv, write_json
 from relu_probe.report.limits import Limits, explain, not_all_counted, unmeasured
 from relu_probe.report.report import Report
-from relu_probe.utils.foreign_text import shown
 
 ALIVE, EXCEEDED, NOT_MEASURED = 0, 1, 2
 TOLERANCE = 0.05
@@ -21,11 +29,7 @@ TOLERANCE = 0.05
 EXAMPLES = f"""\
 exit code: 0 alive, 1 a limit is exceeded, 2 could not measure
 
-A model file can carry code. A .keras file is loaded in Keras's safe mode, and
-refused if it has a layer that could run code. Everything else needs
---trust-model: .h5 files, every file under tf_keras, and every file with a
-Keras older than {model_file.MENDED} (or 3.12.4 of the 3.12 series), whose safe mode
-has known holes.
+{SECURITY}
 
 examples:
   relu-probe check model.keras --data validation.npz
@@ -36,23 +40,15 @@ examples:
   relu-probe check model.keras --data validation.npz \\
     --baseline report.json
 
-Write validation.npz with np.savez("validation.npz", x=x, y=y). It is read batch
-by batch, so that it may be larger than memory. A file written with
-np.savez_compressed is unpacked in memory. Without y no gradients are counted.
+{DATA} Without y no gradients are counted.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of the command."""
     parser.epilog = EXAMPLES
+    add_model_and_data(parser)
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a .keras file, or with --trust-model an .h5 file")
-    add(
-        "--data",
-        metavar="FILE",
-        required=True,
-        help="an .npz file with x and y, or module:function that returns a dataset",
-    )
     add(
         "--max-dead",
         metavar="F",
@@ -78,30 +74,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"the rise of a layer's dead fraction that --baseline allows (default: {TOLERANCE})",
     )
     add("--layers", metavar="GLOB", action="append", help="check only these layers; may be repeated")
-    add(
-        "--batch-size",
-        metavar="N",
-        type=_positive,
-        default=32,
-        help="samples per step, for an .npz file (default: %(default)s)",
-    )
+    add_batch_size(parser)
     add("--json", metavar="FILE", help="write the report to FILE, for Report.from_dict")
     add("--csv", metavar="FILE", help="write one row per neuron to FILE")
-    add("--trust-model", action="store_true", help="load a model file that may carry code, and run this code")
-    add("-q", "--quiet", action="store_true", help="print the verdict only: no table, no progress")
-    add("--debug", action="store_true", help="show tracebacks and the messages of TensorFlow")
+    add_switches(parser, quiet="print the verdict only: no table, no progress")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command: prints the report and the verdict to stdout, an error to stderr. Returns the exit code."""
-    try:
-        with nullcontext() if args.debug else silenced():
-            code, verdict = _check(args)
-    except (Exception, SystemExit) as error:  # sys.exit(0) in the user's module must not pass for "alive"
-        if args.debug:
-            complain("\n".join(shown(line, 2000) for line in traceback.format_exc().splitlines()))
-        complain(f"relu-probe check: could not measure: {_one_line(error)}")
+    found = run_quietly(args, _check, "relu-probe check: could not measure")
+    if found is None:
         return NOT_MEASURED
+    code, verdict = found
     say(f"relu-probe check: {verdict}", "green" if code == ALIVE else "red")
     return code
 
@@ -128,14 +112,11 @@ def _check(args: argparse.Namespace) -> tuple[int, str]:
 
 
 def _measure(data: Any, args: argparse.Namespace) -> Report:
-    shows_progress = sys.stderr.isatty() and not args.quiet
-    if shows_progress:
-        print("Loading TensorFlow and the model ...", file=sys.stderr)
-    model = model_file.load_model(args.model, args.trust_model, needs_loss=args.max_zero_gradient is not None)
+    model = load_model(args, needs_loss=args.max_zero_gradient is not None)
     from relu_probe.measuring.measure import measure
 
     with redirect_stdout(sys.stderr):  # Keras's progress bar
-        return measure(model, data, batch_size=args.batch_size, layers=args.layers, verbose=int(shows_progress))
+        return measure(model, data, batch_size=args.batch_size, layers=args.layers, verbose=int(shows_progress(args)))
 
 
 def _verdict(report: Report, baseline: Report | None, args: argparse.Namespace) -> tuple[int, str]:
@@ -166,19 +147,8 @@ def _compared(baseline: Report, report: Report, tolerance: float) -> tuple[list[
     return head + worse, [f"none worse than the baseline{f' ({others})' if others else ''}"]
 
 
-def _one_line(error: BaseException) -> str:
-    name = "" if type(error) is ValueError else f"{type(error).__name__}: "
-    return shown(" ".join(f"{name}{error}".split()), 600)
-
-
 def _fraction(text: str) -> float:
     try:
         return float(Limits(max_dead=float(text)).max_dead or 0)
     except ValueError:
         raise argparse.ArgumentTypeError(f"found {text!r}; expected a fraction from 0 to 1") from None
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"found {text!r}; expected a whole number >= 1")
-    return int(text)

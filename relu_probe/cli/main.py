@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": "test on scikit-learn's digits whether a zero bias kills ReLUs",
     "check": "fail if ReLUs of a saved model are dead",
     "show": "print a file of reports, or make a web page of it",
+    "shrink": "write a saved model without its dead neurons",
     "diff": "show how the dead neurons of two reports differ",
 }
 
