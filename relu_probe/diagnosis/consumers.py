@@ -116,38 +116,6 @@ def neuron_numbers(shape: tuple[int, ...], *axes: int) -> Layout:
     return np.broadcast_to(np.arange(int(np.prod(sizes)), dtype=np.int32).reshape(sizes), shape)
 
 
-def reachable_outputs(trace: CallTrace, relu: ReluLayer) -> set[int] | None:
-    """The indices of the model's outputs that depend on the ReLU; None if the trace does not show it."""
-    calls = trace.calls_of(relu.layer)
-    if not calls or not trace.complete or not all(call.visible for call in calls):
-        return None
-    todo, seen, outputs = [call.output for call in calls], set(), set()
-    while todo:
-        tensor = todo.pop()
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            outputs |= {i for i, output in enumerate(trace.outputs) if output is tensor}
-            todo += [call.output for call in trace.consumers(tensor)]
-    return outputs
-
-
-def following_relus(trace: CallTrace, relu: ReluLayer, relus: list[ReluLayer]) -> list[str]:
-    """The keys of the counted ReLUs that receive the output of the ReLU, with no other counted ReLU between them."""
-    keys = {id(other.layer): other.key for other in relus}
-    todo, seen, found = [call.output for call in trace.calls_of(relu.layer)], set(), []
-    while todo:
-        tensor = todo.pop()
-        if id(tensor) in seen:
-            continue
-        seen.add(id(tensor))
-        for call in trace.consumers(tensor):
-            if id(call.layer) in keys:
-                found.append(keys[id(call.layer)])
-            else:
-                todo.append(call.output)
-    return list(dict.fromkeys(found))
-
-
 class _ConsumerWalk:
     """Follows a ReLU's output downstream and adds what it meets to `found`."""
 

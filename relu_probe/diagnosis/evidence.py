@@ -6,10 +6,13 @@ import numpy as np
 
 from relu_probe.diagnosis.call_trace import CallTrace
 from relu_probe.diagnosis.causes import Evidence
-from relu_probe.diagnosis.consumers import Consumers, consumers_of, reachable_outputs
+from relu_probe.diagnosis.consumers import Consumers, consumers_of
+from relu_probe.diagnosis.input_moments import InputMoments
+from relu_probe.diagnosis.loss_gradients import LossGradientCollector
 from relu_probe.diagnosis.observation import CallObservation
 from relu_probe.diagnosis.pre_activation import PreActivation
-from relu_probe.report.layer_report import Floats, Mask
+from relu_probe.diagnosis.reach import reachable_outputs
+from relu_probe.report.layer_report import Mask
 from relu_probe.report.report import Report
 from relu_probe.structure.relu_layers import ReluLayer
 
@@ -56,7 +59,7 @@ class EvidenceCollector:
             self.inputs = InputMoments.of(z, seen).plus(self.inputs)
 
     def evidence(
-        self, trace: CallTrace, relus: list[ReluLayer], report: Report, loss: "LossGradientCollector | None"
+        self, trace: CallTrace, relus: list[ReluLayer], report: Report, loss: LossGradientCollector | None
     ) -> Evidence:
         """The evidence of all batches.
 
@@ -91,43 +94,6 @@ class EvidenceCollector:
         )
 
 
-class LossGradientCollector:
-    """Collects, over all batches, which channels of the model's outputs received a gradient of the loss.
-
-    Args:
-        without_path: the keys of the ReLU layers to which no path leads from the loss.
-    """
-
-    def __init__(self, without_path: set[str]) -> None:
-        self._received: dict[int, Mask] = {}  # index of the output -> (channels,)
-        self._without_path = without_path
-
-    def collect(self, received: dict[int, Mask]) -> None:
-        """Adds the gradients of one batch: index of the output -> `(channels,)`, one that is not zero arrived."""
-        for index, mask in received.items():
-            self._received[index] = mask | self._received.get(index, np.zeros_like(mask))
-
-    def has_no_path(self, key: str) -> bool:
-        """Whether the derivative of the loss by the layer's output does not exist, rather than being zero."""
-        return key in self._without_path
-
-    def missing(self, consumers: Consumers | None, outputs: set[int] | None, neurons: int) -> Mask:
-        """`(neurons,)` bool: no gradient left the loss for the outputs that depend on the neuron.
-
-        Args:
-            consumers: the consumers of the ReLU layer, None if unknown.
-            outputs: the indices of the model's outputs that depend on the layer, None if unknown.
-            neurons: the number of its neurons.
-        """
-        if not any(np.any(self._received.get(i, False)) for i in (self._received if outputs is None else outputs)):
-            return np.ones(neurons, bool)
-        if consumers is None or consumers.connections or not consumers.outputs:
-            return np.zeros(neurons, bool)
-        # The neurons are the channels of outputs and nothing else: each output tells them apart.
-        received = [self._received.get(index, np.zeros(neurons, bool)) for index in consumers.outputs]
-        return ~np.any(received, axis=0) if all(len(one) == neurons for one in received) else np.zeros(neurons, bool)
-
-
 def _no_outgoing(consumers: Consumers | None) -> Mask | None:
     if consumers is None or consumers.outputs:
         return None
@@ -148,40 +114,6 @@ def _no_downstream(consumers: Consumers | None, report: Report) -> Mask | None:
     return ~np.any(passes, axis=0)
 
 
-class InputMoments:
-    """Mean and deviation of each input channel of a layer, over all samples and places.
-
-    Args:
-        count: the number of inputs of a channel.
-        total, squares: `(channels,)`, the sums of the inputs and of their squares.
-        used: `(channels,)` bool, some weight of the channel is not zero.
-    """
-
-    def __init__(self, count: int, total: Floats, squares: Floats, used: Mask) -> None:
-        self.count, self.total, self.squares, self.used = count, total, squares, used
-
-    @classmethod
-    def of(cls, z: PreActivation, seen: CallObservation) -> "InputMoments":
-        """The moments of the inputs of one call."""
-        return cls(int(seen.input_count), seen.input_sum, seen.input_square_sum, z.used_channels(len(seen.input_sum)))
-
-    def plus(self, other: "InputMoments | None") -> "InputMoments":
-        """The moments of both."""
-        if other is None or len(other.total) != len(self.total):
-            return self
-        return InputMoments(self.count + other.count, self.total + other.total, self.squares + other.squares, self.used)
-
-    @property
-    def offset(self) -> float:
-        """The norm of the inputs' mean over the norm of their deviation: 0 if they are centred; nan if all are zero."""
-        mean = self.total / max(self.count, 1)
-        variance = np.maximum(self.squares / max(self.count, 1) - mean**2, 0)
-        # What is left of a constant by rounding is no deviation.
-        variance[variance < 1e-12 * mean**2] = 0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return float(np.linalg.norm(mean[self.used]) / np.sqrt(variance[self.used].sum()))
-
-
 def _sign(z: PreActivation) -> Any:
     return np.where(np.asarray(z.scale) < 0, -1.0, 1.0)
 
@@ -194,16 +126,3 @@ def _agrees(z: PreActivation, dtype: str, seen: CallObservation) -> bool:
     size = np.abs([largest, smallest])
     tolerance = _TOLERANCE.get(dtype, 0.05) * (1 + np.max(size, initial=0, where=np.isfinite(size)))
     return not (np.any(inactive > tolerance) or np.any(active < -tolerance))
-
-
-def is_behind_no_weights(trace: CallTrace, tensor: Any) -> bool:
-    """Whether no layer with trainable weights stands between the model's inputs and the tensor."""
-    todo = [tensor]
-    while todo:
-        current = todo.pop()
-        if not any(current is given for given in trace.inputs):
-            call = trace.producer(current)
-            if call is None or getattr(call.layer, "trainable_weights", []):
-                return False
-            todo += call.inputs
-    return True

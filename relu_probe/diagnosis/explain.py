@@ -8,32 +8,23 @@ from typing import NamedTuple
 import numpy as np
 
 from relu_probe.diagnosis.advice import Advice, offset_words
-from relu_probe.diagnosis.causes import BLOCKED, DEAD, UNKNOWN
 from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis
+from relu_probe.diagnosis.layer_sentences import (
+    MOST_NAMED,
+    cause_lines,
+    certificate_line,
+    counts_line,
+    death_dates,
+    none_of,
+)
 from relu_probe.diagnosis.roots import SicknessGraph
-from relu_probe.diagnosis.triggers import steps
 from relu_probe.report.history import History
-from relu_probe.report.layer_history import LayerHistory
-from relu_probe.report.layer_report import Counts, Floats, Mask
 from relu_probe.report.report import Report
 from relu_probe.report.text_table import wrapped
 from relu_probe.utils.foreign_text import shown, shown_names
+from relu_probe.utils.wording import number
 
 SUMMARY_LINES = 10
-MOST_NAMED = 6  # layers or epochs in one sentence
-
-_CAUSE_DESCRIPTIONS = {
-    "input": "nothing but zeros reaches {them}",
-    "zero weights": "all incoming weights are zero",
-    "bias": "w.x > 0 on some sample, but {offset} keep{s} z <= 0",
-    "weights": "w.x <= 0 on every sample",
-    "path": "no path from the loss: a stop_gradient, or an output without a loss",
-    "loss": "no gradient leaves the loss for {them}",
-    "saturated": "whenever active, at the ceiling of the bounded ReLU",
-    "outgoing": "all outgoing weights are zero",
-    "downstream": "all units that receive {their} output are dead or blocked",
-    UNKNOWN: "the structure of the model does not show the cause",
-}
 
 
 class Explanation(NamedTuple):
@@ -61,12 +52,12 @@ class Explanation(NamedTuple):
     def _summary(self) -> list[str]:
         lines = _wrapped(_headline(self.layers, self.report, self.graph))
         root = self.graph.root()
-        dates = [] if self.history is None or root is None else _dates(self.history.get(root), self.layers[root])
+        dates = [] if self.history is None or root is None else death_dates(self.history.get(root), self.layers[root])
         lines += [line for date in dates for line in _wrapped(f"{shown(root)}: {date}")]
-        for number, advice in enumerate(self.advice, 1):
+        for place, advice in enumerate(self.advice, 1):
             where = "" if len(self.layers) == 1 else f"{_names(advice.layers, 2)}: "
-            item = _wrapped(f"{number}. {where}{advice.text}", " ", "    ")
-            rest = len(self.advice) - number
+            item = _wrapped(f"{place}. {where}{advice.text}", " ", "    ")
+            rest = len(self.advice) - place
             if len(lines) + len(item) + (rest > 0) > SUMMARY_LINES:
                 return [*lines[: SUMMARY_LINES - 1], f" and {rest + 1} more in .advice"]
             lines += item
@@ -86,20 +77,20 @@ class Explanation(NamedTuple):
 
     def _layer(self, name: str) -> list[list[str]]:
         layer = self.layers[name]
-        sentences = list(_causes(layer))
+        sentences = list(cause_lines(layer))
         root = self.graph.root()
         if self.history is not None and name != root:
-            sentences += [f"When: {date}" for date in _dates(self.history.get(name), layer)]
+            sentences += [f"When: {date}" for date in death_dates(self.history.get(name), layer)]
         if layer.certified is not None:
             sentences.append(
-                _certified(int(np.count_nonzero(layer.certified)), layer.report.neurons, layer.bounds_stopped_at)
+                certificate_line(int(np.count_nonzero(layer.certified)), layer.report.neurons, layer.bounds_stopped_at)
             )
-        for number, advice in enumerate(self.advice, 1):
+        for place, advice in enumerate(self.advice, 1):
             if words := advice.findings.get(name):
-                sentences.append(f"-> {number}. {words[0].upper()}{words[1:]} [{advice.source}]")
+                sentences.append(f"-> {place}. {words[0].upper()}{words[1:]} [{advice.source}]")
         if np.isfinite(layer.input_offset) and "inputs" not in [a.kind for a in self.advice if name in a.layers]:
             sentences.append(f"Its inputs: {offset_words(layer.input_offset)}; 0 is centred.")
-        return [_wrapped(_counts(name, layer)), *(_wrapped(text, "  ", "    ") for text in sentences)]
+        return [_wrapped(counts_line(name, layer)), *(_wrapped(text, "  ", "    ") for text in sentences)]
 
     def _follows(self, name: str) -> tuple[str, tuple[str, ...]] | None:
         """The cause and the makers of a layer that is sick only because of others, and has no advice of its own."""
@@ -147,10 +138,10 @@ class Explanation(NamedTuple):
 
 
 def _headline(layers: Mapping[str, LayerDiagnosis], report: Report, graph: SicknessGraph) -> str:
-    on_samples = f"on N = {_number(report.samples, 'sample')}"
+    on_samples = f"on N = {number(report.samples, 'sample')}"
     blocked, sick = " or blocked" if report.has_gradients else "", len(graph.sick)
     if sick:
-        relu_layers = f"{sick} of {_number(len(layers), 'ReLU layer')} {'has' if sick == 1 else 'have'}"
+        relu_layers = f"{sick} of {number(len(layers), 'ReLU layer')} {'has' if sick == 1 else 'have'}"
         return f"{relu_layers} dead{blocked} neurons {on_samples}. The root is {shown(graph.root())}."
     if not layers:
         return "Nothing was judged: no ReLU of the model is counted."
@@ -158,11 +149,11 @@ def _headline(layers: Mapping[str, LayerDiagnosis], report: Report, graph: Sickn
         return f"No neuron was found dead{blocked} {on_samples}, but not all neurons could be judged."
     neurons = sum(layer.report.neurons for layer in layers.values())
     seen = (
-        f" as far as seen: {len(layers):,} of {_number(len(layers) + len(report.unseen), 'ReLU')}"
+        f" as far as seen: {len(layers):,} of {number(len(layers) + len(report.unseen), 'ReLU')}"
         if report.unseen
         else ""
     )
-    return f"Healthy{seen}: {_none_of(neurons, 'ReLU neuron')} dead{blocked} {on_samples}."
+    return f"Healthy{seen}: {none_of(neurons, 'ReLU neuron')} dead{blocked} {on_samples}."
 
 
 def _is_unjudged(layer: LayerDiagnosis, report: Report) -> bool:
@@ -189,93 +180,13 @@ def _names(names: Sequence[str], most: int = MOST_NAMED) -> str:
     return " and ".join([", ".join(listed[:-1]), listed[-1]] if len(listed) > 1 else listed)
 
 
-def _counts(name: str, layer: LayerDiagnosis) -> str:
-    counts = layer.report
-    blocked = "" if counts.blocked is None else f", {np.count_nonzero(counts.blocked):,} blocked"
-    return f"{shown(name)}: {np.count_nonzero(counts.dead):,} of {_number(counts.neurons, 'neuron')} dead{blocked}."
-
-
-def _causes(layer: LayerDiagnosis) -> Iterator[str]:
-    for cause in (*DEAD, *BLOCKED, UNKNOWN):
-        if not np.any(mask := layer.cause == cause):
-            continue
-        offset, count = layer.offset_description, int(np.count_nonzero(mask))
-        pronouns = {"them": "it", "their": "its"} if count == 1 else {"them": "them", "their": "their"}
-        description = _CAUSE_DESCRIPTIONS[cause].format(**pronouns, offset=offset, s="" if " and " in offset else "s")
-        margins = layer.margin[mask & layer.report.dead & ~np.isnan(layer.margin)]
-        largest = f"; {pronouns['their']} largest z {_span(margins)}" if len(margins) else ""
-        yield f"{cause} ({_number(count, 'neuron')}): {description}{largest}."
-
-
-def _span(values: Floats) -> str:
-    low, high = f"{values.min():.3g}", f"{values.max():.3g}"
-    return f"is {low}" if low == high else f"lies between {low} and {high}"
-
-
-def _dates(history: LayerHistory | None, layer: LayerDiagnosis) -> list[str]:
-    """When the dead neurons died, in one sentence; [] if it is not known."""
-    dead = layer.report.dead
-    if history is None or len(history.dead_since) != len(dead) or not np.any(dead):
-        return []
-    dated = dead & (history.dead_since >= 0)
-    parts = _never_active(history, dated)
-    epochs = np.stack([history.dead_since, history.found_dead], axis=1)
-    groups = list(_groups(epochs, dated & history.ever_active))
-    parts += [_deaths(history, died) for died in groups[:MOST_NAMED]]
-    parts += [f"{np.count_nonzero(groups[MOST_NAMED:]):,} later"] if groups[MOST_NAMED:] else []
-    return [f"{'; '.join(parts)}."] if parts else []
-
-
-def _groups(values: Counts, mask: Mask) -> Iterator[Mask]:
-    """Yields the masks of the neurons of `mask` that have the same row of `values` `(neurons, n)`, in the rows' order."""
-    for row in np.unique(values[mask], axis=0):
-        yield mask & np.all(values == row, axis=1)
-
-
-def _deaths(history: LayerHistory, died: Mask) -> str:
-    """When the neurons of the mask died, which all have the same `dead_since` and `found_dead`."""
-    count, since, found = np.count_nonzero(died), history.dead_since[died][0], history.found_dead[died][0]
-    if history.last_active is None:
-        return f"{count:,} died in epoch {since}"
-    last, they_are = steps(history.last_active[died]), "it is" if count == 1 else "they are"
-    when = f"at training {last} (epoch {since})" if since < found else f"after training {last}"
-    return f"{count:,} died {when}, so that {they_are} dead in all of epoch {found}"
-
-
-def _never_active(history: LayerHistory, dated: Mask) -> list[str]:
-    """The neurons that never fired: born dead where a report from before the first step proves it."""
-    never = dated & ~history.ever_active
-    born = never & history.born_dead
-    parts = [f"{np.count_nonzero(born):,} born dead"] if np.any(born) else []
-    others = np.count_nonzero(never & ~born)
-    return parts + ([f"{others:,} never active in this fit"] if others else [])
-
-
-def _certified(certified: int, neurons: int, stopped_at: str) -> str:
-    if certified:
-        are, them = ("is", "it") if certified == 1 else ("are", "them")
-        words = f"{certified:,} of {_number(neurons, 'neuron')} {are} certified dead: no input within the bounds activates {them}"
-    else:
-        words = f"{_none_of(neurons, 'neuron').capitalize()} certified dead within the bounds"
-    stop = f"; the bounds could not be carried through {shown(stopped_at)}" if stopped_at else ""
-    return f"{words}{stop}. [Gowal et al. 2018, arXiv:1810.12715]"
-
-
 def _unjudged(layers: Mapping[str, LayerDiagnosis]) -> list[str]:
     notes = [f"{shown(name)}: not measured." for name, layer in layers.items() if not layer.report.measured]
     return notes + [
-        f"{shown(name)}: NaN at {_number(count, 'neuron')}, neither active nor dead."
+        f"{shown(name)}: NaN at {number(count, 'neuron')}, neither active nor dead."
         for name, layer in layers.items()
         if (count := int(np.count_nonzero(layer.report.nan)))
     ]
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _none_of(count: int, noun: str) -> str:
-    return f"the only {noun} is not" if count == 1 else f"none of the {count:,} {noun}s is"
 
 
 def _wrapped(text: str, first: str = "", rest: str = "") -> list[str]:

@@ -11,13 +11,14 @@ from relu_probe.diagnosis.bound_propagation import Certificate, Certifier
 from relu_probe.diagnosis.call_trace import CallTrace, recorded
 from relu_probe.diagnosis.causes import Evidence, causes
 from relu_probe.diagnosis.confidence import joint_rate_limit, rate_limit
-from relu_probe.diagnosis.consumers import following_relus
-from relu_probe.diagnosis.evidence import EvidenceCollector, LossGradientCollector, is_behind_no_weights
+from relu_probe.diagnosis.evidence import EvidenceCollector
 from relu_probe.diagnosis.input_range import InputRange
 from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis
 from relu_probe.diagnosis.layer_facts import initial_offset, regularizers
+from relu_probe.diagnosis.loss_gradients import LossGradientCollector
 from relu_probe.diagnosis.observation import is_finite, observe_activity, observe_call, received_gradients
 from relu_probe.diagnosis.pre_activation import LinearCopies, PreActivation, pre_activation_of
+from relu_probe.diagnosis.reach import following_relus, is_behind_no_weights
 from relu_probe.report.layer_report import LayerReport
 from relu_probe.report.report import Report
 from relu_probe.structure.keras_layers import keras_class
