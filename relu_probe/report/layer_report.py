@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from relu_probe.report.read_only import read_only
+from relu_probe.report.neuron_arrays import read_only
 from relu_probe.report.serialization import checked_fields, json_values
 from relu_probe.report.share import Share, pooled
 from relu_probe.utils.wording import number
