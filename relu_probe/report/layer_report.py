@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from relu_probe.report.neuron_arrays import read_only
+from relu_probe.report.neuron_arrays import combined, equal, rate, read_only
 from relu_probe.report.serialization import checked_fields, json_values
 from relu_probe.report.share import Share, pooled
 from relu_probe.utils.wording import number
@@ -116,12 +116,12 @@ class LayerReport:
     @property
     def activation_rate(self) -> Floats:
         """`(neurons,)`, active / positions: 1 - APoZ (Hu et al. 2016, arXiv:1607.03250); nan if not measured."""
-        return _rate(self.active, self.positions)
+        return rate(self.active, self.positions)
 
     @property
     def gradient_rate(self) -> Floats | None:
         """`(neurons,)`, with_gradient / positions; None without gradients."""
-        return None if self.with_gradient is None else _rate(self.with_gradient, self.positions)
+        return None if self.with_gradient is None else rate(self.with_gradient, self.positions)
 
     @property
     def dead(self) -> Mask:
@@ -207,16 +207,16 @@ class LayerReport:
             positions=self.positions + other.positions,
             active=self.active + other.active,
             nan=self.nan | other.nan,
-            with_gradient=_combined(np.add, self.with_gradient, other.with_gradient),
-            activation_sum=_combined(np.add, self.activation_sum, other.activation_sum),
-            last_active=_combined(np.maximum, self.last_active, other.last_active),
+            with_gradient=combined(np.add, self.with_gradient, other.with_gradient),
+            activation_sum=combined(np.add, self.activation_sum, other.activation_sum),
+            last_active=combined(np.maximum, self.last_active, other.last_active),
             frozen=self.frozen and other.frozen,
         )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, LayerReport):
             return NotImplemented
-        return all(_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
+        return all(equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
 
     def __hash__(self) -> int:  # of the counts alone: sums of floats are equal to rounding only
         return hash((self.samples, self.positions, self.active.tobytes(), self.nan.tobytes()))
@@ -270,20 +270,3 @@ def _whole_number(name: str, value: Any) -> int:
     if not isinstance(value, (int, float, np.integer, np.floating)) or value % 1 or not value >= 0:
         raise ValueError(f"{name} is {value!r:.60}; expected a whole number >= 0.")
     return int(value)
-
-
-def _rate(counts: Counts, positions: int) -> Floats:
-    return counts / positions if positions else np.full(len(counts), np.nan)
-
-
-def _combined(combine: Any, a: NDArray[Any] | None, b: NDArray[Any] | None) -> Any:
-    """None + counts = None: half a count would pass for a whole one."""
-    return None if a is None or b is None else combine(a, b)
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if a is None or b is None:
-        return a is b
-    if isinstance(a, np.ndarray) and a.dtype.kind == "f":  # sums of floats are equal only to rounding
-        return a.shape == b.shape and np.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True)
-    return np.array_equal(a, b)

@@ -1,4 +1,4 @@
-"""Read-only arrays from any values."""
+"""Arrays with one value for each neuron: made read-only, combined, and compared."""
 
 from typing import Any
 
@@ -25,6 +25,25 @@ def read_only(name: str, value: Any, dtype: Any, shape: tuple[int, ...] | None =
         raise ValueError(f"{name} has shape {array.shape}; expected one value a neuron, as `active` has: {shape}.")
     array.flags.writeable = False
     return array
+
+
+def rate(counts: NDArray[np.int64], positions: int) -> NDArray[np.float64]:
+    """Returns `counts / positions`; nan without positions."""
+    return counts / positions if positions else np.full(len(counts), np.nan)
+
+
+def combined(combine: Any, a: NDArray[Any] | None, b: NDArray[Any] | None) -> Any:
+    """Returns `combine(a, b)`; None if one is None: half a count would pass for a whole one."""
+    return None if a is None or b is None else combine(a, b)
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Returns whether two values or arrays are equal, or both None; sums of floats are equal only to rounding."""
+    if a is None or b is None:
+        return a is b
+    if isinstance(a, np.ndarray) and a.dtype.kind == "f":
+        return a.shape == b.shape and np.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True)
+    return np.array_equal(a, b)
 
 
 def _is_read_only(value: Any, dtype: Any) -> bool:
