@@ -11,7 +11,7 @@ import tensorflow as tf
 from relu_probe.diagnosis.bounded_layers import Unbounded, bounds_after, is_plain_relu
 from relu_probe.diagnosis.call_trace import CallTrace, TracedCall
 from relu_probe.diagnosis.interval_arithmetic import Arithmetic, Box, through_relu
-from relu_probe.report.layer_report import Mask
+from relu_probe.report.layer_report import Floats, Mask
 from relu_probe.structure.keras_layers import output_activation
 from relu_probe.structure.relu_function import relu_ceiling, relu_threshold
 from relu_probe.structure.relu_layers import ReluLayer
@@ -43,19 +43,23 @@ class Certifier:
         self.trace = trace
         # The bounds of each tensor, or the name of the layer at which those before it stopped.
         self._bounds: dict[int, Box | str] = {id(x): box for x, box in zip(trace.inputs, boxes) if box is not None}
-        self._pre_activations: dict[int, Box | str] = {}  # by id of the call's output
-        for call in trace.calls:
+        self._highest: dict[int, Floats | str] = {}  # the upper bounds of pre-activations, by id of the call's output
+        last = {id(tensor): i for i, call in enumerate(trace.calls) for tensor in call.inputs}
+        for i, call in enumerate(trace.calls):
             self._carry(call)
+            for key in {id(tensor) for tensor in call.inputs}:
+                if last[key] == i:  # the bounds of all tensors of a large model would take much memory
+                    self._bounds.pop(key, None)
 
     def certify(self, relu: ReluLayer, neurons: int) -> Certificate:
         """The certificate of one layer. That a neuron is not certified proves nothing: it may still be unable to fire."""
         fires = np.zeros(neurons, bool)
         calls = self.trace.calls_of(relu.layer)
         for call in calls:
-            box = self._pre_activations[id(call.output)]
-            if isinstance(box, str):
-                return Certificate(np.zeros(neurons, bool), box)
-            high = np.moveaxis(box.high, relu.axis % (box.high.ndim + 1) - 1, -1)
+            high = self._highest[id(call.output)]
+            if isinstance(high, str):
+                return Certificate(np.zeros(neurons, bool), high)
+            high = np.moveaxis(high, relu.axis % (high.ndim + 1) - 1, -1)
             fires |= np.any(high > relu.threshold, axis=tuple(range(high.ndim - 1)))
         return Certificate(~fires & bool(calls))
 
@@ -64,8 +68,9 @@ class Certifier:
         before = [self._bounds.get(id(tensor), call.layer.name) for tensor in call.inputs]
         stopped = [bounds for bounds in before if isinstance(bounds, str)]
         found: Box | str = stopped[0] if stopped else self._after(call, before)
-        self._pre_activations[id(call.output)] = found
         function = output_activation(call.layer)
+        if function is not None:
+            self._highest[id(call.output)] = found if isinstance(found, str) else found.high
         if not isinstance(found, str) and is_plain_relu(function):
             found = through_relu(found, relu_threshold(function), relu_ceiling(function))
         self._bounds.setdefault(id(call.output), found)
