@@ -14,7 +14,7 @@ from relu_probe.cli.model_command import (
     add_model_and_data,
     add_switches,
     load_model,
-    run_quietly,
+    run_command,
     shows_progress,
 )
 from relu_probe.cli.streams import say
@@ -23,7 +23,7 @@ from relu_probe.report.export import write_csv, write_json
 from relu_probe.report.limits import Limits, explain, not_all_counted, unmeasured
 from relu_probe.report.report import Report
 
-ALIVE, EXCEEDED, NOT_MEASURED = 0, 1, 2
+ALIVE, EXCEEDED = 0, 1
 TOLERANCE = 0.05
 
 EXAMPLES = f"""\
@@ -82,12 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command: prints the report and the verdict to stdout, an error to stderr. Returns the exit code."""
-    found = run_quietly(args, _check, "relu-probe check: could not measure")
-    if found is None:
-        return NOT_MEASURED
-    code, verdict = found
-    say(f"relu-probe check: {verdict}", "green" if code == ALIVE else "red")
-    return code
+    return run_command(args, _check, "could not measure")
 
 
 def _check(args: argparse.Namespace) -> tuple[int, str]:

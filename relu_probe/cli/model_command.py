@@ -8,9 +8,10 @@ from contextlib import nullcontext
 from typing import Any
 
 from relu_probe.cli import model_file
-from relu_probe.cli.streams import complain, silenced
+from relu_probe.cli.streams import complain, say, silenced
 from relu_probe.utils.foreign_text import shown
 
+FAILED = 2
 SECURITY = f"""\
 A model file can carry code. A .keras file is loaded in Keras's safe mode, and
 refused if it has a layer that could run code. Everything else needs
@@ -65,21 +66,28 @@ def shows_progress(args: argparse.Namespace) -> bool:
     return sys.stderr.isatty() and not args.quiet
 
 
-def run_quietly(
-    args: argparse.Namespace, work: Callable[[argparse.Namespace], tuple[int, str]], failed: str
-) -> tuple[int, str] | None:
-    """Runs `work` without TensorFlow's messages, and returns its exit code and verdict; None after an error.
+def run_command(args: argparse.Namespace, work: Callable[[argparse.Namespace], tuple[int, str]], failed: str) -> int:
+    """Runs `work` without TensorFlow's messages, and prints the verdict that it returns with its exit code.
 
-    The error is shown in one line, behind `failed`.
+    Args:
+        args: the arguments of the command.
+        work: the command.
+        failed: what an error is introduced with, such as "could not measure".
+
+    Returns:
+        The exit code, 2 after an error, which is shown in one line.
     """
+    name = f"relu-probe {args.command}"
     try:
         with nullcontext() if args.debug else silenced():
-            return work(args)
+            code, verdict = work(args)
     except (Exception, SystemExit) as error:  # sys.exit(0) in the user's module must not pass for success
         if args.debug:
             complain("\n".join(shown(line, 2000) for line in traceback.format_exc().splitlines()))
-        complain(f"{failed}: {_one_line(error)}")
-        return None
+        complain(f"{name}: {failed}: {_one_line(error)}")
+        return FAILED
+    say(f"{name}: {verdict}", "red" if code else "green")
+    return code
 
 
 def _one_line(error: BaseException) -> str:

@@ -17,13 +17,13 @@ from relu_probe.cli.model_command import (
     add_model_and_data,
     add_switches,
     load_model,
-    run_quietly,
+    run_command,
 )
 from relu_probe.cli.streams import say
 from relu_probe.utils.foreign_text import shown
 from relu_probe.utils.replaced_file import replaced_file
 
-WRITTEN, NOTHING_REMOVED, FAILED = 0, 1, 2
+WRITTEN, NOTHING_REMOVED = 0, 1
 
 EXAMPLES = f"""\
 exit code: 0 the smaller model is written, 1 no unit can be removed and nothing
@@ -63,12 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command: prints what was removed and left. Returns the exit code."""
-    found = run_quietly(args, _shrink, "relu-probe shrink: could not shrink")
-    if found is None:
-        return FAILED
-    code, verdict = found
-    say(f"relu-probe shrink: {verdict}", "green" if code == WRITTEN else "red")
-    return code
+    return run_command(args, _shrink, "could not shrink")
 
 
 def _shrink(args: argparse.Namespace) -> tuple[int, str]:
