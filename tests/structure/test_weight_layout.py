@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from relu_probe.structure.weight_layout import ALL_UNITS, bias_units, incoming_weights, outgoing_weights
+from relu_probe.structure.weight_layout import (
+    ALL_UNITS,
+    bias_units,
+    incoming_weights,
+    input_axis,
+    outgoing_weights,
+    unit_axis,
+)
 
 L = tf.keras.layers
 LAYERS = {
@@ -68,6 +75,24 @@ def test_the_layout_equals_the_derivatives_of_the_layer(name):
     bias, unit = bias_units(layer, found.units)
     seen = depends(layer, bias, x, axes)
     assert np.array_equal(seen, unit == np.arange(found.units).reshape(-1, *[1] * unit.ndim))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_inputs_and_units_lie_along_the_axis_along_which_the_layout_varies(name):
+    make, shape = LAYERS[name]
+    layer = make()
+    layer(np.ones((2, *shape)))
+    numbers = np.broadcast_to(np.arange(shape[-1]), shape)
+    if "Depthwise" not in name:
+        assert unit_axis(layer) == varying(incoming_weights(layer)[1])
+    if name not in ("Conv2D in groups", "EinsumDense, stacked nets"):
+        assert input_axis(layer) == varying(outgoing_weights(layer, numbers).source)
+
+
+def varying(layout):
+    """The axis of a layout that has more than one size, counted from the end; None if several have."""
+    axes = [axis - layout.ndim for axis, size in enumerate(layout.shape) if size > 1]
+    return axes[0] if len(axes) == 1 else None
 
 
 def test_flattened_positions_are_tiled_not_repeated():

@@ -11,6 +11,7 @@ from keras_version import LEGACY
 from relu_probe import ReluProbe, measure
 from relu_probe.structure.call_owners import is_scratch_graph
 from relu_probe.structure.keras_layers import (
+    compile_arguments,
     compile_config,
     has_running_loss,
     inbound_layers,
@@ -141,6 +142,15 @@ def test_states_of_a_stateful_rnn_are_changed_by_inference():
     (changed,) = [v for v in reachable_variables(model) if tuple(v.shape) == (4, 2)]
     model(np.ones((4, 5, 3), "f"))
     assert np.any(np.asarray(changed) != 0)
+
+
+def test_the_arguments_of_compile_are_kept_as_they_were_passed():
+    model, loss, optimizer = functional(), K.losses.MeanSquaredError(), K.optimizers.SGD()
+    assert compile_arguments(model) is None
+    model.compile(optimizer, loss, metrics=["mae"], run_eagerly=True)
+    arguments = compile_arguments(model)
+    assert (arguments["optimizer"], arguments["loss"], arguments["run_eagerly"]) == (optimizer, loss, True)
+    assert list(arguments["metrics"]) == ["mae"]
 
 
 def test_compile_config_is_another_object_after_each_compile():
