@@ -352,6 +352,25 @@ def test_a_layer_that_cannot_be_made_again_is_named():
         shrink(model, data(5))
 
 
+class OwnSequential(K.Sequential):
+    """A class of the user's, perhaps with a training step of its own."""
+
+
+def test_a_class_of_the_users_own_is_refused_by_name():
+    model = OwnSequential([K.Input((5,)), dead(L.Dense, 4), L.Dense(1)])
+    with pytest.raises(ValueError, match=r"the model is a OwnSequential, a class of your own, of which no smaller one"):
+        shrink(model, data(5))
+
+
+def test_functions_of_the_users_need_not_be_registered():
+    def shifted_relu(z):
+        return tf.nn.relu(z - 1.0)
+
+    model = model_of((5,), L.Dense(4, shifted_relu, bias_initializer=low(4), name="a"), L.Lambda(lambda h: h * 2.0))
+    found = shrunk(model, data(5))
+    assert "lambda" in left(found)["a"][0]
+
+
 # --- compilation ------------------------------------------------------------------------------------------------------
 
 

@@ -69,7 +69,19 @@ def test_what_is_removed_is_certified():
     layers = diagnose(model, x, bounds=(-0.5, 0.5)).layers
     found = shrink(model, x, bounds=(-0.5, 0.5), remove="certified")
     assert found.removed["c"].tolist() == np.flatnonzero(layers["c"].certified).tolist() != []
-    assert not found.left
+    for key, layer in layers.items():
+        left = [i for neurons in found.left.get(key, {}).values() for i in neurons]
+        assert left == np.flatnonzero(layer.report.dead & ~layer.certified).tolist()
+    assert list(found.left["c"]) == ["it is dead on the data, and may fire for another input within the bounds"]
+
+
+def test_where_the_bounds_stop_is_said():
+    low = K.initializers.Constant(-50.0)
+    layers = [L.LayerNormalization(name="norm"), L.Dense(3, "relu", bias_initializer=low, name="a"), L.Dense(1)]
+    found = shrink(K.Sequential([K.Input((3,)), *layers]), np.zeros((2, 3)), bounds=(0, 1), remove="certified")
+    assert found.removed == {}
+    assert list(found.left["a"]) == ["the bounds could not be carried through norm"]
+    assert "a: 3 left: the bounds could not be carried through norm." in str(found)
 
 
 def test_a_neuron_that_is_not_certified_removed_is_found(monkeypatch):
