@@ -1,8 +1,13 @@
-"""The number of rows of a tensor. That two tensors have equally many rows is proved in the graph, never assumed."""
+"""The number of rows of a tensor. That two tensors have equally many rows is proved in the graph, never assumed.
+
+The tensors are those of a graph, or those that `EagerOperations` recorded.
+"""
 
 from typing import Any
 
 import tensorflow as tf
+
+from relu_probe.counting.eager_operations import static_value
 
 Rows = Any  # a number of rows: an int, or a scalar int64 tensor
 
@@ -20,9 +25,7 @@ def rows_of(tensor: tf.Tensor) -> Rows:
     """Returns the size of the first axis: an int if it is known, else an int64 scalar that all tensors of one batch share."""
     if tensor.shape[0] is not None:
         return int(tensor.shape[0])
-    if tf.executing_eagerly():
-        return tf.shape(tensor, tf.int64)[0]
-    root, known = origin_of_rows(tensor), of_graph("rows")
+    root, known = origin_of_rows(tensor), of_graph(tensor, "rows")
     if id(root) not in known:
         known[id(root)] = (root, tf.shape(root, tf.int64)[0])
     return known[id(root)][1]
@@ -35,39 +38,36 @@ def tensors_of(data: Any) -> list[tf.Tensor]:
 
 def origin_of_rows(tensor: tf.Tensor) -> tf.Tensor:
     """Returns the earliest tensor in the graph that provably has the same number of rows as `tensor`."""
-    known, path = of_graph("origins"), []
-    while id(tensor) not in known and (source := _source(tensor)) is not None:
-        path.append(tensor)
-        tensor = source
-    _, origin = known.get(id(tensor), (tensor, tensor))
-    known.update({id(each): (each, origin) for each in path})
-    return origin
+    known, pending = of_graph(tensor, "origins"), [tensor]
+    while pending:  # without recursion, which a loop over a long sequence would carry too far
+        current = pending[-1]
+        inputs = _inputs_with_rows(current)
+        if unknown := [each for each in inputs if id(each) not in known]:
+            pending += unknown
+            continue
+        origins = {id(known[id(each)][1]): known[id(each)][1] for each in inputs}
+        known[id(current)] = (current, current if len(origins) != 1 else origins.popitem()[1])
+        pending.pop()
+    return known[id(tensor)][1]
 
 
-def of_graph(name: str) -> dict[int, Any]:
-    """Returns a dictionary of the current graph, keyed by `id(tensor)`. Its values keep the tensors alive, so ids stay unique."""
-    graph = tf.compat.v1.get_default_graph()
+def of_graph(tensor: tf.Tensor, name: str) -> dict[int, Any]:
+    """Returns a dictionary of the tensor's graph, keyed by `id(tensor)`. Its values keep the tensors alive, so ids stay unique."""
+    graph = tensor.graph
     kept = graph._relu_probe = getattr(graph, "_relu_probe", {})
     found: dict[int, Any] = kept.setdefault(name, {})
     return found
 
 
-def _source(tensor: tf.Tensor) -> tf.Tensor | None:
-    """Returns an input of the tensor's operation with the same number of rows; None if there is no proof."""
+def _inputs_with_rows(tensor: tf.Tensor) -> list[tf.Tensor]:
+    """Returns the inputs of the tensor's operation that have the same number of rows, if they have the same origin."""
     op = tensor.op
     if op.type in ELEMENTWISE:
-        return _full_operand(op)
+        ranks = [each.shape.rank for each in op.inputs]
+        return [] if None in ranks else [t for t in op.inputs if t.shape.rank == max(ranks) and t.shape[0] != 1]
     if op.type == "IdentityN":
-        return op.inputs[tensor.value_index]
-    return op.inputs[0] if op.type in _KEEP_ROWS or (op.type in _MAY_KEEP_ROWS and _keeps_rows(op)) else None
-
-
-def _full_operand(op: tf.Operation) -> tf.Tensor | None:
-    """Returns an operand of an elementwise operation that is not broadcast, if all such operands have the same rows."""
-    if None in (ranks := [t.shape.rank for t in op.inputs]):
-        return None
-    own = [t for t in op.inputs if t.shape.rank == max(ranks) and t.shape[0] != 1]
-    return own[0] if own and len({id(origin_of_rows(t)) for t in own}) == 1 else None
+        return [op.inputs[tensor.value_index]]
+    return [op.inputs[0]] if op.type in _KEEP_ROWS or (op.type in _MAY_KEEP_ROWS and _keeps_rows(op)) else []
 
 
 def _keeps_rows(op: tf.Operation) -> bool:
@@ -77,16 +77,16 @@ def _keeps_rows(op: tf.Operation) -> bool:
     if op.type == "StridedSlice":
         return _takes_all_rows(op)
     if op.type == "Pad":
-        padding = tf.get_static_value(op.inputs[1])
+        padding = static_value(op.inputs[1])
         return padding is not None and not padding[0].any()
-    axes = tf.get_static_value(op.inputs[-1])  # of a concatenation, a reduction, a gathering or a new axis
+    axes = static_value(op.inputs[-1])  # of a concatenation, a reduction, a gathering or a new axis
     rank = op.outputs[0].shape.rank if op.type in ("ConcatV2", "ExpandDims") else op.inputs[0].shape.rank
     return axes is not None and bool(rank) and not (axes % rank == 0).any()
 
 
 def _takes_all_rows(op: tf.Operation) -> bool:
     """Whether a slice leaves the first axis as it is: `x[:, 0]`, `x[..., 0]`."""
-    ellipsis, strides = op.get_attr("ellipsis_mask"), tf.get_static_value(op.inputs[3])
+    ellipsis, strides = op.get_attr("ellipsis_mask"), static_value(op.inputs[3])
     if strides is None or op.inputs[0].shape.rank is None:
         return False
     if ellipsis & 1:

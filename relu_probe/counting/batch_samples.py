@@ -1,15 +1,15 @@
 """The number of samples of a step that a layer saw: not the rows of its output, into which other axes may be folded.
 
-In a graph, the operations from the output back to the batch tell which samples reached the layer: all of the batch, a subset, or those
-of a batch that the step made itself. In eager mode only the numbers of rows are known: a layer that gets more rows than the batch is
-taken to see all its samples, and no others.
+The operations from the output back to the batch tell which samples reached the layer: all of the batch, a subset, or those of a batch
+that the step made itself. They are those of the graph, or those that `EagerOperations` recorded of an eager step.
 """
 
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from relu_probe.counting.batch_rows import ELEMENTWISE, Rows, of_graph, origin_of_rows, rows_of
+from relu_probe.counting.batch_rows import ELEMENTWISE, Rows, of_graph, origin_of_rows, rows_of, tensors_of
+from relu_probe.counting.eager_operations import EagerOperations, static_value
 
 # Operations whose output has the samples of an input, though not always in the same rows.
 _SAME_SAMPLES = (
@@ -40,31 +40,32 @@ class Batch(NamedTuple):
         size: the number of its samples, an int if it is known statically; None if the batch does not show it.
         tensors: the ids of its tensors, components of ragged ones among them.
         ragged: the ids of the values of its ragged tensors, whose rows are no samples.
+        operations: the record of an eager step, in which the ids are those of recorded tensors; None in a graph.
     """
 
     size: Rows | None
     tensors: frozenset[int]
     ragged: frozenset[int]
+    operations: EagerOperations | None = None
 
     @classmethod
-    def of(cls, data: Any) -> "Batch":
+    def of(cls, data: Any, operations: EagerOperations | None = None) -> "Batch":
         """Returns the batch that the argument of a training step is."""
         leaves = tf.nest.flatten(data)
         first = next(iter(leaves), None)
-        tensors = [id(leaf) for leaf in tf.nest.flatten(data, expand_composites=True)]
-        ragged = [id(leaf.flat_values) for leaf in leaves if isinstance(leaf, tf.RaggedTensor)]
+        find = operations.tensor if operations else lambda tensor: tensor
+        tensors = [id(find(leaf)) for leaf in tensors_of(data)]
+        ragged = [id(find(leaf.flat_values)) for leaf in leaves if isinstance(leaf, tf.RaggedTensor)]
         if isinstance(first, tf.RaggedTensor):
             size = first.nrows(tf.int64)
         else:
             size = rows_of(first) if isinstance(first, tf.Tensor) and first.shape.rank else None
-        return cls(size, frozenset(tensors), frozenset(ragged))
+        return cls(size, frozenset(tensors), frozenset(ragged), operations)
 
 
 def samples_of(output: tf.Tensor, rows: Rows, places: int, batch: Batch) -> Rows:
     """Returns the number of samples that are in the output of a layer, at most the number of positions, `rows * places`."""
-    if tf.executing_eagerly():
-        return rows_of(output) if batch.size is None else smallest([rows_of(output), batch.size])
-    origin = origin_of_rows(output)
+    origin = origin_of_rows(batch.operations.tensor(output) if batch.operations else output)
     samples = _samples(origin, batch)
     if samples is rows_of(origin):
         return samples
@@ -90,27 +91,54 @@ def smallest(numbers: list[Rows]) -> Rows:
 
 
 def _samples(tensor: tf.Tensor, batch: Batch) -> Rows:
-    """Returns the number of samples of a tensor in a graph."""
-    known, origin = of_graph("samples"), origin_of_rows(tensor)
-    if id(origin) not in known:
-        known[id(origin)] = (origin, _find_samples(origin, batch))
-    return known[id(origin)][1]
+    """Returns the number of samples of a tensor in a graph, by those of the tensors that it is computed from."""
+    known, pending = of_graph(tensor, "samples"), [origin_of_rows(tensor)]
+    while pending:
+        origin = pending[-1]
+        inputs = [origin_of_rows(each) for each in _inputs_with_samples(origin, batch)]
+        if unknown := [each for each in inputs if id(each) not in known]:
+            pending += unknown
+            continue
+        known[id(origin)] = (origin, _samples_by_inputs(origin, [known[id(each)][1] for each in inputs], batch))
+        pending.pop()
+    return known[id(origin_of_rows(tensor))][1]
 
 
-def _find_samples(origin: tf.Tensor, batch: Batch) -> Rows:
+def _inputs_with_samples(origin: tf.Tensor, batch: Batch) -> list[tf.Tensor]:
+    """Returns the inputs whose samples tell those of a tensor; [] if they do not."""
+    op = origin.op
+    if id(origin) in batch.ragged:
+        return []
+    if _joins_batches(op):
+        return list(op.inputs[:-1])
+    made_by_step = id(origin) in batch.tensors or batch.size is None or not _depends_on(origin, batch)
+    return [] if made_by_step or op.type not in (*_SELECTIONS, *_SAME_SAMPLES) else [_main_input(op, batch)]
+
+
+def _samples_by_inputs(origin: tf.Tensor, inputs: list[Rows], batch: Batch) -> Rows:
+    """Returns the number of samples of a tensor.
+
+    Args:
+        origin: the tensor.
+        inputs: the numbers of samples of `_inputs_with_samples`.
+        batch: the batch of the step.
+    """
     op = origin.op
     if id(origin) in batch.ragged:
         return batch.size
-    if op.type == "ConcatV2" and tf.get_static_value(op.inputs[-1]) == 0:
-        return _sum([_samples(each, batch) for each in op.inputs[:-1]])
+    if _joins_batches(op):
+        return _sum(inputs)
+    if inputs:
+        selects = op.type in _SELECTIONS and origin_of_rows(_main_input(op, batch)).op.type not in _TIME_FIRST
+        return smallest([rows_of(origin), *inputs]) if selects else inputs[0]
     # The step made a tensor that does not depend on the batch, such as the noise of a GAN.
     if id(origin) in batch.tensors or batch.size is None or not _depends_on(origin, batch):
         return rows_of(origin)
-    if op.type not in (*_SELECTIONS, *_SAME_SAMPLES):
-        return batch.size
-    source = _main_input(op, batch)
-    selects = op.type in _SELECTIONS and origin_of_rows(source).op.type not in _TIME_FIRST
-    return smallest([rows_of(origin), _samples(source, batch)]) if selects else _samples(source, batch)
+    return batch.size
+
+
+def _joins_batches(op: tf.Operation) -> bool:
+    return bool(op.type == "ConcatV2" and static_value(op.inputs[-1]) == 0)
 
 
 def _main_input(op: tf.Operation, batch: Batch) -> tf.Tensor:
@@ -121,21 +149,17 @@ def _main_input(op: tf.Operation, batch: Batch) -> tf.Tensor:
 
 def _depends_on(tensor: tf.Tensor, batch: Batch) -> bool:
     """Whether a tensor is computed from the batch, not only from its size."""
-    known = of_graph("depends")
-    if id(tensor) in known:
-        return bool(known[id(tensor)][1])
-    seen, pending = {id(tensor)}, [tensor]
-    while pending:
+    known, seen, pending = of_graph(tensor, "depends"), {id(tensor)}, [tensor]
+    found = False
+    while pending and not found:
         current = pending.pop()
-        if id(current) in batch.tensors:
-            break
-        new = [] if current.op.type in _SHAPES else [each for each in current.op.inputs if id(each) not in seen]
-        seen.update(map(id, new))
-        pending += new
-    else:
-        current = None
-    known[id(tensor)] = (tensor, current is not None)
-    return current is not None
+        found = id(current) in batch.tensors or known.get(id(current), (None, False))[1]
+        if id(current) not in known and current.op.type not in _SHAPES:
+            new = [each for each in current.op.inputs if id(each) not in seen]
+            seen.update(map(id, new))
+            pending += new
+    known[id(tensor)] = (tensor, found)
+    return found
 
 
 def _sum(numbers: list[Rows]) -> Rows:

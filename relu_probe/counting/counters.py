@@ -7,7 +7,7 @@ another graph than the step's (a loop, a nested `tf.function`) is added immediat
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import tensorflow as tf
@@ -16,6 +16,7 @@ from relu_probe.counting.batch_rows import tensors_of
 from relu_probe.counting.batch_samples import Batch
 from relu_probe.counting.concat_layers import concat_narrow_layers
 from relu_probe.counting.counter_block import BlockKey, CounterBlock, LayerCounts
+from relu_probe.counting.eager_operations import EagerOperations
 from relu_probe.counting.hidden_relus import unsearched
 from relu_probe.counting.layer_counts import LayerIncrements
 from relu_probe.counting.layer_reports import layer_report
@@ -93,6 +94,12 @@ class Counters:
         trace: StepTrace | None = getattr(self._local, "trace", None)
         return trace
 
+    @property
+    def operations(self) -> EagerOperations | None:
+        """The record of the eager step, or of the outermost call in a `watch`, that this thread runs; None in a graph."""
+        within = self.trace or self.outermost.current
+        return None if within is None else within.operations
+
     @tf.autograph.experimental.do_not_convert
     @contextmanager
     def step(self, data: Any, *, differentiated: bool = False) -> Iterator[None]:
@@ -107,7 +114,8 @@ class Counters:
             return
         trace = self._local.trace = StepTrace(current_graph(), differentiated)
         try:
-            yield
+            with nullcontext() if trace.operations is None else trace.operations.recorded(self.detach):
+                yield
         finally:
             self._local.trace = None
         try:
@@ -115,6 +123,9 @@ class Counters:
                 self._add_step(trace, data)
         except Exception as error:  # counting never stops a training: whoever reads the counters gets the error
             self.failure = error
+        finally:
+            if trace.operations is not None:
+                trace.operations.forget_values()
 
     def differentiate(self, loss: tf.Tensor, others: Iterable[tf.Tensor] = ()) -> list[Any]:
         """Computes the gradients of the loss by the outputs of all ReLUs, and returns those by `others`; None for no path.
@@ -127,9 +138,9 @@ class Counters:
         return differentiate(self.trace, loss, list(others))
 
     def is_frozen(self, relu: ReluLayer) -> bool:
-        """Whether training cannot use a gradient of this layer; False where all count, or the step's graph tells which are used."""
-        traced = self.trace is not None and self.trace.graph is not None and self.trace.graph is current_graph()
-        return not (self.measuring or traced) and is_frozen(relu.layer, self._model())
+        """Whether training cannot use a gradient of this layer; False where all count, or the step's operations tell which are used."""
+        in_step = self.trace is not None and self.trace.graph is current_graph()
+        return not (self.measuring or in_step) and is_frozen(relu.layer, self._model())
 
     def record(self, each: ForwardPass | BackwardPass) -> None:
         """Counts one pass through a layer, at the end of the step, or immediately in another graph."""
@@ -150,17 +161,15 @@ class Counters:
         batch = tensors_of(data)
         step = None if self._steps is None else self._steps.count(batch)
         self._search(trace)
-        passes = gathered_passes(trace, self.is_frozen, measuring=self.measuring)
+        passes = gathered_passes(trace, lambda relu: is_frozen(relu.layer, self.model), measuring=self.measuring)
         passes = [each for each in passes if self._has_one_width(each)]
-        if trace.graph is not None:
-            reached = {key for each in passes if isinstance(each, BackwardPass) for key in each.keys}
-            self._frozen = {
-                key for key in self.relus.keys() - reached if is_frozen_in(self.model, self.relus[key].layer)
-            }
+        reached = {key for each in passes if isinstance(each, BackwardPass) for key in each.keys}
+        self._frozen = {key for key in self.relus.keys() - reached if is_frozen_in(self.model, self.relus[key].layer)}
         if not self.measuring:
             passes = concat_narrow_layers(passes)
         layers = [[each for each in passes if each.keys == keys] for keys in dict.fromkeys(p.keys for p in passes)]
-        found = [self._increments(layer, Batch.of(data), xla=self.jit, shared=self._shared) for layer in layers]
+        whole = Batch.of(data, trace.operations)
+        found = [self._increments(layer, whole, xla=self.jit, shared=self._shared) for layer in layers]
         self._add([layer for layer in found if layer is not None], self.jit, step, batch)
 
     def _search(self, trace: StepTrace) -> None:

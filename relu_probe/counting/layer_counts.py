@@ -1,5 +1,6 @@
 """The increments of one step: tensors to be added to the counts of a layer."""
 
+from contextlib import nullcontext
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -50,7 +51,9 @@ class LayerIncrements(NamedTuple):
             raise ValueError(f"its output is {output.dtype.name}, expected a floating type")
         calls = calls_of(passes, all_passes=shared is not None)
         with tf.device(output.device):  # where the user placed the layer
-            calls = [_neurons_last(call, relu) for call in calls] if relu.flattened else calls
+            if relu.flattened:
+                with batch.operations.recorded([]) if batch and batch.operations else nullcontext():
+                    calls = [_neurons_last(call, relu) for call in calls]
             positions = reduce(CallCounts.plus, [count_call(call, relu.axis, xla, shared) for call in calls])
             sums = _activation_sum(calls, relu.axis, xla) if activation_sum else None
             return cls(keys, neurons, positions, sums, LayerTotals.of(calls, relu.axis, batch, xla))

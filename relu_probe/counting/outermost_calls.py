@@ -1,13 +1,16 @@
 """The outermost calls of a model in a loop of the user's: each is a step, in which a layer sees a sample only once."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from typing import Any
 
 import tensorflow as tf
 
 from relu_probe.counting.batch_rows import Rows
 from relu_probe.counting.batch_samples import Batch, largest
+from relu_probe.counting.eager_operations import EagerOperations
 from relu_probe.counting.layer_counts import LayerIncrements
 from relu_probe.counting.step_trace import current_graph
 
@@ -20,8 +23,15 @@ class OutermostCall:
     """
 
     def __init__(self, inputs: Any) -> None:
-        self.batch, self.graph = Batch.of(inputs), current_graph()
+        self.graph = current_graph()
+        self.operations = EagerOperations() if self.graph is None else None
+        self._inputs = inputs
         self._seen: dict[str, Rows] = {}
+
+    @cached_property
+    def batch(self) -> Batch:
+        """The inputs as a batch."""
+        return Batch.of(self._inputs, self.operations)
 
     def with_new_samples(self, layer: LayerIncrements) -> LayerIncrements:
         """Returns the increments of a layer without the samples that its earlier calls have seen: the largest call counts."""
@@ -46,13 +56,22 @@ class OutermostCalls:
         return call if call is not None and call.graph is current_graph() else None
 
     @tf.autograph.experimental.do_not_convert
-    def begin(self, inputs: Any) -> Callable[[], None]:
-        """Notes that the model is called; returns a function that notes the end of the call."""
+    @contextmanager
+    def entered(self, inputs: Any, restorers: list[Callable[[], None]]) -> Iterator[None]:
+        """Notes that the model is called on `inputs`; `restorers` as in `EagerOperations.recorded`."""
         if getattr(self._local, "call", None) is not None:
-            return lambda: None
-        self._local.call = OutermostCall(inputs)
-        return self._end
+            yield
+            return
+        call = None
+        try:
+            call = self._local.call = OutermostCall(inputs)
+            with nullcontext() if call.operations is None else call.operations.recorded(restorers):
+                yield
+        finally:
+            self._local.call = None
+            if call is not None and call.operations is not None:
+                call.operations.forget_values()
 
-    @tf.autograph.experimental.do_not_convert
-    def _end(self) -> None:
-        self._local.call = None
+    def forget(self) -> None:
+        """Forgets calls whose ends an interrupt has kept from being noted."""
+        self._local = threading.local()

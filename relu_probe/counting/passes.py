@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from relu_probe.counting.eager_operations import BOUNDS, RecordedTensor, static_value
 from relu_probe.counting.kernels import Mask
 from relu_probe.structure.relu_layers import ReluLayer
 
@@ -48,6 +49,7 @@ class BackwardPass(NamedTuple):
     output: tf.Tensor
     gradient: tf.Tensor  # dL/da, as the probe passes it on
     counted: CountedGradients
+    unbounded: tf.Tensor | None = None  # as in `before_bound`
 
 
 class LayerCall(NamedTuple):
@@ -69,35 +71,42 @@ def calls_of(passes: Iterable[ForwardPass | BackwardPass], *, all_passes: bool) 
     """
     calls: dict[int, LayerCall] = {}
     for each in passes:
-        ceiling = each.relu.ceiling
-        unbounded = None if ceiling is None else before_bound(each.output, ceiling)
-        call = calls.get(id(each.output), LayerCall(each.output, ceiling=ceiling if unbounded is None else None))
+        call = calls.get(id(each.output), LayerCall(each.output))
         if isinstance(each, ForwardPass):
             call = call._replace(source=each.source)
         else:
             call = call._replace(
-                gradients=(*call.gradients, _where_at_most(ceiling, unbounded, pre_activation_gradient(each))),
+                gradients=(
+                    *call.gradients,
+                    _where_at_most(each.relu.ceiling, each.unbounded, pre_activation_gradient(each)),
+                ),
+                ceiling=each.relu.ceiling if each.unbounded is None else None,
                 counted=None if all_passes else each.counted,
             )
         calls[id(each.output)] = call
     return list(calls.values())
 
 
-def before_bound(output: tf.Tensor, ceiling: float) -> tf.Tensor | None:
-    """Returns x of the operation `min(x, ceiling)` that bounds an output; None if the graph shows none.
+def before_bound(output: Any, ceiling: float | None) -> tf.Tensor | None:
+    """Returns x of the operation `min(x, ceiling)` that bounds an output; None if there is none.
 
     Where x equals the ceiling, a minimum passes the gradient on, and Relu6 does not.
+
+    Args:
+        output: a tensor of a graph, or the record of an eager one.
+        ceiling: the bound of the ReLU; None if it has none.
     """
-    if tf.executing_eagerly():
+    if ceiling is None:
         return None
     op, rank = output.op, output.shape.rank
     while op.type in ("Identity", "Maximum", "Relu"):
         op = next((each for each in op.inputs if each.shape.rank == rank), op.inputs[0]).op
-    if op.type not in ("Minimum", "ClipByValue"):
+    if op.type not in BOUNDS:
         return None
-    values = [tf.get_static_value(each) for each in op.inputs]
+    values = [static_value(each) for each in op.inputs]
     is_bound = any(value is not None and (value == np.asarray(ceiling, value.dtype)).all() for value in values)
-    return next((each for each, value in zip(op.inputs, values) if value is None), None) if is_bound else None
+    x = next((each for each, value in zip(op.inputs, values) if value is None), None) if is_bound else None
+    return x.value if isinstance(x, RecordedTensor) else x
 
 
 def _where_at_most(ceiling: float | None, values: tf.Tensor | None, gradient: tf.Tensor) -> tf.Tensor:

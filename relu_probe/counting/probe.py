@@ -8,7 +8,7 @@ Probes are attached only while a step is traced or run, so that nothing is left 
 import inspect
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import tensorflow as tf
@@ -16,7 +16,7 @@ import tensorflow as tf
 from relu_probe.counting.counters import Counters
 from relu_probe.counting.hidden_relus import IN_FUNCTION, IN_LOOP
 from relu_probe.counting.neuron_axis import with_proved_axis
-from relu_probe.counting.passes import BackwardPass, CountedGradients, ForwardPass, before_relu
+from relu_probe.counting.passes import BackwardPass, CountedGradients, ForwardPass, before_bound, before_relu
 from relu_probe.counting.relu_search import RELUS
 from relu_probe.counting.step_trace import ReluOutput, StepTrace, current_graph
 from relu_probe.structure.call_owners import CallOwner, call_owners, is_scratch_graph
@@ -119,6 +119,8 @@ class Probe:
     def _identity(self, relu: ReluLayer, output: tf.Tensor, again: bool) -> tf.Tensor:
         source = before_relu(output) if self.counters.measuring else output
         keys, neurons = (relu.key,), (relu.neurons_in(output.shape) or 0,)
+        operations = self.counters.operations
+        unbounded = before_bound(operations.tensor(output) if operations else output, relu.ceiling)
 
         @tf.custom_gradient
         def identity(a: tf.Tensor) -> Any:
@@ -127,14 +129,12 @@ class Probe:
             counted = CountedGradients()
 
             def backward(gradient: Any) -> Any:
-                passed = tf.identity(gradient)  # its consumers tell whether the gradient is used
+                passed = tf.identity(tf.convert_to_tensor(gradient))  # its consumers tell whether the gradient is used
                 try:
                     self._check_backward(a)
                     # The rows of a Jacobian are not the gradients of a loss.
                     if not (self.counters.is_frozen(relu) or is_inside_vectorized_map()):
-                        self.counters.record(
-                            BackwardPass(keys, neurons, relu, a, tf.convert_to_tensor(passed), counted)
-                        )
+                        self.counters.record(BackwardPass(keys, neurons, relu, a, passed, counted, unbounded))
                 except Exception as error:
                     self.counters.leave_out(keys, reason(error))
                 return passed
@@ -167,6 +167,7 @@ def attached(counters: Counters) -> Iterator[None]:
 def detach_all(counters: Counters) -> None:
     """Detaches all probes. May be called again after an interrupt, whose place is not known."""
     counters.users = 0
+    counters.outermost.forget()
     while counters.detach:
         counters.detach[-1]()
         del counters.detach[-1:]
@@ -184,10 +185,6 @@ def _followed(counters: Counters) -> list[CallOwner]:
     return [CallOwner(layer, relu, "", has_functions=False, in_cell=False) for layer, relu in layers]
 
 
-def _nothing() -> None:
-    """Ends a call that is not the model's."""
-
-
 def _attach(owner: CallOwner, counters: Counters) -> None:
     """Wraps the `call` of the layer instance; `counters.detach` gets a function that restores exactly what was there."""
     layer = owner.layer
@@ -199,11 +196,9 @@ def _attach(owner: CallOwner, counters: Counters) -> None:
     def counted(*args: Any, **kwargs: Any) -> Any:
         trace = counters.trace
         if trace is None:
-            end = counters.outermost.begin((args, kwargs)) if layer is counters.model else _nothing
-            try:
+            is_outer = layer is counters.model and counters.everywhere
+            with counters.outermost.entered((args, kwargs), counters.detach) if is_outer else nullcontext():
                 output = call(*args, **kwargs)
-            finally:
-                end()
         else:
             followed = trace.begin(owner)
             try:

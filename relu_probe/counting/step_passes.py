@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from relu_probe.counting.hidden_relus import find_hidden
-from relu_probe.counting.passes import BackwardPass, CountedGradients, ForwardPass, before_relu
+from relu_probe.counting.passes import BackwardPass, CountedGradients, ForwardPass, before_bound, before_relu
 from relu_probe.counting.relu_search import find_functions, pre_activation_gradients, stopped_at_bound
 from relu_probe.counting.step_trace import ReluOutput, StepTrace
 from relu_probe.counting.used_operations import UsedOperations
@@ -49,27 +49,35 @@ def gathered_passes(trace: StepTrace, is_frozen: Callable[[ReluLayer], bool], *,
 
     Args:
         trace: what was gathered.
-        is_frozen: whether training cannot use a gradient of a layer.
+        is_frozen: whether training cannot use a gradient of a layer, as far as the structure of the model shows it.
         measuring: whether all gradients count, and NaN are looked for before the activation.
     """
-    found = [each for output in trace.outputs for each in _passes_through(output, trace, is_frozen, measuring)]
+    found = [each for output in trace.outputs for each in _passes_through(output, trace, measuring)]
     passes = trace.passes + found
-    if trace.graph is None or measuring:
+    if measuring:
         return passes
     used = UsedOperations(trace.results)
-    return [each for each in passes if isinstance(each, ForwardPass) or each.gradient in used]
+    forward = [each for each in passes if isinstance(each, ForwardPass)]
+    backward = [each for each in passes if isinstance(each, BackwardPass)]
+    in_use = [each for each in backward if _recorded(each.gradient, trace) in used]
+    if trace.graph is None and not in_use:  # a step of the user's may take all gradients out of TensorFlow, into NumPy
+        in_use = [each for each in backward if not is_frozen(each.relu)]
+    return [*forward, *in_use]
 
 
-def _passes_through(
-    found: ReluOutput, trace: StepTrace, is_frozen: Callable[[ReluLayer], bool], measuring: bool
-) -> Iterator[Pass]:
+def _recorded(tensor: tf.Tensor, trace: StepTrace) -> Any:
+    """Returns the tensor of a graph, or the record of an eager one."""
+    return tensor if trace.operations is None else trace.operations.tensor(tensor)
+
+
+def _passes_through(found: ReluOutput, trace: StepTrace, measuring: bool) -> Iterator[Pass]:
     relu, output, counted = found.relu, found.output, CountedGradients()
     keys, neurons = (relu.key,), (relu.neurons_in(output.shape) or 0,)
     if not found.again:
         yield ForwardPass(keys, neurons, relu, output, before_relu(output) if measuring else output)
-    if not is_frozen(relu):
-        for gradient in _gradients_of(output, trace):
-            yield BackwardPass(keys, neurons, relu, output, gradient, counted)
+    unbounded = before_bound(_recorded(output, trace), relu.ceiling)
+    for gradient in _gradients_of(output, trace):
+        yield BackwardPass(keys, neurons, relu, output, gradient, counted, unbounded)
 
 
 def _gradients_of(output: tf.Tensor, trace: StepTrace) -> list[tf.Tensor]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from relu_probe.counting.eager_operations import EagerOperations
 from relu_probe.counting.passes import BackwardPass, ForwardPass
 from relu_probe.structure.call_owners import CallOwner
 from relu_probe.structure.relu_layers import ReluLayer
@@ -48,6 +49,7 @@ class StepTrace:
 
     graph: Any
     differentiated: bool = False
+    operations: EagerOperations | None = None  # of a step that is run eagerly
     tape: tf.GradientTape | None = None  # records the forward pass, if it is run eagerly
     passes: list[ForwardPass | BackwardPass] = field(default_factory=list)
     outputs: list[ReluOutput] = field(default_factory=list)
@@ -58,6 +60,7 @@ class StepTrace:
 
     def __post_init__(self) -> None:
         self.first = operations_in(self.graph)
+        self.operations = EagerOperations() if self.graph is None else None
 
     @tf.autograph.experimental.do_not_convert
     def begin(self, owner: CallOwner) -> TracedCall | None:

@@ -12,7 +12,7 @@ class UsedOperations:
     """Tells whether a tensor is used. TensorFlow prunes all others, and a count of them would keep them alive.
 
     A tape goes through frozen layers, too, and Keras traces the cell of an RNN once outside of its loop. A tensor is used if
-    it reaches a stateful operation, such as the update of a weight, or a result.
+    it reaches a stateful operation, such as the update of a weight, or a result. Tensors of an eager step are those of its record.
 
     Args:
         results: the tensors that the step returns or computes for their own sake.
@@ -35,7 +35,7 @@ class UsedOperations:
             op, consumers = path[-1]
             for each in consumers:
                 known = self._known.get(id(each))
-                if known or self._ends(each) or each.op_def.is_stateful or each.type in _FUNCTION_CALLS:
+                if known or self._ends(each) or each.type in _FUNCTION_CALLS or each.op_def.is_stateful:
                     self._known.update((id(one), True) for one, _ in path)
                     return True
                 if known is None:

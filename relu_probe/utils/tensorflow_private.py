@@ -3,7 +3,7 @@
 import random
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -53,11 +53,15 @@ def forget_gradient_with(model: Any, output: Any) -> None:
 
 
 @contextmanager
-def eager_seeds_restored() -> Iterator[None]:
+def eager_seeds_restored(*, runs_operations: bool = False) -> Iterator[None]:
     """Puts back the seeds of eager operations, and the global `tf.random.Generator`.
 
-    Inside the block seeds come from another generator: TensorFlow keeps a kernel for each seed, whose state cannot be put back.
-    An operation with a seed of its own still moves that state.
+    TensorFlow keeps a kernel for each pair of the global seed and an operation's seed, and the state of a kernel cannot be put back.
+    So seeds come from another generator inside the block.
+
+    Args:
+        runs_operations: whether random operations run eagerly in the block, and do not only become part of a graph. Then the global
+            seed is another one, too, for operations with a seed of their own.
     """
     from tensorflow.python.eager import context
     from tensorflow.python.ops import stateful_random_ops
@@ -65,16 +69,52 @@ def eager_seeds_restored() -> Iterator[None]:
     eager, generator = context.context(), stateful_random_ops.global_generator
     seeds = getattr(eager, "_rng", None)  # exists once a global seed was set
     before = None if generator is None else generator.state.numpy()
-    if seeds is not None:
-        eager._rng = random.Random(hash(seeds.getstate()))
+    changed = random.Random(hash(seeds.getstate()) if seeds is not None else 0)
+    global_seed = eager._seed
+    if seeds is not None or runs_operations:
+        eager._rng = changed
+    if runs_operations:
+        eager._seed = changed.randrange(2**31)
     try:
         yield
     finally:
-        if seeds is not None:
+        eager._seed = global_seed
+        if seeds is not None or runs_operations:
             eager._rng = seeds
         stateful_random_ops.global_generator = generator
         if generator is not None and (generator.state.numpy() != before).any():
             generator.state.assign(before)
+
+
+def begin_observing(observer: Callable[..., Any]) -> None:
+    """Calls `observer` after each operation of this thread, as TensorFlow's debugger does.
+
+    Args:
+        observer: gets the operation's type, inputs, attributes, outputs, name and graph, and returns the outputs.
+    """
+    from tensorflow.python.framework import op_callbacks
+
+    op_callbacks.add_op_callback(observer)
+
+
+def end_observing(observer: Callable[..., Any]) -> None:
+    """Ends what `begin_observing` began, if it did."""
+    from tensorflow.python.framework import op_callbacks
+
+    with suppress(KeyError):
+        op_callbacks.remove_op_callback(observer)
+
+
+def ids_and_shapes(tensors: Any) -> list[tuple[int, tuple[int, ...]]]:
+    """Returns the number of each eager tensor, which no other tensor of the process has or will have, and its shape."""
+    return [(each._id, each._shape_tuple()) for each in tensors]
+
+
+def operation_definition(kind: str) -> Any:
+    """Returns the definition of a type of operation; None for the call of a `tf.function`, whose type is the function's name."""
+    from tensorflow.python.framework import op_def_registry
+
+    return op_def_registry.get(kind)
 
 
 def assigned_handles(graph: Any) -> list[tuple[Any, Any]]:

@@ -10,13 +10,17 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from relu_probe.utils.tensorflow_private import (
+    begin_observing,
+    end_observing,
     forget_gradient_with,
+    ids_and_shapes,
     import_event,
     is_compiled_by_xla,
     is_inside_vectorized_map,
     is_loop_or_branch,
     is_part_of,
     lend_trace,
+    operation_definition,
     recomputation,
 )
 
@@ -197,3 +201,46 @@ def test_recompute_grad_runs_its_function_twice(eager):
     notes = []
     (step if eager else tf.function(step))(tf.ones(3))
     assert notes == ["first", "", "again"]
+
+
+def test_op_callbacks_tell_of_the_operations_of_a_thread():
+    """Also of those that a tape runs. The attributes are names and values by turns; the call of a function has its name as type."""
+    seen = []
+
+    def observer(kind, inputs, attributes, outputs, *_, graph=None, **__):
+        seen.append((kind if isinstance(kind, str) else kind.decode(), attributes, graph))
+        return outputs
+
+    function, x = (
+        tf.function(lambda t: tf.map_fn(lambda row: tf.cond(row[0] > 0, lambda: row, lambda: -row), t)),
+        tf.ones((2, 3)),
+    )
+    begin_observing(observer)
+    try:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.nn.relu(tf.matmul(x, x, transpose_b=True))
+        tape.gradient(y, x)
+        np.testing.assert_array_equal(function(x), x)
+    finally:
+        end_observing(observer)
+    end_observing(observer)  # nothing more happens
+    tf.ones((2, 3)) + 1.0
+    eager = [(kind, attributes) for kind, attributes, graph in seen if graph is None]
+    kinds = [kind for kind, _ in eager]
+    assert kinds.index("MatMul") < kinds.index("Relu") < kinds.index("ReluGrad")
+    assert any(operation_definition(kind) is None for kind in kinds)
+    attributes = next(attributes for kind, attributes in eager if kind == "MatMul")
+    assert attributes[attributes.index("transpose_b") + 1] is True
+
+
+def test_numbers_of_eager_tensors_and_definitions_of_operations():
+    x, y = tf.ones((2, 3)), tf.ones(())
+    ((a, shape), (b, scalar)) = ids_and_shapes([x, y])
+    assert (shape, scalar) == ((2, 3), ())
+    assert a != b
+    assert ids_and_shapes([x]) == [(a, (2, 3))]
+    assert ids_and_shapes([tf.identity(x)])[0][0] not in (a, b)
+    assert operation_definition("AssignAddVariableOp").is_stateful
+    assert not operation_definition("MatMul").is_stateful
+    assert operation_definition("__inference_f_1") is None
