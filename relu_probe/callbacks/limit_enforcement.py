@@ -8,6 +8,10 @@ from relu_probe.report.report import Report
 from relu_probe.utils.distributed import found_by_any
 
 
+class LimitExceeded(RuntimeError):
+    """A limit was exceeded for too long, and `on_limit` is "raise"."""
+
+
 def enforce_limits(monitor: LimitMonitor, report: Report | None, model: Any, epoch: int, errors: str) -> None:
     """Ends the fit after this epoch if a limit was exceeded for too long, on any worker.
 
@@ -19,13 +23,13 @@ def enforce_limits(monitor: LimitMonitor, report: Report | None, model: Any, epo
         errors: the errors of this worker's probe.
 
     Raises:
-        RuntimeError: the fit ends, and `monitor.on_limit` is "raise".
+        LimitExceeded: the fit ends, and `monitor.on_limit` is "raise".
     """
     if not (why := _exceeded_limit(monitor, report, model.distribute_strategy, errors)):
         return
     model.stop_training = True
     if monitor.on_limit == "raise":
-        raise RuntimeError(f"relu_probe: training failed in epoch {epoch}: {why}")
+        raise LimitExceeded(f"relu_probe: training failed in epoch {epoch}: {why}")
     print_line(f"\nrelu_probe: training stopped after epoch {epoch}: {why}")
 
 

@@ -1,16 +1,14 @@
 """The Keras callback `ReluProbe`: when to measure, and where the results go."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any, Literal
 
-import tensorflow as tf
-
 from relu_probe.callbacks.fit_reports import FitReports
-from relu_probe.callbacks.limit_enforcement import enforce_limits
+from relu_probe.callbacks.guarded_callback import GuardedCallback, guarded
+from relu_probe.callbacks.limit_enforcement import LimitExceeded, enforce_limits
 from relu_probe.callbacks.log_writer import LogWriter, epoch_logs, is_quiet
 from relu_probe.callbacks.loss_recorder import STEPS_AT_ONCE, LossRecorder
 from relu_probe.callbacks.report_source import ReportSource, report_source, selected_report
@@ -21,15 +19,13 @@ from relu_probe.report.limits import Limits
 from relu_probe.report.loss_jumps import LossJump
 from relu_probe.report.report import Report
 from relu_probe.structure.layer_selection import LayerSelection
-from relu_probe.structure.support import check_model
 from relu_probe.utils.callback_list import call_last, fit_under_way
-from relu_probe.utils.error_policy import ErrorPolicy
 from relu_probe.utils.validation import check_arguments, check_names
 
 _OF_ONE_FIT = ("_model", "model", "_source", "_selection", "_log_writer", "_counted_function")
 
 
-class ReluProbe(tf.keras.callbacks.Callback):
+class ReluProbe(GuardedCallback):
     """Tells which ReLUs of the model are dead, epoch by epoch: in `.reports`, in `logs` and in TensorBoard.
 
     List it before callbacks that read its keys in `logs`: `dead_fraction`, `max_dead_fraction` (of the worst layer),
@@ -94,21 +90,20 @@ class ReluProbe(tf.keras.callbacks.Callback):
         verbose: Literal[0, 1] | None = None,
         layer_logs: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(strict)
         switches = {"strict": strict, "activation_sum": activation_sum, "images": images, "text": text}
         switches |= {"at_start": at_start, "layer_logs": layer_logs}
         check_arguments(log_dir=log_dir, data=data, freq=freq, name=name, keep=keep, verbose=verbose, **switches)
         self._limit_monitor = LimitMonitor(Limits(max_dead, max_zero_gradient), patience, on_limit)
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
         self.data, self.freq, self.name, self.layers = data, int(freq), name, layers
-        self.strict, self.activation_sum, self.at_start = strict, activation_sum, at_start
+        self.activation_sum, self.at_start = activation_sum, at_start
         self.images, self.text, self.keep, self.verbose, self.layer_logs = images, text, keep, verbose, layer_logs
         self._source: ReportSource  # for the time of a fit, as the selection
         self._selection: LayerSelection
         self._log_writer: LogWriter | None = None
         self._counted_function: CountedTrainFunction | None = None  # takes the steps of this epoch
         self._called_last = False  # whether Keras calls `_count_step` after all other callbacks' hooks
-        self._error_policy = ErrorPolicy(strict)
         self._reset()
 
     def _reset(self) -> None:
@@ -144,11 +139,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._follow_losses()
         return self._losses.jumps
 
-    def set_model(self, model: Any) -> None:
-        """Keras's hook. Raises TypeError or ValueError if the model, its backend or its strategy is not supported."""
-        check_model(model)
-        super().set_model(model)
-
+    @guarded(ValueError)
     def on_train_begin(self, logs: Any = None) -> None:
         """Forgets the previous fit, and checks all that can be checked before the first step."""
         self._close()
@@ -164,6 +155,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         self._attempt("logging", self._log_writer.open)
         self._called_last = call_last(self._count_step)
 
+    @guarded()
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Resets the counts, if the epoch is measured."""
         if epoch == 0 and self.at_start:
@@ -182,12 +174,14 @@ class ReluProbe(tf.keras.callbacks.Callback):
         if not self._called_last:
             self._count_step()
 
+    @guarded()
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Notes the loss."""
         if len(self._losses.pending) == STEPS_AT_ONCE:  # the newest waits: it may be the last of the epoch
             self._follow_losses()
         self._losses.pending.append((batch, self._losses.loss_of(logs)))
 
+    @guarded(LimitExceeded)
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Makes the report of the epoch, logs it, and enforces the limits."""
         disarm(self.model)
@@ -203,9 +197,9 @@ class ReluProbe(tf.keras.callbacks.Callback):
             logs.update(epoch_logs(self.report, self.name, expects_gradients=gradients, layers=layers))
         if self._measuring:
             report, errors = self._fit_reports.of(epoch), self._error_policy.reasons
-            with self._closed_on_error():
-                enforce_limits(self._limit_monitor, report, self.model, epoch, errors)
+            enforce_limits(self._limit_monitor, report, self.model, epoch, errors)
 
+    @guarded()
     def on_train_end(self, logs: Any = None) -> None:
         """Completes the event file and closes it."""
         if self._log_writer is not None:
@@ -218,6 +212,7 @@ class ReluProbe(tf.keras.callbacks.Callback):
         if (writer := self._log_writer) is not None:
             self._attempt("logging", lambda: writer.write_revived(counts, epoch))
 
+    @guarded()
     def _count_step(self) -> None:
         try:
             self._arm()
@@ -268,19 +263,8 @@ class ReluProbe(tf.keras.callbacks.Callback):
 
         The newest report tells of it. With `strict` the error is raised.
         """
-        with self._closed_on_error():
-            done = self._error_policy.run(part, work)
-        if not done:
+        if not self._error_policy.run(part, work):
             self._fit_reports.mark_incomplete(self._incomplete)
-
-    @contextmanager
-    def _closed_on_error(self) -> Iterator[None]:
-        """Closes the event file if the block raises: Keras skips `on_train_end`."""
-        try:
-            yield
-        except Exception:
-            self._close()
-            raise
 
     def _close(self) -> None:
         if self._log_writer is not None:

@@ -14,7 +14,7 @@ from relu_probe.report.report import Report
 from relu_probe.structure.layer_selection import LayerSelection
 from relu_probe.structure.relu_layers import ReluLayer
 from relu_probe.utils.distributed import has_several_workers
-from relu_probe.utils.error_policy import ErrorPolicy
+from relu_probe.utils.error_policy import ErrorPolicy, reason
 
 _BATCH = 32
 _MOST_VALUES = 2**22  # in the output of a layer on a batch
@@ -140,7 +140,13 @@ class GivenData:
 
     def begin_fit(self, model: Any) -> None:
         """Reads the data's shapes, and checks that they fit the model if it is built."""
-        self._batches = read_batches(self._data, _batch_size(model))
+        batch_size = _batch_size(model)
+        try:
+            self._batches = read_batches(self._data, batch_size)
+        except ValueError:
+            raise
+        except Exception as error:  # of the data's own code
+            raise ValueError(f"data= cannot be read: {reason(error)}") from error
         if model.built:
             measurer_of(model).check(self._batches)
 

@@ -4,19 +4,16 @@ from collections.abc import Callable
 from copy import copy
 from typing import Any
 
-import tensorflow as tf
-
+from relu_probe.callbacks.guarded_callback import GuardedCallback, guarded
 from relu_probe.callbacks.relu_probe import ReluProbe
 from relu_probe.cure.operation import Method, Options
 from relu_probe.cure.revival import Revival
 from relu_probe.cure.revive import check_before_fit, run
-from relu_probe.structure.support import check_model
 from relu_probe.utils.callback_list import fit_under_way
-from relu_probe.utils.error_policy import ErrorPolicy
 from relu_probe.utils.validation import check_positive, is_whole
 
 
-class Revive(tf.keras.callbacks.Callback):
+class Revive(GuardedCallback):
     """Calls `revive` at the ends of epochs, so that neurons that died can learn again.
 
     List it after the probe, whose report of the epoch then shows the neurons that died in it, and before `ModelCheckpoint`
@@ -38,6 +35,7 @@ class Revive(tf.keras.callbacks.Callback):
     Raises:
         ValueError, TypeError: at once if an argument is wrong; before the first step if the model or the data is wrong.
 
+    >>> import tensorflow as tf
     >>> model = tf.keras.Sequential([tf.keras.Input((3,)), tf.keras.layers.Dense(
     ...     4, "relu", bias_initializer=tf.keras.initializers.Constant(-50.0)), tf.keras.layers.Dense(1)])
     >>> model.compile("sgd", "mse")
@@ -63,8 +61,8 @@ class Revive(tf.keras.callbacks.Callback):
         seed: int | None = None,
         batch_size: int = 32,
     ) -> None:
-        super().__init__()
-        self.data, self.validation, self.strict = data, validation, strict
+        super().__init__(strict)
+        self.data, self.validation = data, validation
         self.every = check_positive("every", every)
         for name, epoch in (("start", start), ("stop", stop)):
             if not (is_whole(epoch, 0) or (name == "stop" and epoch is None)):
@@ -73,19 +71,15 @@ class Revive(tf.keras.callbacks.Callback):
         self.options = Options(layers, method, fire, confidence, min_rate, self.seed, batch_size)
         self.options.check()
         self.revivals: dict[int, Revival] = {}
-        self._error_policy = ErrorPolicy(strict)
 
-    def set_model(self, model: Any) -> None:
-        """Keras's hook. Raises TypeError or ValueError if the model, its backend or its strategy is not supported."""
-        check_model(model)
-        super().set_model(model)
-
+    @guarded(ValueError)
     def on_train_begin(self, logs: Any = None) -> None:
         """Forgets the previous fit, and checks what can be checked before the first step."""
-        self.revivals, self._error_policy = {}, ErrorPolicy(self.strict)
+        self.revivals = {}
         if self.model.built and not callable(self.data):
             check_before_fit(self.model, self.data, self.options)
 
+    @guarded()
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Revives the dead neurons, if it is one of its epochs."""
         if epoch >= self.start and (self.stop is None or epoch < self.stop) and (epoch - self.start) % self.every == 0:

@@ -36,6 +36,7 @@ class ErrorPolicy:
     def __init__(self, strict: bool, *, always_raise: Collection[str] = (), keep_running: Collection[str] = ()) -> None:
         self.strict, self._always_raise, self._keep_running = strict, always_raise, keep_running
         self._reasons: dict[str, str] = {}
+        self._raised = 0  # the id of the error that was raised last
 
     def __contains__(self, part: str) -> bool:
         """Whether the part has failed."""
@@ -60,13 +61,18 @@ class ErrorPolicy:
         try:
             work()
         except Exception as error:
-            if self.strict or part in self._always_raise:
-                raise
-            if part not in self:  # one warning for each part
-                self._reasons[part] = f"{part} stopped: {_describe(error)}"
-                warn(f"relu_probe: {self._reasons[part]} The training goes on. strict=True would raise.", stacklevel=4)
+            self.handle(part, error)
             return False
         return True
+
+    def handle(self, part: str, error: Exception) -> None:
+        """Warns that a part has failed, once; raises an error that is to be raised, or that another part has raised."""
+        if self.strict or part in self._always_raise or id(error) == self._raised:
+            self._raised = id(error)
+            raise error
+        if part not in self:
+            self._reasons[part] = f"{part} stopped: {_describe(error)}"
+            warn(f"relu_probe: {self._reasons[part]} The training goes on. strict=True would raise.", stacklevel=5)
 
 
 def warn(message: str, stacklevel: int) -> None:
