@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from relu_probe.counting.counters import Counters
-from relu_probe.counting.probe import attached
+from relu_probe.counting.probe import attached, detach_all
 from relu_probe.measuring.model_state import ModelState
 from relu_probe.measuring.nothing_counted import warn_if_nothing_is_counted
 from relu_probe.report.report import Report
@@ -108,8 +108,12 @@ def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
     counters.reset()
     block = Watch(model.name, counters, layers)
     state.newest_watch = weakref.ref(block)
-    with attached(counters), _keras_functions_replaced(model, counters):
-        yield block
+    try:
+        with attached(counters), _keras_functions_replaced(model, counters):
+            yield block
+    except BaseException:  # an interrupt may have struck while something was put back
+        detach_all(counters)
+        raise
     block.end()
 
 
@@ -158,15 +162,22 @@ def _keras_functions_replaced(model: Any, counters: Counters) -> Iterator[None]:
     """
     before = {name: model.__dict__.get(name) for name in _FUNCTIONS}
     watched = _watched_functions(model, counters)
-    for name, original in before.items():
-        model.__dict__[name] = watched.get(name, original)
+
+    def restore() -> None:
+        """May be called again, also after an interrupt at any of its lines."""
+        recompiled = watched.compiled is not compile_config(model)  # in the block: all earlier traces are obsolete
+        kept = _watched_functions(model, counters) if recompiled else watched
+        for name, original in list(before.items()):
+            if (made := model.__dict__.get(name)) is not None and made is not original:
+                kept.made[name] = original, made
+                model.__dict__["_relu_probe_watched"] = kept
+            model.__dict__[name] = None if recompiled else original
+            del before[name]
+
+    counters.detach.append(restore)
     try:
+        for name, original in before.items():
+            model.__dict__[name] = watched.get(name, original)
         yield
     finally:
-        recompiled = watched.compiled is not compile_config(model)  # in the block: all earlier traces are obsolete
-        watched = _watched_functions(model, counters) if recompiled else watched
-        for name, original in before.items():
-            if made := model.__dict__[name]:
-                watched.made[name] = original, made
-                model.__dict__["_relu_probe_watched"] = watched
-            model.__dict__[name] = None if recompiled else original
+        restore()

@@ -44,7 +44,8 @@ def test_the_gradient_at_the_bound(name, run_eagerly):
 def test_the_gradient_at_the_bound_in_an_eager_loop(name):
     layers, passes = KINDS[name]
     bound = 6.0 if not passes else 2.0
-    model = sequential(3, *layers(bound), L.Dense(1, kernel_initializer="ones"))
+    before = L.Dense(3, kernel_initializer="identity")
+    model = sequential(3, before, *layers(bound), L.Dense(1, kernel_initializer="ones"))
     with watch(model) as w, tf.GradientTape() as tape:
         tape.watch(x := tf.constant([[bound - 1, bound, bound + 1]] * 2))
         loss = tf.reduce_sum(model(x))
