@@ -48,7 +48,7 @@ def state_restored(model: Any, step: Any = None, own: Collection[Any] = ()) -> I
     """
     metrics = {id(metric) for metric in model.metrics}
     before = _values_before(model) if step is None else _values_assigned(step, own)
-    with random_states_restored():
+    with random_states_restored(runs_operations=step is None):
         try:
             yield
         finally:

@@ -12,11 +12,11 @@ from relu_probe.utils.tensorflow_private import eager_seeds_restored
 
 
 @contextmanager
-def random_states_restored() -> Iterator[None]:
-    """Puts back the global generators of Python, NumPy, TensorFlow and Keras."""
+def random_states_restored(*, runs_operations: bool = False) -> Iterator[None]:
+    """Puts back the global generators of Python, NumPy, TensorFlow and Keras; `runs_operations` as in `eager_seeds_restored`."""
     python, numpy, restore_keras = random.getstate(), np.random.get_state(), _keras_generator()
     try:
-        with eager_seeds_restored():
+        with eager_seeds_restored(runs_operations=runs_operations):
             yield
     finally:
         random.setstate(python)

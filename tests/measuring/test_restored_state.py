@@ -99,11 +99,12 @@ def test_trained_weights_are_not_copied(monkeypatch):
     assert handles
 
 
+@pytest.mark.parametrize("seed", [None, 3])
 @pytest.mark.parametrize("eagerly", [False, True])
-def test_random_states_are_put_back(eagerly):
+def test_random_states_are_put_back(eagerly, seed):
     class Noisy(L.Layer):
         def call(self, t):
-            return t + np.random.normal() + tf.random.normal([3])
+            return t + np.random.normal() + tf.random.normal([3], seed=seed)
 
     model = sequential(3, Noisy(), L.Dense(4, "relu"), L.Dense(1), run_eagerly=eagerly)
     drawn = []
@@ -111,5 +112,5 @@ def test_random_states_are_put_back(eagerly):
         K.utils.set_random_seed(1)
         if measured:
             measure(model, (X, Y))
-        drawn.append([np.random.random(), *tf.random.normal([2]).numpy()])
+        drawn.append([np.random.random(), *tf.random.normal([2]).numpy(), *tf.random.normal([3], seed=seed).numpy()])
     assert drawn[0] == drawn[1]
