@@ -2,6 +2,7 @@
 
 import weakref
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,8 @@ class ReluLayer:
         try:
             return self.neurons_in(self.layer.output.shape) or 0
         except Exception:
-            return int(getattr(self.layer, "units", None) or getattr(self.layer, "filters", None) or 0)
+            own = vars(self.layer)
+            return int(own.get("units") or own.get("filters") or 0)
 
     def neurons_last(self, output: Any) -> tf.Tensor:
         """Returns the output with the flattened axes as its last one; the output itself if there are none."""
@@ -206,5 +208,5 @@ def no_relu(model: Any) -> str:
 
 
 def _activation_name(layer: Any) -> str:
-    name = getattr(getattr(layer, "activation", None), "__name__", "")
-    return f", {name}" if name else ""
+    activation = vars(layer).get("activation")
+    return f", {activation.__name__}" if isinstance(activation, FunctionType) else ""
