@@ -1,5 +1,6 @@
 """Checks of the fuzz test: the counts of a random model, measured and trained, equal those of the oracle."""
 
+import contextlib
 import dataclasses
 
 import fuzz
@@ -11,7 +12,7 @@ from assertions import assert_counts
 from hypothesis import HealthCheck, Phase, given, settings
 from keras_version import LEGACY
 
-from relu_probe import ReluProbe, Report, measure
+from relu_probe import ReluProbe, Report, measure, watch
 from relu_probe.structure.relu_layers import find_relus
 
 LONG = settings.get_profile("long")
@@ -102,6 +103,50 @@ def trained(case, count=oracle.train, lost=fuzz.lost):
         ):  # an operation or a custom layer: its weights are unknown, so any NaN weight may explain it
             in_weights = layer.nan & any(np.isnan(weight).any() for weight in left["weights"])
         np.testing.assert_array_equal(layer.nan, expected[key]["nan"] | in_weights)
+
+
+def watched(case):
+    """A loop with several tapes, in a graph or eager: a position counts once, if any of the gradients arrives there."""
+    case = dataclasses.replace(case, planted=[], parts=[each for each in case.parts if each[0] != "frozen"])
+    rng, model, (x, _) = np.random.default_rng(case.seed), case.model(), case.data()
+    graph, tapes, persistent = rng.random() < 0.5, int(rng.integers(1, 3)), rng.random() < 0.5
+
+    def losses(outputs):
+        return [tf.reduce_sum(each) for each in tf.nest.flatten(outputs)] + [
+            tf.reduce_sum(tf.nest.flatten(outputs)[0] ** 2)
+        ]
+
+    def step(batch):
+        with contextlib.ExitStack() as stack:
+            opened = [stack.enter_context(tf.GradientTape(persistent=persistent)) for _ in range(tapes)]
+            found = losses(model(batch))
+        for tape in opened:
+            for loss in found[: len(found) if persistent else 1]:
+                tape.gradient(loss, model.trainable_variables)
+
+    batches = [tf.constant(x[i : i + case.batch]) for i in range(0, case.samples, case.batch)]
+    run_step = tf.function(step, reduce_retracing=True) if graph else step
+    with watch(model) as w:
+        for batch in batches:
+            run_step(batch)
+    outputs, arrived = {key: [] for key in w.report()}, {key: [] for key in w.report()}
+    for batch in batches:
+        with oracle.Recorder(model) as recorder, tf.GradientTape(persistent=True) as tape:
+            found = losses(model(batch))
+        for key in outputs:
+            each = [tape.gradient(loss, recorder.outputs[key]) for loss in found[: len(found) if persistent else 1]]
+            nonzero = [recorder.gradients(key, gradients) for gradients in each]
+            outputs[key] += recorder.outputs[key]
+            arrived[key] += [_any_nonzero(gradients) for gradients in zip(*nonzero)]
+    for relu in find_relus(model):
+        assert_counts(w.report()[relu.key], oracle.counts(relu, outputs[relu.key], arrived[relu.key]))
+    assert_laws(w.report())
+
+
+def _any_nonzero(gradients):
+    """Returns an array that is not zero where any gradient is not; None if no gradient arrived."""
+    arrays = [np.asarray(each) != 0 for each in gradients if each is not None]
+    return np.any(arrays, axis=0) if arrays else None
 
 
 def unharmed(case):

@@ -1,5 +1,6 @@
 """A slow and obvious second implementation: NumPy counts every output and gradient, as arrays."""
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ class Recorder:
     """Context manager that keeps the outputs of all calls of each counted layer."""
 
     def __init__(self, model: Any) -> None:
-        self.relus = find_relus(model)
+        self.relus, self.thread = find_relus(model), threading.get_ident()
         self.outputs: dict[str, list[Any]] = {relu.key: [] for relu in self.relus}
         self.clipped: dict[str, list[Any]] = {
             relu.key: [] for relu in self.relus
@@ -53,6 +54,8 @@ class Recorder:
 
         def recorded(*args: Any, **kwargs: Any) -> Any:
             output = call(*args, **kwargs)
+            if threading.get_ident() != self.thread:
+                return output
             if isinstance(output, tf.Tensor):  # Keras also calls layers on symbolic tensors, to infer shapes
                 if not tf.executing_eagerly() and (bounding := clipping(relu)) is not None:
                     # Not z: another reader of z would undo TensorFlow's fused ReLU, which turns NaN into 0.

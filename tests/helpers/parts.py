@@ -3,6 +3,7 @@
 To add a block, add a function here. Its counted layers come from `make`, so that the fuzz test can draw another kind of ReLU.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -350,3 +351,59 @@ def tied_pool(h: Any, make: Make) -> Any:
     """Max pooling with ties: of each four values two are equal"""
     h = L.UpSampling2D((1, 2))(h)
     return L.MaxPooling2D(2, padding="same")(L.Conv2D(4, 1, activation="relu")(h))
+
+
+@part(shape=(4, 4, 4, 2))
+def tied_pool_3d(h: Any, make: Make) -> Any:
+    """Max pooling of volumes with ties, whose gradient may go to each of two equal values"""
+    h = L.UpSampling3D((1, 1, 2))(h)
+    return L.MaxPooling3D(2, padding="same")(L.Conv3D(2, 1, activation="relu")(h))
+
+
+# --- code of the user's -----------------------------------------------------------------------------------------------
+
+
+class Named(L.Layer):
+    """Has attributes with the names of Keras's own."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.state_size = units
+        self.function, self.activation, self.cell = L.Dense(units), L.ReLU(), L.Dense(units, "relu")
+
+    def call(self, x: Any) -> Any:
+        return self.activation(self.function(self.cell(x)))
+
+
+@part()
+def attribute_names(h: Any, make: Make) -> Any:
+    """A layer with attributes called `activation`, `function`, `cell` and `state_size`"""
+    return Named(make.units)(h)
+
+
+@part()
+def user_functions(h: Any, make: Make) -> Any:
+    """Functions of the user's: before a ReLU, as an activation, and as a layer that is a ReLU"""
+    h = L.Dense(make.units, activation=lambda t: tf.maximum(t, 0.0))(L.Lambda(lambda t: 2.0 * t)(h))
+    return L.Lambda(tf.nn.relu)(L.Dense(make.units)(h))
+
+
+class BesideAThread(L.Layer):
+    """Is called by another thread too, whenever it is called."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.inner = L.Dense(units, "relu")
+
+    def call(self, x: Any) -> Any:
+        output = self.inner(x)
+        thread = threading.Thread(target=lambda: self.inner(tf.ones((5, *x.shape[1:]))))
+        thread.start()
+        thread.join(60)
+        return output
+
+
+@part()
+def beside_a_thread(h: Any, make: Make) -> Any:
+    """A layer that another thread calls during the step: those calls do not count"""
+    return BesideAThread(make.units)(h)
