@@ -15,7 +15,7 @@ import tensorflow as tf
 from relu_probe.counting.batch_rows import tensors_of
 from relu_probe.counting.batch_samples import Batch
 from relu_probe.counting.concat_layers import concat_narrow_layers
-from relu_probe.counting.counter_block import BlockKey, CounterBlock, LayerCounts
+from relu_probe.counting.counter_blocks import CounterBlocks
 from relu_probe.counting.eager_operations import EagerOperations
 from relu_probe.counting.hidden_relus import unsearched
 from relu_probe.counting.layer_counts import LayerIncrements
@@ -23,7 +23,6 @@ from relu_probe.counting.layer_reports import layer_report
 from relu_probe.counting.outermost_calls import OutermostCalls
 from relu_probe.counting.passes import BackwardPass, ForwardPass
 from relu_probe.counting.shared_functions import SharedFunctions
-from relu_probe.counting.step_counter import StepCounter
 from relu_probe.counting.step_passes import differentiate, gathered_passes, search
 from relu_probe.counting.step_trace import StepTrace, current_graph
 from relu_probe.report.report import Report
@@ -72,14 +71,12 @@ class Counters:
         self._frozen: set[str] = (
             set()
         )  # when the newest step was traced: Keras 3 goes on with that trace until compile()
-        self._blocks: dict[BlockKey, CounterBlock] = {}
+        self.blocks = CounterBlocks(self.strategy, dated=steps, activation_sum=activation_sum)
         self._shared = SharedFunctions()
         self.functions: dict[str, ReluLayer] = {}  # ReLUs written as functions, found in traced steps
         self._unsearched_named = False
         self.outermost = OutermostCalls()
         self._local = threading.local()  # each replica of a MirroredStrategy traces in its own thread
-        self._lock = threading.RLock()
-        self._steps = StepCounter(self.strategy) if steps else None  # None if activity is not dated
 
     @property
     def model(self) -> Any:
@@ -159,7 +156,7 @@ class Counters:
 
     def _add_step(self, trace: StepTrace, data: Any) -> None:
         batch = tensors_of(data)
-        step = None if self._steps is None else self._steps.count(batch)
+        step = None if self.blocks.steps is None else self.blocks.steps.count(batch)
         self._search(trace)
         passes = gathered_passes(trace, lambda relu: is_frozen(relu.layer, self.model), measuring=self.measuring)
         passes = [each for each in passes if self._has_one_width(each)]
@@ -170,7 +167,7 @@ class Counters:
         layers = [[each for each in passes if each.keys == keys] for keys in dict.fromkeys(p.keys for p in passes)]
         whole = Batch.of(data, trace.operations)
         found = [self._increments(layer, whole, xla=self.jit, shared=self._shared) for layer in layers]
-        self._add([layer for layer in found if layer is not None], self.jit, step, batch)
+        self.blocks.add([layer for layer in found if layer is not None], self.jit, step, batch)
 
     def _search(self, trace: StepTrace) -> None:
         """Adds the outputs of ReLUs that are written as functions to the trace, and names those that cannot be counted."""
@@ -190,18 +187,7 @@ class Counters:
         xla = is_compiled_by_xla() or None  # a function that was traced without XLA may be called where XLA compiles it
         if (layer := self._increments([each], call and call.batch, xla=xla, shared=None)) is not None:
             layers = [layer if call is None else call.with_new_samples(layer)]
-            self._add(layers, xla, None if self._steps is None else self._steps.current(), [])
-
-    def _add(self, layers: list[LayerIncrements], xla: bool | None, step: Any, batch: list[tf.Tensor]) -> None:
-        if layers:
-            key = BlockKey.of(layers, self.strategy.num_replicas_in_sync, xla)
-            with self._lock:
-                if key not in self._blocks:
-                    dated = self._steps is not None
-                    self._blocks[key] = CounterBlock(
-                        self.strategy, key, dated=dated, activation_sum=self.activation_sum
-                    )
-            self._blocks[key].add(layers, step, batch)
+            self.blocks.add(layers, xla, None if self.blocks.steps is None else self.blocks.steps.current(), [])
 
     def _increments(self, passes: list[ForwardPass | BackwardPass], batch: Any, **how: Any) -> LayerIncrements | None:
         try:
@@ -220,27 +206,17 @@ class Counters:
         return self.failure is None and list(self.relus.values()) == relus
 
     def variables(self) -> list[tf.Variable]:
-        """Returns all variables that are kept for the model: at most 44 bytes per neuron."""
-        return [variable for block in self._blocks.values() for variable in block.variables]
+        """Returns the variables of the counts: see `CounterBlocks`."""
+        return self.blocks.variables()
 
     def reset(self, steps: int | None = None) -> None:
-        """Sets the counts to zero. The steps of the last activity belong to the whole fit and stay.
-
-        Args:
-            steps: the training steps of this fit so far, if some were not counted; None if all were.
-        """
-        with self.strategy.scope():
-            for block in self._blocks.values():
-                block.reset()
-            if steps is not None and self._steps is not None:
-                self._steps.set(steps)
+        """Sets the counts to zero: see `CounterBlocks`."""
+        self.blocks.reset(steps)
 
     def restart(self) -> None:
         """Sets everything to zero at the beginning of a fit."""
-        self.reset(0)
-        with self.strategy.scope():
-            for block in self._blocks.values():
-                block.reset_last_active()
+        self.blocks.reset(0)
+        self.blocks.reset_last_active()
 
     def give_up(self) -> None:
         """Lets the training continue without counting; whoever reads the counters gets the error."""
@@ -251,7 +227,7 @@ class Counters:
         """Raises the error that kept these training steps from being counted, if there is one."""
         if self.failure is not None:
             raise self.failure
-        if steps and self.relus and not self._blocks and not self.unseen:
+        if steps and self.relus and not self.blocks and not self.unseen:
             raise RuntimeError(
                 f"no ReLU layer was called in {steps:,} training steps; expected the steps to call the model's layers. A "
                 "make_train_function of your own has to call self.train_step."
@@ -279,29 +255,19 @@ class Counters:
         """
         if self.everywhere:
             self._name_unsearched()
-        found = self._read(activation_sum=activation_sum)
+        found = self.blocks.read(activation_sum=activation_sum)
         gradients = any(c.backward for part in found.values() for c in part) if gradients is None else gradients
         parts = {relu: found.get(relu.key, []) for relu in self.all_relus()}
         layers = {
             relu.key: layer_report(
-                relu, part, gradients=gradients, is_frozen=self._is_frozen_now, dated=self._steps is not None
+                relu, part, gradients=gradients, is_frozen=self._is_frozen_now, dated=self.blocks.steps is not None
             )
             for relu, part in parts.items()
             if part and relu.key not in self.unseen
         }
-        last = None if self._steps is None else self._steps.last
+        last = None if self.blocks.steps is None else self.blocks.steps.last
         never = tuple(relu.key for relu, part in parts.items() if not part and relu.key not in self.unseen)
         return Report(layers, source=source, unseen=self.unseen, never_called=never, last_step=last)
-
-    def _read(self, *, activation_sum: bool) -> dict[str, list[LayerCounts]]:
-        """Returns the counts of each layer in each block; those without sums, if `activation_sum` does not ask for them."""
-        found: dict[str, list[LayerCounts]] = {}
-        with self.strategy.scope():
-            for block in self._blocks.values():
-                for key, counts in zip(block.key.keys, block.read()):
-                    wanted = counts if activation_sum else counts._replace(activation_sum=counts.activation_sum[:0])
-                    found.setdefault(key, []).append(wanted)
-        return found
 
     def _is_frozen_now(self, relu: ReluLayer) -> bool:
         """Whether the steps compute no gradient for the layer, if no backward pass has reached it."""

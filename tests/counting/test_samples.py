@@ -145,4 +145,4 @@ def test_an_eager_step_makes_no_counters_for_each_number_of_rows():
     model.compile(K.optimizers.SGD(0.0), "mse", run_eagerly=True)
     model.fit(X, np.ones((10, 1), "f"), batch_size=3, epochs=3, verbose=0, callbacks=[probe])
     assert probe.report["part"].samples == ABOVE
-    assert len(training_counters(model)._blocks) == 1
+    assert len(training_counters(model).blocks) == 1

@@ -43,7 +43,7 @@ class Plant(K.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if batch == 0:
-            (block,) = ModelState.of(self.model).training_counters._blocks.values()
+            (block,) = ModelState.of(self.model).training_counters.blocks._blocks.values()
             counts, _, steps, *_ = block.variables  # of 8 samples each
             counts.assign_add(tf.fill(counts.shape, tf.constant(self.more, tf.int64)))
             steps.assign_add(self.more // 8)
