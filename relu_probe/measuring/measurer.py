@@ -6,8 +6,8 @@ from typing import Any, Literal, Protocol
 
 import tensorflow as tf
 
+from relu_probe.counting.attachment import attached, detach_all
 from relu_probe.counting.counters import Counters
-from relu_probe.counting.probe import attached, detach_all
 from relu_probe.measuring.data import BatchedData
 from relu_probe.measuring.inference import call_in_inference, has_loss, scaled_loss, state_restored
 from relu_probe.measuring.nothing_counted import check_any_relu

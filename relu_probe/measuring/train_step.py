@@ -8,8 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from relu_probe.counting.attachment import attached, detach_all
 from relu_probe.counting.counters import Counters
-from relu_probe.counting.probe import attached, detach_all
 from relu_probe.measuring.model_state import ModelState
 from relu_probe.structure.keras_layers import run_settings
 from relu_probe.structure.relu_layers import find_relus

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from relu_probe.counting.attachment import attached, detach_all
 from relu_probe.counting.counters import Counters
-from relu_probe.counting.probe import attached, detach_all
 from relu_probe.measuring.model_state import ModelState
 from relu_probe.measuring.nothing_counted import warn_if_nothing_is_counted
 from relu_probe.report.report import Report
