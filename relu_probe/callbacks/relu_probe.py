@@ -12,7 +12,8 @@ from relu_probe.callbacks.limit_enforcement import LimitExceeded, enforce_limits
 from relu_probe.callbacks.log_writer import LogWriter, epoch_logs, is_quiet
 from relu_probe.callbacks.loss_recorder import STEPS_AT_ONCE, LossRecorder
 from relu_probe.callbacks.report_source import ReportSource, report_source, selected_report
-from relu_probe.measuring.train_step import CountedTrainFunction, arm_next_step, disarm
+from relu_probe.measuring.counted_train_function import CountedTrainFunction
+from relu_probe.measuring.train_step import arm_next_step, disarm
 from relu_probe.report.history import History
 from relu_probe.report.limit_monitor import LimitMonitor
 from relu_probe.report.limits import Limits

@@ -6,7 +6,8 @@ import tensorflow as tf
 from models import sequential
 
 from relu_probe import ReluProbe
-from relu_probe.measuring.train_step import counted_step, training_counters
+from relu_probe.measuring.counted_train_function import counted_step
+from relu_probe.measuring.train_step import training_counters
 from relu_probe.structure import relu_function, relu_layers
 
 K, L = tf.keras, tf.keras.layers

@@ -10,7 +10,7 @@ from assertions import assert_report, counts_of
 from harm import KERAS3, K, L
 
 from relu_probe import ReluProbe, measure
-from relu_probe.measuring import train_step
+from relu_probe.structure.train_function import tf_functions
 
 
 def fit(model, *callbacks, epochs=2):
@@ -165,5 +165,5 @@ def test_listed_after_early_stopping():
 def test_keras_own_step_is_traced_only_if_it_is_needed(freq, traces):
     model = harm.net()
     fit(model, ReluProbe(freq=freq), epochs=1)
-    own = train_step.tf_functions(model.train_function)
+    own = tf_functions(model.train_function)
     assert sum(function.experimental_get_tracing_count() for function in own) == traces
