@@ -63,7 +63,9 @@ class Counters:
         self.jit = getattr(model, "jit_compile", None) is True
         self.failure: Exception | None = None  # why nothing could be counted
         self.unseen: dict[str, str] = {}  # layer -> why this layer alone cannot be counted
-        self.untraceable: Exception | None = None  # why a step could not be traced: see measuring/counted_train_function.py
+        self.untraceable: Exception | None = (
+            None  # why a step could not be traced: see measuring/counted_train_function.py
+        )
         self.users = 0  # of the attached probes; `detach` removes the probes: see probe.py
         self.detach: list[Callable[[], None]] = []
         self._model = weakref.ref(model)

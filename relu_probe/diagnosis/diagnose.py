@@ -19,7 +19,8 @@ from relu_probe.diagnosis.observation import is_finite
 from relu_probe.diagnosis.observer import Observer
 from relu_probe.diagnosis.roots import SicknessGraph
 from relu_probe.measuring.data import read_batches
-from relu_probe.measuring.measurer import Measurer, Verbosity, check_built
+from relu_probe.measuring.input_checks import check_built
+from relu_probe.measuring.measurer import Measurer, Verbosity
 from relu_probe.measuring.nothing_counted import warn_if_nothing_is_counted
 from relu_probe.report.export import import_pandas
 from relu_probe.report.history import History

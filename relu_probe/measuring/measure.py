@@ -3,7 +3,8 @@
 from typing import Any
 
 from relu_probe.measuring.data import read_batches
-from relu_probe.measuring.measurer import Measurer, Verbosity, check_built
+from relu_probe.measuring.input_checks import check_built
+from relu_probe.measuring.measurer import Measurer, Verbosity
 from relu_probe.measuring.model_state import ModelState
 from relu_probe.measuring.nothing_counted import warn_if_nothing_is_counted
 from relu_probe.report.report import Report

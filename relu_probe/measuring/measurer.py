@@ -10,19 +10,16 @@ from relu_probe.counting.attachment import attached, detach_all
 from relu_probe.counting.counters import Counters
 from relu_probe.measuring.data import BatchedData
 from relu_probe.measuring.inference import call_in_inference, has_loss, scaled_loss, state_restored
+from relu_probe.measuring.input_checks import check_real, mismatch
 from relu_probe.measuring.nothing_counted import check_any_relu
 from relu_probe.report.report import Report
 from relu_probe.structure.keras_layers import (
     compile_config,
     layer_settings,
-    parts_of_uncallable,
     run_settings,
-    symbolic_inputs,
 )
 from relu_probe.structure.random_state import random_states_restored
 from relu_probe.structure.relu_layers import find_relus
-from relu_probe.utils.error_policy import reason
-from relu_probe.utils.foreign_text import shown
 
 Verbosity = int | Literal["auto"]
 
@@ -109,7 +106,7 @@ class Measurer:
             with random_states_restored():
                 step.get_concrete_function(tf.data.IteratorSpec(data.dataset.element_spec))
         except Exception as error:
-            raise ValueError(_mismatch(model, data.dataset, error)) from error
+            raise ValueError(mismatch(model, data.dataset, error)) from error
 
     @property
     def _distributed(self) -> bool:
@@ -131,7 +128,7 @@ class Measurer:
             with random_states_restored():
                 traced = step.get_concrete_function(iterator)
         except Exception as error:
-            raise ValueError(_mismatch(model, data.dataset, error)) from error
+            raise ValueError(mismatch(model, data.dataset, error)) from error
         return state_restored(model, traced, self.counters.variables())
 
     def _run_steps(self, data: BatchedData, iterator: Any, progress: Any) -> None:
@@ -144,7 +141,7 @@ class Measurer:
             except Exception as error:
                 if done:
                     raise
-                raise ValueError(_mismatch(self._model(), data.dataset, error)) from error
+                raise ValueError(mismatch(self._model(), data.dataset, error)) from error
             if self._observer is not None:
                 self._observer.collect(observed)
             done += 1
@@ -158,7 +155,7 @@ class Measurer:
         Ranks are part of the key: given labels `(n, 1)` after `(n,)`, TensorFlow would relax the trace to labels of any
         rank, and fail.
         """
-        _check_real(self._model(), data.dataset)
+        check_real(self._model(), data.dataset)
         gradients = self._has_gradients(data)
         key = (gradients, tuple(spec.shape.rank for spec in tf.nest.flatten(data.dataset.element_spec)))
         if key not in self._steps:
@@ -208,30 +205,6 @@ def _backward_pass(model: Any, batch: tuple[Any, ...], counters: Counters, obser
     return counters.differentiate(loss, [] if observer is None else observer.gradient_sources())
 
 
-def _check_real(model: Any, dataset: Any) -> None:
-    """Raises ValueError for complex data if the model has no complex input: Keras would drop the imaginary part."""
-    complex_inputs = any("complex" in str(each.dtype) for each in symbolic_inputs(model))
-    if any(spec.dtype.is_complex for spec in tf.nest.flatten(dataset.element_spec)) and not complex_inputs:
-        raise ValueError(
-            "data is complex, and Keras would drop its imaginary part; expected real numbers. Pass "
-            "np.stack([x.real, x.imag], axis=-1) or np.abs(x), or give the model a keras.Input(dtype='complex64')."
-        )
-
-
-def check_built(model: Any) -> None:
-    """Raises ValueError if the model cannot be called: it has no weights yet, or no `call` of its own."""
-    if parts := parts_of_uncallable(model):
-        raise ValueError(
-            f"model {model.name!r} has no call of its own, so it cannot be run on data; expected a model that can. Measure or "
-            f"diagnose its parts, {' and '.join(f'{model.name}.{part}' for part in parts)}, each with data of its own."
-        )
-    if not model.built:
-        raise ValueError(
-            f"model {shown(repr(model.name))} is unbuilt: it has no weights yet, so nothing can be measured. Call it on a batch, or "
-            "model.build(input_shape), or begin it with keras.Input."
-        )
-
-
 def _trace_dependencies(model: Any) -> tuple[Any, ...]:
     """The objects that a traced step depends on, apart from the layers; to be compared by identity."""
     optimizer = getattr(model, "optimizer", None)
@@ -251,12 +224,3 @@ def _uses_xla(model: Any) -> bool:
 
 def _progress_bar(steps: int | None, verbose: Verbosity) -> Any:
     return tf.keras.utils.Progbar(steps, verbose=1 if verbose == "auto" else verbose, unit_name="step")
-
-
-def _mismatch(model: Any, dataset: Any, error: Exception) -> str:
-    shapes = tf.nest.map_structure(lambda s: tuple(s.shape), dataset.element_spec)
-    expected = getattr(model, "input_shape", None) or "the shape it was built for"
-    return (
-        f"the model cannot be run on the data: found batches of shape {shapes} (x first), expected x of {expected}, "
-        f"batched, with labels that fit the loss. Reshape or batch the data. Keras says: {reason(error)[:500]}"
-    )
