@@ -68,7 +68,16 @@ class CounterBlocks:
             for block in self._blocks.values():
                 block.reset_last_active()
 
-    def read(self) -> list[tuple[str, LayerCounts]]:
-        """Returns the global counts of each layer in each block. A collective operation: every worker has to call it."""
+    def read(self, *, activation_sum: bool) -> dict[str, list[LayerCounts]]:
+        """Returns the global counts of each layer, one for each block that has it. A collective operation: every worker has to call it.
+
+        Args:
+            activation_sum: whether the counts include the sums of the activations.
+        """
+        found: dict[str, list[LayerCounts]] = {}
         with self._strategy.scope():
-            return [pair for key, block in self._blocks.items() for pair in zip(key.keys, block.read())]
+            for block in self._blocks.values():
+                for key, counts in zip(block.key.keys, block.read()):
+                    wanted = counts if activation_sum else counts._replace(activation_sum=counts.activation_sum[:0])
+                    found.setdefault(key, []).append(wanted)
+        return found

@@ -10,7 +10,8 @@ from relu_probe.cure.optimizer_slots import check_optimizer
 from relu_probe.cure.revival import Revival
 from relu_probe.measuring.data import BatchedData, read_batches
 from relu_probe.measuring.measure import measurer_of
-from relu_probe.structure.relu_layers import find_relus, select_layers
+from relu_probe.structure.layer_matching import select_layers
+from relu_probe.structure.relu_layers import find_relus
 from relu_probe.structure.support import check_model
 from relu_probe.utils.distributed import has_several_workers
 

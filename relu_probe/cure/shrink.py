@@ -21,7 +21,8 @@ from relu_probe.measuring.measure import measurer_of
 from relu_probe.report.layer_report import Mask
 from relu_probe.report.report import Report
 from relu_probe.structure.keras_layers import holds_all_calls
-from relu_probe.structure.relu_layers import find_relus, select_layers
+from relu_probe.structure.layer_matching import select_layers
+from relu_probe.structure.relu_layers import find_relus
 from relu_probe.structure.support import check_model
 from relu_probe.utils.foreign_text import shown
 

@@ -10,7 +10,8 @@ from relu_probe.cure.cuts import Cuts
 from relu_probe.cure.edit import value_of
 from relu_probe.cure.optimizer_slots import find_slots
 from relu_probe.measuring.inference import call_in_inference
-from relu_probe.structure.keras_layers import compile_arguments, held_function, holds_all_calls, keras_class
+from relu_probe.structure.keras_layers import held_function, holds_all_calls, keras_class
+from relu_probe.structure.run_settings import compile_arguments
 from relu_probe.structure.support import is_tf_keras
 from relu_probe.utils.error_policy import reason
 from relu_probe.utils.foreign_text import shown

@@ -8,7 +8,7 @@ from relu_probe.measuring.measurer import Measurer, Verbosity
 from relu_probe.measuring.model_state import ModelState
 from relu_probe.measuring.nothing_counted import warn_if_nothing_is_counted
 from relu_probe.report.report import Report
-from relu_probe.structure.relu_layers import select_before_a_step, select_layers
+from relu_probe.structure.layer_matching import select_before_a_step, select_layers
 from relu_probe.structure.support import check_model
 
 

@@ -13,13 +13,9 @@ from relu_probe.measuring.inference import call_in_inference, has_loss, scaled_l
 from relu_probe.measuring.input_checks import check_real, mismatch
 from relu_probe.measuring.nothing_counted import check_any_relu
 from relu_probe.report.report import Report
-from relu_probe.structure.keras_layers import (
-    compile_config,
-    layer_settings,
-    run_settings,
-)
 from relu_probe.structure.random_state import random_states_restored
 from relu_probe.structure.relu_layers import find_relus
+from relu_probe.structure.run_settings import compile_config, layer_settings, run_settings
 
 Verbosity = int | Literal["auto"]
 

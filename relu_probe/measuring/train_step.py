@@ -7,8 +7,8 @@ from typing import Any
 from relu_probe.counting.counters import Counters
 from relu_probe.measuring.counted_train_function import CountedTrainFunction
 from relu_probe.measuring.model_state import ModelState
-from relu_probe.structure.keras_layers import run_settings
 from relu_probe.structure.relu_layers import find_relus
+from relu_probe.structure.run_settings import run_settings
 from relu_probe.utils.callback_list import fit_under_way
 from relu_probe.utils.foreign_text import shown
 

@@ -10,8 +10,9 @@ from relu_probe.counting.counters import Counters
 from relu_probe.measuring.model_state import ModelState
 from relu_probe.measuring.nothing_counted import warn_if_nothing_is_counted
 from relu_probe.report.report import Report
-from relu_probe.structure.keras_layers import compile_config
-from relu_probe.structure.relu_layers import find_relus, select_before_a_step, select_layers
+from relu_probe.structure.layer_matching import select_before_a_step, select_layers
+from relu_probe.structure.relu_layers import find_relus
+from relu_probe.structure.run_settings import compile_config
 from relu_probe.structure.support import check_model
 from relu_probe.utils.foreign_text import shown
 

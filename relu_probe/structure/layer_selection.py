@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from relu_probe.structure.relu_layers import ReluLayer, find_relus, select_before_a_step, select_layers
+from relu_probe.structure.layer_matching import select_before_a_step, select_layers
+from relu_probe.structure.relu_layers import ReluLayer, find_relus
 from relu_probe.utils.foreign_text import shown_names
 
 
@@ -19,7 +20,7 @@ class LayerSelection:
         warned: whether a warning said that nothing can be counted.
 
     Raises:
-        ValueError, TypeError: `layers` selects no ReLU layer of the model.
+        ValueError: `layers` selects no ReLU layer of the model.
     """
 
     def __init__(self, layers: Any, model: Any) -> None:

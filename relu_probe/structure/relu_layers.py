@@ -1,4 +1,4 @@
-"""The layers of a model that end in a ReLU, with their keys, and their selection by name, glob or object."""
+"""The layers of a model that end in a ReLU, with their keys."""
 
 import weakref
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.structure.call_owners import may_have_functions, possible_keys
+from relu_probe.structure.call_owners import may_have_functions
 from relu_probe.structure.keras_layers import (
     LocatedLayer,
     is_activation_layer,
@@ -18,8 +18,8 @@ from relu_probe.structure.keras_layers import (
 )
 from relu_probe.structure.neuron_axes import Axes, NeuronAxes
 from relu_probe.structure.relu_function import is_relu, leaves_unchanged, relu_ceiling, relu_threshold
-from relu_probe.utils.foreign_text import shown, shown_names
-from relu_probe.utils.layer_names import matching, unique
+from relu_probe.utils.foreign_text import shown
+from relu_probe.utils.layer_names import unique
 
 _MOST_SHOWN = 10  # layers in a message
 
@@ -98,37 +98,6 @@ def find_relus(model: Any) -> list[ReluLayer]:
     return [_relu_layer(key, each, functions[id(each.layer)], axes) for key, each in zip(keys, found)]
 
 
-def select_before_a_step(relus: list[ReluLayer], layers: Any, model: Any) -> list[str]:
-    """Returns the keys that `layers=` selects of the ReLU layers, before a step has shown the ReLUs written as functions.
-
-    Raises:
-        ValueError: it cannot select any ReLU of the model.
-    """
-    possible = [ReluLayer(key, weakref.ref(layer), -1, None, path=key) for key, layer in possible_keys(model)]
-    selected = select_layers(relus if layers is None else [*relus, *possible], layers, model)
-    return [relu.key for relu in relus if relu.key in selected]
-
-
-def select_layers(relus: list[ReluLayer], layers: Any, model: Any) -> list[str]:
-    """Returns the keys that the argument `layers=` selects, in the order of the model.
-
-    Args:
-        relus: the counted layers of the model.
-        layers: a name, glob or layer object, or several; None for all.
-        model: the model.
-
-    Raises:
-        ValueError: one of them names no counted ReLU of the model.
-    """
-    if layers is None:
-        return [relu.key for relu in relus]
-    layers = layers if isinstance(layers, (list, tuple, set)) else [layers]
-    selected = [relu.key for item in layers for relu in _matching(relus, item, model)]
-    if not selected:
-        raise ValueError(f"layers={layers!r} asks for no layer; {_expected(relus)}")
-    return [relu.key for relu in relus if relu.key in selected]
-
-
 def _relu_layer(key: str, located: LocatedLayer, function: Any, axes: NeuronAxes) -> ReluLayer:
     found = axes.of_relu(located, activation_layer=is_activation_layer(located.layer))
     return ReluLayer(
@@ -141,28 +110,6 @@ def _relu_layer(key: str, located: LocatedLayer, function: Any, axes: NeuronAxes
         flattened=() if found in ((), (1,), (-1,)) else found,
         axis_from="structure" if found else axes.otherwise,
     )
-
-
-def _matching(relus: list[ReluLayer], item: Any, model: Any) -> list[ReluLayer]:
-    if isinstance(item, str):
-        keys = matching([r.key for r in relus], item)
-        # A `*` also matches a slash: "dense*" must not mean all layers of a sub-model called "densenet".
-        paths = matching([r.path for r in relus], item) if "/" in item and item not in keys else []
-        hits = [r for r in relus if r.key in keys or r.path in paths]
-    else:
-        hits = [r for r in relus if r.layer is item]
-    if not hits:
-        name = item if isinstance(item, str) else getattr(item, "name", item)
-        known = any(
-            place.layer is item or item in (place.path[-1], "/".join(place.path)) for place in locate_layers(model)
-        )
-        why = "is a layer of the model but no ReLU that is counted" if known else "matches no layer of the model"
-        raise ValueError(f"layers={name!r} {why}; {_expected(relus)}")
-    return hits
-
-
-def _expected(relus: list[ReluLayer]) -> str:
-    return f"expected names, globs or layer objects from {shown_names(r.key for r in relus)}."
 
 
 def _without_repeats(relus: list[LocatedLayer], functions: dict[int, Any]) -> list[LocatedLayer]:

@@ -11,8 +11,6 @@ from keras_version import LEGACY
 from relu_probe import ReluProbe, measure
 from relu_probe.structure.call_owners import is_scratch_graph
 from relu_probe.structure.keras_layers import (
-    compile_arguments,
-    compile_config,
     has_running_loss,
     inbound_layers,
     input_casts,
@@ -23,6 +21,7 @@ from relu_probe.structure.keras_layers import (
 from relu_probe.structure.random_state import random_states_restored
 from relu_probe.structure.reachable_variables import reachable_variables
 from relu_probe.structure.relu_layers import find_relus
+from relu_probe.structure.run_settings import compile_arguments, compile_config
 from relu_probe.structure.support import is_tf_keras
 from relu_probe.structure.train_function import build_train_function, tf_functions, trained_variables
 from relu_probe.utils.callback_list import fit_under_way, is_under_way
