@@ -39,7 +39,7 @@ def attached(counters: Counters) -> Iterator[None]:
 def detach_all(counters: Counters) -> None:
     """Detaches all probes. May be called again after an interrupt, whose place is not known."""
     counters.users = 0
-    counters.outermost.forget()
+    counters.abandon_step()
     while counters.detach:
         counters.detach[-1]()
         del counters.detach[-1:]

@@ -126,6 +126,11 @@ class Counters:
             if trace.operations is not None:
                 trace.operations.forget_values()
 
+    def abandon_step(self) -> None:
+        """Forgets a step, or a call of the model, whose end an interrupt has kept from being noted."""
+        self._local = threading.local()
+        self.outermost.forget()
+
     def differentiate(self, loss: tf.Tensor, others: Iterable[tf.Tensor] = ()) -> list[Any]:
         """Computes the gradients of the loss by the outputs of all ReLUs, and returns those by `others`; None for no path.
 
