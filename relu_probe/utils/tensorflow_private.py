@@ -99,9 +99,9 @@ def begin_observing(observer: Callable[..., Any]) -> None:
 
 def end_observing(observer: Callable[..., Any]) -> None:
     """Ends what `begin_observing` began, if it did."""
-    from tensorflow.python.framework import op_callbacks
+    with suppress(ImportError, AttributeError, KeyError):
+        from tensorflow.python.framework import op_callbacks
 
-    with suppress(KeyError):
         op_callbacks.remove_op_callback(observer)
 
 
