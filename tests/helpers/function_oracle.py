@@ -1,6 +1,7 @@
 """Brute force: all ReLU functions of TensorFlow are replaced while a model runs eagerly, and NumPy counts what they return."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ def recorded(tape: tf.GradientTape) -> Iterator[list[Run]]:
     def replaced(function: Any, is_relu: Any, stopped: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
             output = function(*args, **kwargs)
-            if not is_relu(args):
+            if not is_relu(args) or _is_part_of_another_function():
                 return output
             output = tf.identity(output)
             tape.watch(output)
@@ -52,10 +53,23 @@ def recorded(tape: tf.GradientTape) -> Iterator[list[Run]]:
             setattr(module, name, function)
 
 
+def _is_part_of_another_function() -> bool:
+    """Whether `hard_swish` or `hard_sigmoid`, which are no ReLUs, calls the function."""
+    frame = sys._getframe(2)
+    while frame is not None and not frame.f_code.co_name.startswith("hard_"):
+        frame = frame.f_back
+    return frame is not None
+
+
 def counts(model: Any, x: Any, y: Any, keys: list[str], *, training: bool) -> dict[str, dict[str, Any]]:
     """Returns the positions active and with gradient of each ReLU; `keys` names those of a forward pass, in order."""
+    return counts_of(lambda: model.compute_loss(x, tf.constant(y), model(tf.constant(x), training=training)), keys)
+
+
+def counts_of(loss_of: Callable[[], tf.Tensor], keys: list[str]) -> dict[str, dict[str, Any]]:
+    """Returns the same as `counts`, of a function that computes a loss."""
     with tf.GradientTape() as tape, recorded(tape) as runs:
-        loss = model.compute_loss(x, tf.constant(y), model(tf.constant(x), training=training))
+        loss = loss_of()
     gradients = tape.gradient(loss, [run.output for run in runs])
     assert len(runs) == len(keys), f"{len(runs)} ReLUs ran, expected {keys}"
     found: dict[str, dict[str, Any]] = {}
