@@ -120,11 +120,14 @@ def packed_parts(parts: list[list[Mask]]) -> tf.Tensor:
 
 def in_bytes(masks: list[Mask], axis: int) -> tf.Tensor:
     """Counts with one byte per position, which moves a quarter of the memory that floats would; int32."""
-    return concat([count_bytes(mask, mask[0].shape[-1] // 4) for mask in masks])
+    mask = masks[0][0]
+    # In a function that serves layers of all shapes, no argument may tell the width: a constant one would make TensorFlow
+    # specialize the function for each call, and optimize each copy.
+    neurons = tf.shape(mask)[-1] if mask.shape.rank is None else mask.shape[-1]
+    return concat([_count_bytes(mask, neurons // 4) for mask in masks])
 
 
-def count_bytes(mask: Mask, quarter: Any) -> tf.Tensor:
-    """Returns the counts `(neurons,)` int32. `quarter` is neurons / 4; as a tensor it lets one graph serve layers of all widths."""
+def _count_bytes(mask: Mask, quarter: Any) -> tf.Tensor:
     fours = [tf.bitcast(tf.reshape(tf.cast(m, tf.uint8), [-1, quarter, 4]), tf.int32) for m in mask]
     blocks = tf.bitcast(_sum_blocks(reduce(tf.bitwise.bitwise_and, fours), _BYTE), tf.uint8)
     return tf.reshape(tf.reduce_sum(tf.cast(blocks, tf.int32), 0), [-1])

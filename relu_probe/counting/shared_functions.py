@@ -19,7 +19,12 @@ class SharedFunctions:
         self._lock = threading.RLock()  # replicas trace in several threads
 
     def call(
-        self, body: Callable[..., Any], tensors: list[tf.Tensor], *static: Any, one_for_all_shapes: bool = False
+        self,
+        body: Callable[..., Any],
+        tensors: list[tf.Tensor],
+        *static: Any,
+        one_for_all_shapes: bool = False,
+        inline: bool = True,
     ) -> Any:
         """Returns `body(*static, *tensors)`, traced once for each combination of `body`, `static`, shapes and dtypes.
 
@@ -27,12 +32,19 @@ class SharedFunctions:
             body: a function without side effects.
             tensors: its last arguments.
             static: its first arguments, hashable.
-            one_for_all_shapes: whether one trace serves tensors of every shape; scalars stay scalars.
+            one_for_all_shapes: whether one trace serves tensors of every shape.
+            inline: whether TensorFlow may replace each call by the operations of the function, which it then optimizes once for
+                each call. That makes a step faster if it is short, and the first one slower.
         """
-        specs = tuple(tf.TensorSpec(None if one_for_all_shapes and t.shape.rank else t.shape, t.dtype) for t in tensors)
-        key = (body, static, specs)
+        specs = tuple(tf.TensorSpec(None if one_for_all_shapes else t.shape, t.dtype) for t in tensors)
+        key = (body, static, specs, inline)
         with self._lock:
             if key not in self._functions:
-                function = partial(body, *static)
-                self._functions[key] = tf.function(function, input_signature=specs, autograph=False)
+                attributes = None if inline else {"_noinline": True}
+                self._functions[key] = tf.function(
+                    partial(body, *static),
+                    input_signature=specs,
+                    autograph=False,
+                    experimental_attributes=attributes,
+                )
         return self._functions[key](*tensors)

@@ -189,7 +189,7 @@ def _changes(layer: LayerReport, name: str, about: str) -> Iterator[Any]:
 
 def _histograms(layer: LayerReport, name: str, about: str) -> Iterator[Any]:
     """Yields the histograms of the rates of the neurons that can be judged: the rate 0 of a NaN would show as dead."""
-    for tag, text in _HISTOGRAMS.items():
-        rates = getattr(layer, tag)
-        if rates is not None and np.any(layer.judged):
-            yield histogram_value(f"{tag}/{name}", rates[layer.judged], f"{text} {about}")
+    judged = layer.judged
+    for tag, text in _HISTOGRAMS.items() if layer.shares["dead"].of else ():
+        if (rates := getattr(layer, tag)) is not None:
+            yield histogram_value(f"{tag}/{name}", rates[judged], f"{text} {about}")
