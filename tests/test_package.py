@@ -141,7 +141,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relu_probe import Advice, Diagnosis, History, LayerDiagnosis, LayerHistory, LayerReport, LossJump, ReluProbe, Report
-from relu_probe import LayerRevival, Revival, Revive, Watch, diagnose, history, measure, revive, watch
+from relu_probe import LayerRevival, Revival, Revive, Shrunk, Watch, diagnose, history, measure, revive, shrink, watch
 
 Counts = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -210,6 +210,8 @@ def cure(model: Any, x: NDArray[np.float32]) -> None:
     neurons: NDArray[np.intp] = cured.neurons
     change: float | None = revival.validation_change
     revival.undo()
+    shrunk: Shrunk = shrink(model, x, bounds=(0, 1), layers=["hidden"], remove="certified", batch_size=8)
+    removed: NDArray[np.intp] = shrunk.removed["hidden"]
 """
 
 WRONG = {
@@ -227,6 +229,7 @@ WRONG = {
     "measure(0, 0).get(1)": 'No overload variant of "get" of "Mapping" matches argument type "int"',
     "diagnose(0, 0).advice[0].kinds": '"Advice" has no attribute "kinds"; maybe "kind"?',
     'ReluProbe(on_limit="warn")': 'Argument "on_limit" to "ReluProbe" has incompatible type',
+    'shrink(0, 0, remove="all")': 'Argument "remove" to "shrink" has incompatible type',
     'Revive(0, every="2")': 'Argument "every" to "Revive" has incompatible type "str"; expected "int"',
     "from relu_probe import Reports": 'Module "relu_probe" has no attribute "Reports"',
 }
@@ -253,7 +256,7 @@ def test_a_users_script_is_type_checked_against_the_wheel(type_check):
 
 def test_wrong_uses_are_rejected(type_check):
     """All public names would be `Any`, and all of this right, if the types were not found."""
-    names = "from relu_probe import ReluProbe, Revive, diagnose, history, measure, revive, watch\n"
+    names = "from relu_probe import ReluProbe, Revive, diagnose, history, measure, revive, shrink, watch\n"
     result = type_check(names + "\n".join(WRONG))
     assert result.returncode == 1
     lines = [line for line in result.stdout.splitlines() if ": error:" in line]

@@ -1,1 +1,1 @@
-"""The commands `relu-probe demo`, `check`, `show` and `diff`: arguments, exit codes, loading of models and data."""
+"""The commands of `relu-probe`: arguments, exit codes, loading of models and data."""

@@ -10,6 +10,7 @@ import pytest
 from commands import refused, relu_probe
 
 from relu_probe import LayerReport, Report, __version__
+from relu_probe.cli.main import COMMANDS
 from relu_probe.report.export import write_json
 
 pytestmark = pytest.mark.once
@@ -241,9 +242,7 @@ def test_help_has_examples(files):
     assert "Keras older than 3.15.1" in result.stdout
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["--help"], ["check", "--help"], ["show", "--help"], ["diff", "--help"], ["demo", "--help"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["--help"], *([command, "--help"] for command in COMMANDS)])
 def test_help_is_80_columns_wide(files, arguments):
     result = relu_probe(*arguments, cwd=files)  # on a terminal of 120 columns
     assert (result.returncode, result.stderr) == (0, "")

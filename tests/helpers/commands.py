@@ -17,7 +17,7 @@ def relu_probe(*arguments, cwd, **options):
 def options_in_help(command, cwd):
     """Returns the options of a command, apart from --help."""
     text = relu_probe(command, "--help", cwd=cwd).stdout
-    return set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", text, re.MULTILINE)) - {"--help"}
+    return set(re.findall(r"^  (?:-\w(?: [A-Z]+)?, )?(--[\w-]+)", text, re.MULTILINE)) - {"--help"}
 
 
 def refused(directory, text, *arguments):
