@@ -15,6 +15,10 @@ IN_LOOP = (
     "Python, or compile the model with run_eagerly=True"
 )
 IN_FUNCTION = "called inside a tf.function of its own, which other steps use too: remove the decorator @tf.function"
+OUTSIDE_FUNCTION = (
+    "computed outside of the tf.function that calls the layer, where TensorFlow drops operations that only count: open the tape "
+    "inside of that function"
+)
 IN_CELLS = "relu inside its cells"
 UNSEARCHED = (
     "ReLUs that are written as functions inside of a call are looked for only in a traced step of fit or measure"

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from relu_probe.counting.counters import Counters
-from relu_probe.counting.hidden_relus import IN_FUNCTION, IN_LOOP
+from relu_probe.counting.hidden_relus import IN_FUNCTION, IN_LOOP, OUTSIDE_FUNCTION
 from relu_probe.counting.neuron_axis import with_proved_axis
 from relu_probe.counting.passes import BackwardPass, CountedGradients, ForwardPass, before_bound, before_relu
 from relu_probe.counting.relu_search import RELUS
@@ -97,15 +97,21 @@ class Probe:
             return True
         return trace.graph is not None and output.op.type in RELUS
 
-    def _check_backward(self, a: tf.Tensor) -> None:
-        """Raises ValueError in the gradient of a loop or branch that the tape encloses.
+    def _is_in_graph_of(self, a: tf.Tensor) -> bool:
+        """Whether the gradient of an output is computed in the same graph as the output.
 
-        Such a gradient has a graph of its own, into which TensorFlow cannot carry the counters. A step inside a loop, its tape
-        included, is differentiated in the graph in which it was called.
+        A loop or branch, or a function, that the tape encloses has a graph of its own for its gradient. In that of a function
+        TensorFlow drops operations that only count.
+
+        Raises:
+            ValueError: in the gradient of a loop or branch, into which TensorFlow cannot carry the counters.
         """
         graph = current_graph()
-        if graph is not None and graph is not getattr(a, "graph", graph) and is_loop_or_branch(graph):
+        if graph is None or graph is getattr(a, "graph", graph):
+            return True
+        if is_loop_or_branch(graph):
             raise ValueError(IN_LOOP)
+        return False
 
     def _identity(self, relu: ReluLayer, output: tf.Tensor, again: bool) -> tf.Tensor:
         source = before_relu(output) if self.counters.measuring else output
@@ -122,10 +128,13 @@ class Probe:
             def backward(gradient: Any) -> Any:
                 passed = tf.identity(tf.convert_to_tensor(gradient))  # its consumers tell whether the gradient is used
                 try:
-                    self._check_backward(a)
-                    # The rows of a Jacobian are not the gradients of a loss.
-                    if not (self.counters.is_frozen(relu) or is_inside_vectorized_map()):
+                    in_graph = self._is_in_graph_of(a)
+                    if self.counters.is_frozen(relu) or is_inside_vectorized_map():
+                        pass  # the rows of a Jacobian are not the gradients of a loss
+                    elif in_graph:
                         self.counters.record(BackwardPass(keys, neurons, relu, a, passed, counted, unbounded))
+                    else:
+                        self.counters.leave_out([f"gradients of {relu.key}"], OUTSIDE_FUNCTION)
                 except Exception as error:
                     self.counters.leave_out(keys, reason(error))
                 return passed

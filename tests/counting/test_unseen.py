@@ -149,6 +149,49 @@ def test_a_second_thread_that_calls_the_model_is_not_counted(eager):
     assert (report.samples, report["hidden"].positions) == (32, 32)
 
 
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("outer", [lambda step: step, tf.function], ids=["eager", "in a function"])
+def test_gradients_of_a_tape_outside_of_a_function_are_named(outer, persistent):
+    """TensorFlow runs no operation of the gradient of a function that only counts. Activations are counted."""
+    model = sequential(3, L.Dense(4, "relu", name="hidden"), L.Dense(1))
+
+    @tf.function
+    def function(x):
+        return model(x)
+
+    @outer
+    def step(x):
+        with tf.GradientTape(persistent=persistent) as tape:
+            y = function(x)
+            losses = [tf.reduce_sum(y), tf.reduce_sum(y**2)]
+        return [tape.gradient(loss, model.trainable_variables) for loss in losses[: 1 + persistent]]
+
+    with watch(model) as w:
+        step(tf.constant(X))
+    report = w.report()
+    assert list(report.unseen) == ["gradients of hidden"]
+    assert "open the tape inside of that function" in report.unseen["gradients of hidden"]
+    assert (report["hidden"].positions, report["hidden"].with_gradient) == (32, None)
+    assert "gradients of hidden" in str(report)
+
+
+def test_gradients_of_a_tape_inside_of_a_function_are_counted():
+    model = sequential(3, L.Dense(4, "relu", name="hidden"), L.Dense(1))
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape(persistent=True) as tape:
+            y = model(x)
+            losses = [tf.reduce_sum(y), tf.reduce_sum(y**2)]
+        return [tape.gradient(loss, model.trainable_variables) for loss in losses]
+
+    with watch(model) as w:
+        step(tf.constant(X))
+    report = w.report()
+    assert not report.unseen
+    np.testing.assert_array_equal(report["hidden"].with_gradient, report["hidden"].active)
+
+
 class Loop(L.Layer):
     """A ReLU function in a loop or branch."""
 
