@@ -34,8 +34,13 @@ class RecordedTensor:
     """
 
     def __init__(self, graph: "EagerOperations", op: "RecordedOperation", value_index: int, shape: Any) -> None:
-        self.graph, self.op, self.value_index, self.shape = graph, op, value_index, tf.TensorShape(shape)
+        self.graph, self.op, self.value_index, self._sizes = graph, op, value_index, shape
         self._consumers: list[RecordedOperation] = []
+
+    @property
+    def shape(self) -> Any:
+        """The shape of the tensor."""
+        return tf.TensorShape(self._sizes)
 
     @property
     def value(self) -> Any:
@@ -57,11 +62,17 @@ class RecordedOperation:
     """
 
     def __init__(self, kind: str = "", inputs: Any = (), attributes: Any = ()) -> None:
-        self.op_def = operation_definition(kind) if kind else None
-        self.type = kind if self.op_def is not None or not kind else _FUNCTION_CALL
+        self.type = (
+            _FUNCTION_CALL if kind.startswith("__") else kind
+        )  # a function has a name such as "__inference_step_12"
         self.inputs: list[RecordedTensor] = list(inputs)
         self.outputs: list[RecordedTensor] = []
         self._attributes = attributes
+
+    @property
+    def op_def(self) -> Any:
+        """The definition of its type."""
+        return operation_definition(self.type)
 
     def get_attr(self, name: str) -> Any:
         """Returns the value of an attribute."""

@@ -111,7 +111,7 @@ def ids_and_shapes(tensors: Any) -> list[tuple[int, tuple[int, ...]]]:
 
 
 def operation_definition(kind: str) -> Any:
-    """Returns the definition of a type of operation; None for the call of a `tf.function`, whose type is the function's name."""
+    """Returns the definition of a type of operation; None if there is none."""
     from tensorflow.python.framework import op_def_registry
 
     return op_def_registry.get(kind)
