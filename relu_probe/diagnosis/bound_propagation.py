@@ -60,6 +60,8 @@ class Certifier:
             if isinstance(high, str):
                 return Certificate(np.zeros(neurons, bool), high)
             high = np.moveaxis(high, relu.axis % (high.ndim + 1) - 1, -1)
+            if high.shape[-1] != neurons:  # the operations of the step have shown another axis
+                return Certificate(np.zeros(neurons, bool), relu.key)
             fires |= np.any(high > relu.threshold, axis=tuple(range(high.ndim - 1)))
         return Certificate(~fires & bool(calls))
 
