@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.cure.constants import Unfoldable, fold_target
+from relu_probe.cure.constants import Unfoldable, fold_target, pads
 from relu_probe.cure.flow import Flow, Units, Use, channel_axis, nothing_in, relu_of_constants
 from relu_probe.diagnosis.call_trace import CallTrace, TracedCall
 from relu_probe.diagnosis.consumers import NotVisible, moved_sources, neuron_numbers
@@ -118,15 +118,21 @@ class ChannelFlow:
             return flow
         if not is_relu(function):
             return None
-        value = relu_of_constants(function, flow.value)
+        flow = flow._replace(value=relu_of_constants(function, flow.value))
         relu = self._relus.get(id(call.layer))
-        if relu is None or relu.flattened:
-            return flow._replace(value=value)
-        numbered = flow._replace(value=value).along(relu.axis)
+        return flow if relu is None or relu.flattened else self._dead_or_alive(call, relu, flow)
+
+    def _dead_or_alive(self, call: TracedCall, relu: ReluLayer, flow: Flow) -> Flow | None:
+        """The flow with the neurons of a ReLU as its channels; those that are dead are 0."""
+        sizes = list(call.output.shape[1:])
+        dead = self._dead.get(relu.key, np.zeros(call.output.shape[relu.axis], bool))
+        proved = relu.axis_from == "structure" or sizes.count(len(dead)) == 1
+        if not proved or call.output.shape[relu.axis] != len(dead):
+            return flow
+        numbered = flow.along(relu.axis)
         if numbered is None:
             return None
         self.neurons.setdefault(relu.key, []).append(numbered.unit)
-        dead = self._dead.get(relu.key, np.zeros(len(numbered.unit), bool))
         return numbered._replace(value=np.where(dead, 0.0, numbered.value))
 
     # --- layers -------------------------------------------------------------------------------------------------------
@@ -157,8 +163,8 @@ class ChannelFlow:
         kernel = np.asarray(depthwise_kernel(layer), np.float64)
         sums = kernel.sum(axis=tuple(range(kernel.ndim - 2)))  # (inputs, outputs of each)
         places = numbered.value[:, None] * sums
-        pads = (layer.padding != "valid") & (numbered.value != 0)
-        value = np.where(pads[:, None], np.nan, places).reshape(-1)
+        varies = pads(layer) & (numbered.value != 0)
+        value = np.where(varies[:, None], np.nan, places).reshape(-1)
         bias = np.asarray(layer.bias, np.float64) if layer.use_bias else 0.0
         channels = neuron_numbers(tuple(call.output.shape[1:]), channel_axis(layer))
         return Flow(channels, np.repeat(numbered.unit, kernel.shape[-1]), value + bias)

@@ -29,7 +29,7 @@ def fold_target(trace: CallTrace, call: TracedCall) -> tuple[Any, int]:
     layer = call.layer
     if keras_class(layer) not in _TAKES_CONSTANTS:
         raise Unfoldable("its output is not the same at all places")
-    if getattr(layer, "padding", "valid") != "valid":
+    if pads(layer):
         raise Unfoldable("it pads its input with zeros")
     if layer.use_bias:
         return layer.bias, 1
@@ -42,6 +42,11 @@ def fold_target(trace: CallTrace, call: TracedCall) -> tuple[Any, int]:
     if axes != [1 if first else call.output.shape.rank - 1]:
         raise Unfoldable("it has no bias")
     return norm.moving_mean, -1
+
+
+def pads(layer: Any) -> bool:
+    """Whether the layer pads its input with zeros; a convolution of single places never does."""
+    return getattr(layer, "padding", "valid") != "valid" and any(size > 1 for size in layer.kernel_size)
 
 
 def response(layer: Any, value: Floats) -> Floats:

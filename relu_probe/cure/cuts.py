@@ -67,7 +67,7 @@ class Cuts:
         for layer, first in flow.producers.values():
             self._cut_units(layer, first)
         for uses in flow.uses.values():
-            self._cut_inputs(uses[0])
+            self._cut_inputs(uses)
 
     def of(self, variable: Any) -> Cut:
         """The cut of a variable."""
@@ -88,9 +88,10 @@ class Cuts:
         if getattr(layer, "bias", None) is not None:
             self._cut(layer.bias, 0, keep)
 
-    def _cut_inputs(self, use: Use) -> None:
-        layer, name = use.call.layer, keras_class(use.call.layer)
-        keep = ~_among(use.unit, self._removed)
+    def _cut_inputs(self, uses: list[Use]) -> None:
+        """Cuts the weights behind removed units, of a layer all of whose calls receive the same units."""
+        layer, name = uses[0].call.layer, keras_class(uses[0].call.layer)
+        keep = ~_among(uses[0].unit, self._removed)
         if name == BATCH_NORM:
             for weight in (weight for weight in layer.weights if len(weight.shape) == 1):
                 self._cut(weight, 0, keep)
@@ -99,20 +100,21 @@ class Cuts:
             if layer.use_bias:
                 self._cut(layer.bias, 0, np.repeat(keep, depthwise_kernel(layer).shape[-1]))
         else:
-            self._cut_linear(use, keep)
+            self._cut_linear(layer, uses, keep)
 
-    def _cut_linear(self, use: Use, keep: Mask) -> None:
-        layer, closed = use.call.layer, _among(use.unit, self._closed)
+    def _cut_linear(self, layer: Any, uses: list[Use], keep: Mask) -> None:
+        closed = _among(uses[0].unit, self._closed)
         separable = keras_class(layer).startswith("Separable")
         kernel = depthwise_kernel(layer) if separable else layer.kernel
         self._cut(kernel, input_axis(layer), keep, closed)
         if separable:
             self._cut(layer.pointwise_kernel, -2, np.repeat(keep, kernel.shape[-1]))
-        constants = np.where(~keep | closed, use.value, 0)
+        constants = np.where(~keep | closed, uses[0].value, 0)
         if np.any(constants):
-            target, sign = fold_target(self._flow.trace, use.call)
-            cut = self._cut_of(target)
-            cut.added = cut.added + sign * response(layer, constants)
+            targets = [fold_target(self._flow.trace, use.call) for use in uses]
+            for target, sign in {id(target): (target, sign) for target, sign in targets}.values():
+                cut = self._cut_of(target)
+                cut.added = cut.added + sign * response(layer, constants)
 
     def _cut(self, variable: Any, axis: int | None, keep: Mask, closed: Mask | None = None) -> None:
         cut, axis = self._cut_of(variable), (axis or 0) % len(variable.shape)

@@ -16,6 +16,7 @@ from relu_probe.utils.layer_names import unique
 
 _HIDDEN = "its layer is of an unknown kind, or is called inside another layer"
 _SEVERAL_AXES = "its neurons are several axes of its output"
+_NO_AXIS = "the structure of the model does not show on which axis its neurons are"
 _NO_UNITS = "its input is not the output of one linear layer alone"
 _LAST = "it stays, because its layer keeps at least one unit; the weights behind it are zero now"
 
@@ -57,7 +58,7 @@ class Removal:
         """Why a neuron stays; "" if it goes."""
         calls = self._flow.neurons.get(relu.key)
         if calls is None:
-            return _SEVERAL_AXES if relu.flattened else _HIDDEN
+            return _SEVERAL_AXES if relu.flattened else _HIDDEN if relu.axis_from == "structure" else _NO_AXIS
         units = [int(units[neuron]) for units in calls]
         unit = next((unit for unit in units if unit == NO_SOURCE or not self.removed[unit]), None)
         if unit is None:

@@ -29,7 +29,10 @@ def main():
         for share in (0.25, 0.5):
             found = shrink(with_dead_channels(make(), share), x, batch_size=8)
             (before, after), (slow, fast) = found.parameters, found.seconds
-            print(f"{name:12}  {share:13.0%}  {after / before:15.1%}  {fast / slow:20.1%}", flush=True)
+            print(
+                f"{name:12}  {found.report.dead_fraction:13.0%}  {after / before:15.1%}  {fast / slow:20.1%}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

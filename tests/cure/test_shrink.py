@@ -154,9 +154,19 @@ def test_a_dead_channel_that_a_depthwise_convolution_turns_into_a_constant_is_fo
             dead(L.Conv2D, 4, 1, name="expand"),
             L.DepthwiseConv2D(3, padding="same", bias_initializer=K.initializers.Constant(2.0)),
         ),
-        *(L.BatchNormalization(), L.ReLU(6.0), L.Conv2D(3, 1, use_bias=False), L.BatchNormalization()),
+        *(L.BatchNormalization(), L.ReLU(6.0)),
+        *(L.Conv2D(3, 1, padding="same", use_bias=False), L.BatchNormalization()),  # it has nothing to pad
     )
     assert removed(shrunk(randomized(model), data(6, 6, 2))) == {"expand": [1]}
+
+
+def test_a_constant_that_a_layer_of_two_calls_passes_on_goes_into_each_batch_normalization_behind_it():
+    x = K.Input((5,))
+    shared = L.Dense(3, use_bias=False)
+    h = L.BatchNormalization()(dead(L.Dense, 4, name="a")(x))
+    both = [L.BatchNormalization()(shared(h)), L.BatchNormalization()(shared(h))]
+    model = randomized(K.Model(x, L.Dense(1)(L.Concatenate()(both))))
+    assert removed(shrunk(model, data(5))) == {"a": [1]}
 
 
 def test_concatenated_branches_and_one_tensor_twice():
@@ -333,19 +343,15 @@ def test_a_layer_of_the_users_own_is_left_by_name():
 
 
 class NoConfig(L.Layer):
-    def __init__(self, factor):
-        super().__init__(name="mine")
-        self.factor = factor
-
     def call(self, x):
-        return self.factor(x)
+        return x * 2.0
 
     def get_config(self):
         raise NotImplementedError("no configuration")
 
 
 def test_a_layer_that_cannot_be_made_again_is_named():
-    model = model_of((5,), dead(L.Dense, 4), NoConfig(tf.identity))
+    model = model_of((5,), dead(L.Dense, 4), NoConfig(name="mine"))
     with pytest.raises(
         ValueError, match=r"layer mine \(NoConfig\) cannot be made again from its configuration: no conf"
     ):

@@ -31,7 +31,7 @@ def agrees(case):
 
 
 def test_random_models(record_property):
-    run(agrees, 8, record_property)
+    run(agrees, 4, record_property)
 
 
 def test_a_planted_mistake_is_found(monkeypatch, record_property):

@@ -39,11 +39,11 @@ def outputs(model, x):
 
 
 def with_dead_channels(model, share=0.5):
-    """Makes a share of the channels of each BatchNormalization dead, wherever a ReLU follows it."""
+    """Makes a share of the channels of each BatchNormalization dead, wherever a ReLU follows it; the others fire."""
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, L.BatchNormalization):
             scale, offset, mean, variance = layer.get_weights()
-            offset[rng.random(len(offset)) < share] = -100
-            layer.set_weights([scale, offset, mean + 0.1, variance])
+            offset = np.where(rng.random(len(offset)) < share, -100, rng.uniform(0.1, 0.5, len(offset)))
+            layer.set_weights([scale, offset, mean + 0.01, variance])
     return model
