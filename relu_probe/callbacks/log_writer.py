@@ -1,13 +1,12 @@
 """Where the reports of a fit are shown: TensorBoard's event files, Keras's `logs`, the console."""
 
-import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from math import nan
 from typing import Any, ClassVar
 
-from relu_probe.callbacks.fit_reports import FitReports
 from relu_probe.diagnosis.nan_messages import nan_line
+from relu_probe.report.fit_reports import FitReports
 from relu_probe.report.report import Report
 from relu_probe.report.summary import end_of_fit
 from relu_probe.tensorboard.summaries import Summaries, how_to_open
@@ -22,20 +21,18 @@ class LogWriter:
     Only the chief worker writes.
 
     Args:
-        strategy: the model's distribution strategy.
-        log_dir: TensorBoard's directory; None for no event files.
-        name: the name of the run directory.
-        options: `images`, `text` and `keep`, as `Summaries` takes them.
+        probe: the `ReluProbe`, in a fit.
     """
 
     hinted: ClassVar[bool] = False  # whether this process has printed how to open TensorBoard
 
-    def __init__(self, strategy: Any, log_dir: str | os.PathLike[str] | None, name: str, **options: Any) -> None:
-        self._chief, self._name = is_chief(strategy), name
-        self._nan_printed = False
+    def __init__(self, probe: Any) -> None:
+        self._chief, self._name, self._quiet = is_chief(probe.model.distribute_strategy), probe.name, _is_quiet(probe)
+        self._nan_printed = self._end_printed = False
         self._summaries: Summaries | None = None
-        if log_dir is not None and self._chief:
-            self._summaries = Summaries(os.fspath(log_dir), name, **options)
+        if probe.log_dir is not None and self._chief:
+            options = {"images": probe.images, "text": probe.text, "keep": probe.keep}
+            self._summaries = Summaries(probe.log_dir, probe.name, **options)
 
     def open(self) -> None:
         """Opens the event file.
@@ -46,10 +43,10 @@ class LogWriter:
         if self._summaries is not None:
             self._summaries.open()
 
-    def write(self, report: Report, epoch: int) -> None:
-        """Writes a report to the event file, at step `epoch`."""
-        if self._summaries is not None:
-            self._summaries.write(report, epoch)
+    def write(self, reports: FitReports, epoch: int) -> None:
+        """Writes the newest report to the event file, at step `epoch`."""
+        if self._summaries is not None and reports.newest is not None:
+            self._summaries.write(reports.newest, epoch, reports.deaths())
 
     def write_revived(self, counts: Mapping[str, int], epoch: int) -> None:
         """Writes the number of neurons that were revived in each layer, at step `epoch`."""
@@ -63,21 +60,24 @@ class LogWriter:
             if self._chief:
                 print_line(f"\n{line}")
 
-    def finish(self) -> None:
-        """Writes what is written once, at the end of a fit."""
+    def finish(self, *, last: bool = True) -> None:
+        """Writes what is written at the end of a fit; `last` tells whether no other fit will be appended."""
         if self._summaries is not None:
-            self._summaries.finish()
+            self._summaries.finish(last=last)
 
     def print_end(self, reports: FitReports, *, complete: bool) -> None:
-        """Prints what the newest report found and, once a process, the command that shows the event files.
+        """Prints, once, what the newest report found and, once a process, the command that shows the event files.
 
         Args:
             reports: the reports of the fit.
             complete: whether all event files were written.
         """
+        if self._quiet or self._end_printed:
+            return
         if self._chief and (report := reports.newest) is not None:
+            self._end_printed = True
             who = "relu_probe" if self._name == "relu_probe" else f"relu_probe ({self._name})"
-            print_line(f"{who}: {end_of_fit(report.layers, report.unseen, reports.first_deaths())}")
+            print_line(f"{who}: {end_of_fit(report.layers, report.unseen, reports.deaths())}")
         if self._summaries is not None and complete and not LogWriter.hinted:
             LogWriter.hinted = True
             print_line(how_to_open(self._summaries.log_dir))
@@ -112,7 +112,7 @@ def epoch_logs(
     return logs
 
 
-def is_quiet(probe: Any) -> bool:
+def _is_quiet(probe: Any) -> bool:
     """Whether a probe prints no line at the end of a fit, as it or else the fit was asked not to."""
     of_fit = (getattr(probe, "params", None) or {}).get("verbose")
     return bool((of_fit if probe.verbose is None else probe.verbose) == 0)

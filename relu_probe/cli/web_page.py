@@ -4,6 +4,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from html import escape
 
+from relu_probe.report.fit_reports import FitReports
 from relu_probe.report.history import history
 from relu_probe.report.history_table import change_cells
 from relu_probe.report.life_image import LEGEND, Image, draw_life
@@ -54,11 +55,8 @@ def web_page(reports: list[Report]) -> str:
 
 def headline(reports: list[Report]) -> str:
     """Returns how many neurons are dead in the newest report, and the worst layer."""
-    since = {}
-    if len(reports) > 1:
-        dates = {name: layer.dead_since[layer.dead_since >= 0] for name, layer in history(reports).items()}
-        since = {name: int(epochs.min()) for name, epochs in dates.items() if len(epochs)}
-    return end_of_fit(reports[-1].layers, reports[-1].unseen, since)
+    deaths = FitReports.from_reports(reports).deaths() if len(reports) > 1 else {}
+    return end_of_fit(reports[-1].layers, reports[-1].unseen, deaths)
 
 
 def _history(reports: list[Report]) -> Iterator[str]:

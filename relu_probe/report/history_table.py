@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from relu_probe.report.deaths import FirstDeath
 from relu_probe.report.layer_history import LayerHistory
 from relu_probe.report.layer_report import Floats
 from relu_probe.report.table import ReportCells, share_text
@@ -75,11 +76,7 @@ def _dead(layer: LayerHistory, report: int) -> str:
 
 def _first_death(layer: LayerHistory) -> str:
     """Returns when the first of the neurons that are dead now, and were active once, died."""
-    died = (layer.dead_since >= 0) & layer.ever_active
-    if not died.any():
+    first = FirstDeath.of(layer.dead_since >= 0, layer, layer.last_active)
+    if first is None:
         return "-"
-    epoch = int(layer.dead_since[died].min())
-    within = died & (layer.dead_since == epoch) & (layer.found_dead > epoch)  # the others died between two epochs
-    if layer.last_active is None or not within.any():
-        return f"epoch {epoch}"
-    return f"epoch {epoch}, step {layer.last_active[within].min():,}"
+    return f"epoch {first.epoch}" + ("" if first.step is None else f", step {first.step:,}")

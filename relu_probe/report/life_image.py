@@ -123,7 +123,7 @@ class _Cells(NamedTuple):
 
 def _cells(reports: Sequence[Sequence[LayerReport]], order: Counts) -> _Cells:
     neurons = order.shape[1]
-    columns, rows = _group_starts(neurons, WIDTH), _group_starts(len(reports), ROWS)
+    columns, rows = group_starts(neurons, WIDTH), group_starts(len(reports), ROWS)
     sums = np.empty((3, len(order), len(reports), len(columns)))
     for i, layers in enumerate(reports):
         states = np.take_along_axis(_states(layers, neurons), order, axis=1)
@@ -147,7 +147,7 @@ def _paint(share_dead: Floats, rate: Floats) -> Image:
     return cells.reshape(layers, rows * height, columns, 3).repeat(max(1, WIDTH // columns), axis=2)
 
 
-def _group_starts(length: int, most: int) -> Counts:
+def group_starts(length: int, most: int) -> Counts:
     """Returns where groups of neighbours begin, at most `most` of them, of sizes as equal as possible."""
     groups = min(length, most)
     starts: Counts = np.arange(groups) * length // groups

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from relu_probe.report.coverage import coverage_notes
+from relu_probe.report.deaths import Deaths
 from relu_probe.report.layer_report import LayerReport
 from relu_probe.report.share import pooled
 from relu_probe.utils.foreign_text import shown
@@ -26,16 +27,17 @@ def summary(layers: Mapping[str, LayerReport], unseen: Mapping[str, str]) -> str
     return ", ".join(parts)
 
 
-def end_of_fit(layers: Mapping[str, LayerReport], unseen: Mapping[str, str], since: Mapping[str, int]) -> str:
+def end_of_fit(layers: Mapping[str, LayerReport], unseen: Mapping[str, str], deaths: Mapping[str, Deaths]) -> str:
     """Returns the line that a probe prints at the end of a fit.
 
     Args:
         layers: the layers of the newest report.
         unseen: the ReLUs that are not counted, with the reasons.
-        since: layer name -> the epoch in which the first of the neurons died that are dead now.
+        deaths: layer name -> the deaths that the newest report shows; empty for a single report.
 
+    >>> from relu_probe.report.deaths import FirstDeath
     >>> layers = {"hidden": LayerReport(samples=8, positions=8, active=[0, 3, 8, 8])}
-    >>> end_of_fit(layers, {}, {"hidden": 2})
+    >>> end_of_fit(layers, {}, {"hidden": Deaths(1, 4, 0, FirstDeath(2, None))})
     '25 % of 4 ReLU neurons dead, worst hidden (25 %, since epoch 2)'
     """
     dead, nan = pooled(layers.values(), "dead"), pooled(layers.values(), "nan")
@@ -48,9 +50,27 @@ def end_of_fit(layers: Mapping[str, LayerReport], unseen: Mapping[str, str], sin
         text = f"{share} of {number(dead.of, 'ReLU neuron')} dead"
         text += f", NaN at {nan.neurons:,} more" if nan.neurons else ""
     if worst := worst_layer(layers):
-        when = f", since epoch {since[worst]}" if since.get(worst, -1) >= 0 else ""
+        when = f", {deaths[worst].since}" if worst in deaths else ""
         text += f", worst {shown(worst)} ({percent(layers[worst].dead_fraction)}{when})"
     return "; ".join([text, *coverage_notes(unseen, ())])
+
+
+def death_clauses(layers: Mapping[str, LayerReport], deaths: Mapping[str, Deaths]) -> list[str]:
+    """Returns the clauses of a sentence on the layer with the largest dead fraction.
+
+    Args:
+        layers: the layers of the newest report.
+        deaths: layer name -> the deaths that the newest report shows; empty for a single report.
+
+    >>> from relu_probe.report.deaths import FirstDeath
+    >>> layers = {"hidden": LayerReport(samples=8, positions=8, active=[0, 3, 8, 8])}
+    >>> death_clauses(layers, {"hidden": Deaths(1, 4, 0, FirstDeath(2, 310))})
+    ['hidden: 1 of 4 dead', 'first deaths in epoch 2 (step 310)']
+    """
+    if worst := worst_layer(layers):
+        return deaths.get(worst, Deaths.undated(layers[worst])).clauses(worst)
+    dead = pooled(layers.values(), "dead")
+    return [f"none of {number(dead.of, 'ReLU neuron')} dead" if dead.of else "nothing was measured"]
 
 
 def worst_layer(layers: Mapping[str, LayerReport]) -> str:

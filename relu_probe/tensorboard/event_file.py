@@ -34,7 +34,9 @@ class EventFile:
         self._lock: Lock | None = None
         self._earlier_files: set[Path] = set()
         self._has_events = False
-        self._fit: Any = lambda: None  # a weak reference to the fit's list of callbacks
+        self._fit: Any = (
+            None  # a weak reference to the list of callbacks of the fit under way; None in a loop of the user's
+        )
 
     def open(self) -> None:
         """Makes the file.
@@ -43,8 +45,8 @@ class EventFile:
             tf.errors.OpError: the file cannot be written.
         """
         self._earlier_files = self._files()
-        if (fit := fit_under_way()) is not None:
-            self._fit = weakref.ref(fit)
+        fit = fit_under_way()
+        self._fit = None if fit is None else weakref.ref(fit)
         _open_files.add(self)
         suffix = f".{secrets.token_hex(4)}{SUFFIX}"  # to find the file by: TensorFlow does not tell its name
         self._writer = tf.summary.create_file_writer(self.directory, filename_suffix=suffix)
@@ -92,9 +94,11 @@ class EventFile:
         return interrupted_files(self._earlier_files, step)
 
     def is_active(self) -> bool:
-        """Returns whether the fit is still running; False if an interrupt ended it before the file was closed."""
+        """Returns whether the training is still running; False if an interrupt ended a fit before the file was closed."""
+        if self._writer is None or self._fit is None:
+            return self._writer is not None
         fit = self._fit()
-        return self._writer is not None and fit is not None and is_under_way(fit)
+        return fit is not None and is_under_way(fit)
 
     def unlock(self) -> None:
         """Releases the lock on the file."""

@@ -13,11 +13,16 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import summary as custom_scalar
 
+from relu_probe.report.deaths import Deaths
 from relu_probe.report.layer_report import LayerReport
 from relu_probe.report.life_image import LEGEND, draw_lives
 from relu_probe.report.markup import markdown_table, plain_text
 from relu_probe.report.report import Report
+from relu_probe.report.summary import death_clauses
 from relu_probe.tensorboard.event_file import EventFile
+from relu_probe.tensorboard.life_picture import framed_life
+from relu_probe.tensorboard.overview import Overview
+from relu_probe.tensorboard.overview_picture import LEGEND as OVERVIEW_LEGEND
 from relu_probe.tensorboard.summary_values import histogram_value, image_value, scalar_value
 from relu_probe.utils.foreign_text import shown
 from relu_probe.utils.wording import number
@@ -40,8 +45,10 @@ _HISTOGRAMS = {
     "gradient_rate": "For each neuron, the fraction of positions at which dL/dz, the gradient of the loss with respect to "
     "the pre-activation, was not zero. The first bar holds exactly the neurons whose gradient was always zero.",
 }
+OVERVIEW_TAG = "a_overview/dead"  # sorts before all others: the page shows it first
 _IMAGES_AT_ONCE = 32  # in one event: to write an event takes longer than to draw an image
 _SMALL = 2**11  # neurons up to which layers are drawn together
+_UNMEASURED = LayerReport(0, 0, np.zeros(0, np.int64))  # a layer that a report does not have
 _TABLE = "The report of this epoch. The scalars of the same names show its numbers over time."
 
 
@@ -53,7 +60,8 @@ class Summaries:
     Args:
         log_dir: TensorBoard's directory.
         name: the name of the run.
-        images: whether to write an image of each layer's history, each time the number of reports has doubled, and at the end.
+        images: whether to write an overview, and an image of each layer's history: each time the number of reports has doubled,
+            and at the end.
         text: whether to write each report as a table.
         keep: the number of newest reports that the images show; None for all.
     """
@@ -64,7 +72,8 @@ class Summaries:
         self.log_dir = log_dir
         self.directory = str(Path(log_dir) / name) if "://" not in log_dir else f"{log_dir.rstrip('/')}/{name}"
         self.images, self.text = images, text
-        self._reports: deque[Report] = deque(maxlen=keep if images else 1)  # for the images
+        self._reports: deque[tuple[int, Report]] = deque(maxlen=keep if images else 1)  # for the images, with the steps
+        self._overview = Overview(keep)
         self._written = 0  # the number of reports written
         self._drawn = 0  # the number of reports when the newest images were drawn
         self._step = 0
@@ -78,19 +87,25 @@ class Summaries:
         """
         self._file.open()
 
-    def write(self, report: Report, step: int) -> None:
+    def write(self, report: Report, step: int, deaths: Mapping[str, Deaths] | None = None) -> None:
         """Writes the summaries of a report.
+
+        Args:
+            report: the report.
+            step: its epoch.
+            deaths: layer name -> the deaths that the report shows; None if nobody follows the reports.
 
         Raises:
             tf.errors.OpError: the file cannot be written.
         """
-        self._reports.append(report)
+        self._reports.append((step, report))
+        self._overview.add(report, step, deaths or {})
         self._written += 1
         self._step = step
         with self._file.recording(step):
             if self._written == 1:
                 _write_layout(report)
-            self._write_report(report)
+            self._write_report(report, deaths or {})
             if self._written >= 2 * self._drawn:
                 self._write_images()
 
@@ -104,9 +119,14 @@ class Summaries:
         with self._file.recording(step):
             tf.summary.experimental.write_raw_pb(Summary(value=values).SerializeToString())
 
-    def finish(self) -> None:
-        """Writes the last images, at the step of the newest report, and the end of the fit."""
-        if self._written > self._drawn:
+    def finish(self, *, last: bool = True) -> None:
+        """Writes the images, at the step of the newest report, and the end of the fit.
+
+        Args:
+            last: whether nothing will follow. Else images are written only if the reports have become a tenth more: there may
+                be thousands of fits.
+        """
+        if self._written > self._drawn * (1.0 if last else 1.1):
             with self._file.recording(self._step):
                 self._write_images()
         if self._written:
@@ -114,25 +134,30 @@ class Summaries:
 
     def _write_images(self) -> None:
         self._drawn = self._written
-        names = list(self._reports[-1]) if self.images else []
+        if self.images and (overview := self._overview.draw()) is not None:
+            _write([image_value(OVERVIEW_TAG, overview, f"The dead neurons of every layer: {OVERVIEW_LEGEND}")])
+        names = list(self._reports[-1][1]) if self.images else []
         for start in range(0, len(names), _IMAGES_AT_ONCE):
             _write(list(self._images(names[start : start + _IMAGES_AT_ONCE])))
 
     def _images(self, names: list[str]) -> Iterator[Any]:
         """Yields the images of some layers, in their order. Neighbours of equal size are drawn together, if they are small."""
-        histories = {name: [report[name] for report in self._reports] for name in names}
+        epochs = [epoch for epoch, _ in self._reports]
+        histories = {name: [report.layers.get(name, _UNMEASURED) for _, report in self._reports] for name in names}
         measured = {name: layers for name, layers in histories.items() if any(layer.measured for layer in layers)}
         sizes = {name: max(layer.neurons for layer in layers) for name, layers in measured.items()}
         for _, neighbours in groupby(measured, key=lambda name: (sizes[name], name if sizes[name] > _SMALL else "")):
             group = list(neighbours)
-            for name, image in zip(group, draw_lives([measured[name] for name in group])):
+            for name, life in zip(group, draw_lives([measured[name] for name in group])):
                 about = f"Layer {plain_text(shown(name))}: {LEGEND}"
-                yield image_value(f"life/{name}", image, about)
+                yield image_value(f"life/{name}", framed_life(life, name, sizes[name], epochs), about)
 
-    def _write_report(self, report: Report) -> None:
+    def _write_report(self, report: Report, deaths: Mapping[str, Deaths]) -> None:
         if self.text:
+            clauses = plain_text("; ".join(death_clauses(report.layers, deaths)))
             legend = f"\n\nThe images, life/: {LEGEND}" if self.images else ""
-            tf.summary.text("report", markdown_table(report.cells()) + legend, description=_TABLE)
+            text = f"**{clauses}**\n\n{markdown_table(report.cells())}{legend}"
+            tf.summary.text("report", text, description=_TABLE)
         values = list(_scalars(report, "", f"All {number(len(report.layers), 'layer')} pooled."))
         for name, layer in report.layers.items():
             about = f"Layer {plain_text(shown(name))}, {number(layer.neurons, 'neuron')}."
@@ -146,8 +171,8 @@ class Summaries:
 
 
 def how_to_open(log_dir: str) -> str:
-    """Returns the command that starts TensorBoard, and a link to the charts."""
-    link = "http://localhost:6006/?tagFilter=dead_fraction&smoothing=0#timeseries"
+    """Returns the command that starts TensorBoard, and a link to the overview and the charts."""
+    link = "http://localhost:6006/?tagFilter=overview%7Cdead_fraction&smoothing=0#timeseries"
     return f"relu_probe: tensorboard --logdir {shlex.quote(log_dir)}\n  and open {link}"
 
 

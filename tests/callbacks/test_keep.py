@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 from event_files import events
 from models import sequential
+from pictures import life_picture
 
 from relu_probe import ReluProbe, diagnose, history
 from relu_probe.diagnosis.sick_layer import SickLayer
-from relu_probe.report.life_image import draw_life
 from relu_probe.report.loss_jumps import LARGEST, LossJump, LossJumpTracker
 
 K, L = tf.keras, tf.keras.layers
@@ -83,7 +83,8 @@ def test_pictures_are_as_frequent_and_show_the_kept_reports(tmp_path):
     for step, value in shown:
         told = everything.reports[max(0, step - 2) : step + 1]
         picture = tf.io.decode_png(value[2]).numpy()
-        np.testing.assert_array_equal(picture, draw_life([report["hidden"] for report in told]))
+        expected = life_picture("hidden", told)
+        np.testing.assert_array_equal(picture, expected)
     assert not np.array_equal(shown[-1][1], all_shown[-1][1])
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from models import sequential
+from pictures import life_picture
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from relu_probe import LayerReport, ReluProbe, Report
-from relu_probe.report.life_image import draw_life
 from relu_probe.report.markup import markdown_table
-from relu_probe.tensorboard.summaries import Summaries
+from relu_probe.tensorboard.summaries import OVERVIEW_TAG, Summaries
 
 L = tf.keras.layers
 
@@ -67,10 +67,11 @@ def test_without_gradients_there_is_no_chart_of_them(tmp_path):
 def test_images_are_written_when_the_reports_have_doubled_and_at_the_end(tmp_path, epochs, expected):
     probe = fit(tmp_path, epochs)
     assert steps(tmp_path, "life/") == {"life/one": expected, "life/two": expected}
+    assert steps(tmp_path, OVERVIEW_TAG) == {OVERVIEW_TAG: expected}
     newest = [value for _, value in values(tmp_path) if value.tag == "life/two"][-1]
     width, height, png = newest.tensor.string_val
     image = tf.io.decode_png(png).numpy()
-    np.testing.assert_array_equal(image, draw_life([report["two"] for report in probe.reports]))
+    np.testing.assert_array_equal(image, life_picture("two", probe.reports))
     assert (int(width), int(height)) == (image.shape[1], image.shape[0])
 
 
@@ -79,7 +80,11 @@ def test_a_table_for_each_epoch(tmp_path):
     tables = [value.tensor.string_val[0].decode() for _, value in values(tmp_path) if value.tag == "report"]
     assert len(tables) == 3
     for table, report in zip(tables, probe.reports):
-        assert table.startswith(markdown_table(report.cells()))
+        clauses, rest = table.split("\n\n", 1)
+        assert clauses == "**none of 11 ReLU neurons dead**" or re.match(
+            r"\*\*(one|two)&#58; \d of \d dead, all from", clauses
+        )
+        assert rest.startswith(markdown_table(report.cells()))
         assert "magenta is dead" in table
 
 
@@ -87,10 +92,20 @@ def test_images_and_tables_can_be_switched_off(tmp_path):
     fit(tmp_path / "none", images=False, text=False)
     fit(tmp_path / "all")
     without, complete = ({v.tag for _, v in values(tmp_path / name)} for name in ("none", "all"))
-    assert complete - without == {"life/one", "life/two", "report"}
+    assert complete - without == {OVERVIEW_TAG, "life/one", "life/two", "report"}
     fit(tmp_path / "text", images=False)
     (table,) = (v.tensor.string_val[0] for _, v in values(tmp_path / "text") if v.tag == "report")
     assert b"magenta" not in table
+
+
+def test_a_layer_that_comes_late_has_images_from_then_on(tmp_path):
+    layer = LayerReport(samples=2, positions=2, active=[0, 1])
+    summaries = Summaries(str(tmp_path), "relu_probe")
+    for epoch, names in enumerate(["a", "a", "ab", "ab"]):
+        summaries.write(Report(dict.fromkeys(names, layer), epoch), epoch)
+    summaries.close()
+    assert steps(tmp_path, "life/") == {"life/a": [0, 1, 3], "life/b": [3]}
+    assert steps(tmp_path, OVERVIEW_TAG) == {OVERVIEW_TAG: [0, 1, 3]}
 
 
 NAMES = ["<img src=x>", "a|b", "../../x", "![i](http://x/y.png)", "n" * 300]

@@ -10,9 +10,13 @@ import screenshot
 import tensorflow as tf
 from models import sequential
 from page import needs_chromium
+from pictures import life_picture
 
 from relu_probe import ReluProbe
-from relu_probe.report.life_image import DEAD, draw_life
+from relu_probe.report.life_image import DEAD
+from relu_probe.tensorboard.life_picture import FOOT, LEFT, TOP
+from relu_probe.tensorboard.overview_picture import dead_colours
+from relu_probe.tensorboard.summaries import OVERVIEW_TAG, how_to_open
 from relu_probe.tensorboard.summary_values import histogram
 
 K, L = tf.keras, tf.keras.layers
@@ -56,7 +60,7 @@ def fit(tmp_path_factory):
 def server(fit):
     with page.tensorboard(fit[0]) as address:
         page.wait_for(lambda: "relu_probe" in page.fetch(address, "runs"))
-        page.wait_for(lambda: len(page.fetch(address, "plugin/images/tags").get("relu_probe", ())) == len(NAMES))
+        page.wait_for(lambda: len(page.fetch(address, "plugin/images/tags").get("relu_probe", ())) == 1 + len(NAMES))
         yield address
 
 
@@ -117,9 +121,21 @@ def test_pictures(fit, ask, server):
         assert [picture["step"] for picture in pictures] == [0, 1, 3, 5]
         with urlopen(f"{server}data/plugin/images/individualImage?{pictures[-1]['query']}", timeout=60) as answer:
             newest = tf.io.decode_png(answer.read()).numpy()
-        np.testing.assert_array_equal(newest, draw_life([report[name] for report in fit[1]]))
+        np.testing.assert_array_equal(newest, life_picture(name, fit[1]))
         dead = np.mean([report[name].dead_fraction for report in fit[1]])
-        assert (newest == DEAD).all(axis=-1).mean() == pytest.approx(dead)
+        life = newest[TOP:-FOOT, LEFT:]
+        assert (life == DEAD).all(axis=-1).mean() == pytest.approx(dead, rel=0.1)  # the right margin is white
+
+
+def test_the_overview(fit, ask, server):
+    pictures = ask("images/images", OVERVIEW_TAG, sample=0)
+    assert [picture["step"] for picture in pictures] == [0, 1, 3, 5]
+    with urlopen(f"{server}data/plugin/images/individualImage?{pictures[-1]['query']}", timeout=60) as answer:
+        newest = tf.io.decode_png(answer.read()).numpy()
+    for name in NAMES:
+        colour = dead_colours(fit[1][-1][name].dead_fraction)
+        assert (newest == colour).all(axis=-1).any()
+    assert not (newest == dead_colours(0.5)).all(axis=-1).any()  # no layer has this fraction, at no time
 
 
 def test_cards(fit, ask):
@@ -220,7 +236,21 @@ def test_the_pictures_are_there(driver, server, fit):
     size = "return [arguments[0].naturalWidth, arguments[0].naturalHeight]"
     page.wait_for(lambda: all(driver.execute_script(size, image)[0] for image in images))
     shown = [driver.execute_script(size, image) for image in images]
-    assert shown == [list(draw_life([r[name] for r in fit[1]]).shape[1::-1]) for name in NAMES]
+    lives = [life_picture(name, fit[1]) for name in NAMES]
+    assert shown == [list(life.shape[1::-1]) for life in lives]
+
+
+@needs_chromium
+def test_the_printed_link_opens_the_page_on_the_overview(driver, server, fit):
+    """Its first card, above the fold, is the overview, as large as it was drawn: so its text can be read."""
+    link = re.search("http://localhost:6006/(.*)", how_to_open(fit[0]))[1]
+    page.show(driver, server, link)
+    (image,) = page.wait_for(lambda: page.elements(driver, "image-card img"))
+    page.wait_for(lambda: len(card_texts(driver)) == 1 + len(NAMES))
+    assert image.rect["y"] + image.rect["height"] < 700
+    assert min(card.rect["y"] for card in page.elements(driver, "scalar-card")) > image.rect["y"]
+    natural = driver.execute_script("return arguments[0].naturalWidth", image)
+    assert image.rect["width"] / natural > 0.9
 
 
 @needs_chromium

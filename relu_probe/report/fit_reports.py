@@ -1,7 +1,9 @@
 """The reports of one fit, of which only the newest may be kept."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
+from relu_probe.report.deaths import Deaths
 from relu_probe.report.history import History, history
 from relu_probe.report.neuron_states import HistoryTracker
 from relu_probe.report.report import Report
@@ -20,6 +22,14 @@ class FitReports:
         self._keep = keep
         self._all, self._dropped = HistoryTracker(), HistoryTracker()
 
+    @classmethod
+    def from_reports(cls, reports: Iterable[Report]) -> "FitReports":
+        """Returns these reports of one fit, oldest first."""
+        found = cls()
+        for report in reports:
+            found.add(report)
+        return found
+
     def __str__(self) -> str:
         newest = "" if self.newest is None else f", newest {self.newest!r}"
         return f"{number(len(self.reports), 'report')}{newest}"
@@ -34,10 +44,10 @@ class FitReports:
         """The newest report, None before the first."""
         return self.reports[-1] if self.reports else None
 
-    def first_deaths(self) -> dict[str, int]:
-        """For each layer the epoch in which the first of the neurons died that are dead now; -1 if none is dead."""
-        since = {name: states.dead_since for name, states in self._all.layers.items()}
-        return {name: int(epochs[epochs >= 0].min(initial=epochs.max(initial=-1))) for name, epochs in since.items()}
+    def deaths(self) -> dict[str, Deaths]:
+        """For each layer that the newest report measured, the deaths that it shows."""
+        layers = {} if self.newest is None else self.newest.layers
+        return {name: Deaths.of(layer, self._all.layers[name]) for name, layer in layers.items() if layer.measured}
 
     def of(self, epoch: int) -> Report | None:
         """The newest report if it is of this epoch, else None."""
