@@ -2,18 +2,19 @@
 
 import os
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any, Literal
 
-from relu_probe.callbacks.fit_reports import FitReports
+from relu_probe.callbacks.copyable_callback import CopyableCallback
+from relu_probe.callbacks.epoch_numbers import EpochNumbers
 from relu_probe.callbacks.guarded_callback import GuardedCallback, guarded
 from relu_probe.callbacks.limit_enforcement import LimitExceeded, enforce_limits
-from relu_probe.callbacks.log_writer import LogWriter, epoch_logs, is_quiet
+from relu_probe.callbacks.log_writer import LogWriter, epoch_logs
 from relu_probe.callbacks.loss_recorder import STEPS_AT_ONCE, LossRecorder
 from relu_probe.callbacks.report_source import ReportSource, report_source, selected_report
 from relu_probe.measuring.counted_train_function import CountedTrainFunction
 from relu_probe.measuring.train_step import arm_next_step, disarm
+from relu_probe.report.fit_reports import FitReports
 from relu_probe.report.history import History
 from relu_probe.report.limit_monitor import LimitMonitor
 from relu_probe.report.limits import Limits
@@ -23,10 +24,8 @@ from relu_probe.structure.layer_selection import LayerSelection
 from relu_probe.utils.callback_list import call_last, fit_under_way
 from relu_probe.utils.validation import check_arguments, check_names
 
-_OF_ONE_FIT = ("_model", "model", "_source", "_selection", "_log_writer", "_counted_function")
 
-
-class ReluProbe(GuardedCallback):
+class ReluProbe(CopyableCallback, GuardedCallback):
     """Tells which ReLUs of the model are dead, epoch by epoch: in `.reports`, in `logs` and in TensorBoard.
 
     List it before callbacks that read its keys in `logs`: `dead_fraction`, `max_dead_fraction` (of the worst layer),
@@ -54,6 +53,8 @@ class ReluProbe(GuardedCallback):
         layer_logs: `logs` get the dead fraction of each layer too, as `dead_fraction_<layer>`, with dots for slashes.
         keep: the number of newest reports that stay in `.reports`, for long trainings; None keeps all. Pictures then
             show those; dates of deaths (`.history`, `diagnose`) still rest on all.
+        append: go on over many fits, as for an agent that trains a little again and again: one run in TensorBoard, epochs and
+            training steps that rise, one line in all; `.reports` is not cleared.
 
     Raises:
         ValueError, TypeError: at once if an argument is wrong; before the first step if the model or the data is wrong.
@@ -69,6 +70,9 @@ class ReluProbe(GuardedCallback):
     >>> history.history["dead_fraction"][-1] == probe.report.dead_fraction
     True
     """
+
+    _of_one_fit = ("_model", "model", "_source", "_selection", "_log_writer", "_counted_function")
+    _shared = ("data", "layers")  # they are only read, and a Dataset cannot be copied
 
     def __init__(
         self,
@@ -90,16 +94,18 @@ class ReluProbe(GuardedCallback):
         keep: int | None = None,
         verbose: Literal[0, 1] | None = None,
         layer_logs: bool = False,
+        append: bool = False,
     ) -> None:
         super().__init__(strict)
         switches = {"strict": strict, "activation_sum": activation_sum, "images": images, "text": text}
-        switches |= {"at_start": at_start, "layer_logs": layer_logs}
+        switches |= {"at_start": at_start, "layer_logs": layer_logs, "append": append}
         check_arguments(log_dir=log_dir, data=data, freq=freq, name=name, keep=keep, verbose=verbose, **switches)
         self._limit_monitor = LimitMonitor(Limits(max_dead, max_zero_gradient), patience, on_limit)
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
         self.data, self.freq, self.name, self.layers = data, int(freq), name, layers
         self.activation_sum, self.at_start = activation_sum, at_start
         self.images, self.text, self.keep, self.verbose, self.layer_logs = images, text, keep, verbose, layer_logs
+        self.append = append
         self._source: ReportSource  # for the time of a fit, as the selection
         self._selection: LayerSelection
         self._log_writer: LogWriter | None = None
@@ -108,6 +114,7 @@ class ReluProbe(GuardedCallback):
         self._reset()
 
     def _reset(self) -> None:
+        self._epochs = EpochNumbers()
         self._fit_reports = FitReports(self.keep)
         self._losses = LossRecorder(self.keep, self.model)
         self._measuring = False  # in this epoch
@@ -118,7 +125,7 @@ class ReluProbe(GuardedCallback):
 
     @property
     def reports(self) -> list[Report]:
-        """The reports of the newest fit, oldest first; cleared when a fit begins."""
+        """The reports of the newest fit, oldest first; cleared when a fit begins, unless `append` is set."""
         return self._fit_reports.reports
 
     @property
@@ -142,23 +149,27 @@ class ReluProbe(GuardedCallback):
 
     @guarded(ValueError)
     def on_train_begin(self, logs: Any = None) -> None:
-        """Forgets the previous fit, and checks all that can be checked before the first step."""
-        self._close()
-        self._reset()
+        """Forgets the previous fit, unless this one is appended, and checks all that can be checked before the first step."""
+        appended = self.append and self._log_writer is not None
+        if not appended:
+            self._close()
+            self._reset()
+        self._epochs.begin_fit()
         check_names(self.name, [c.name for c in getattr(fit_under_way(), "callbacks", []) if isinstance(c, ReluProbe)])
         self._selection = LayerSelection(self.layers, self.model)
         self._source = report_source(self.data, activation_sum=self.activation_sum)
         self._error_policy = self._source.error_policy(self.model, strict=self.strict)
-        self._source.begin_fit(self.model)
-        self._limit_monitor.restart(gradients=self._source.has_gradients(self.model))
-        options = {"images": self.images, "text": self.text, "keep": self.keep}
-        self._log_writer = LogWriter(self.model.distribute_strategy, self.log_dir, self.name, **options)
-        self._attempt("logging", self._log_writer.open)
+        self._source.begin_fit(self.model, self._losses.tracker.steps)
+        if not appended:
+            self._limit_monitor.restart(gradients=self._source.has_gradients(self.model))
+            self._log_writer = LogWriter(self)
+            self._attempt("logging", self._log_writer.open)
         self._called_last = call_last(self._count_step)
 
     @guarded()
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Resets the counts, if the epoch is measured."""
+        epoch = self._epochs.of(epoch)
         if epoch == 0 and self.at_start:
             self._measure_and_log(-1)
         self._measuring, self._counted_function = epoch % self.freq == 0, None
@@ -168,7 +179,7 @@ class ReluProbe(GuardedCallback):
         if self._measuring:
             steps = self._losses.tracker.steps if self._uncounted_steps else None
             self._attempt("measuring", lambda: self._source.begin_epoch(self.model, steps))
-        self._losses.begin_epoch(self.model, int(epoch))
+        self._losses.begin_epoch(self.model, epoch)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Makes the next training step a counted one."""
@@ -186,6 +197,7 @@ class ReluProbe(GuardedCallback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Makes the report of the epoch, logs it, and enforces the limits."""
         disarm(self.model)
+        epoch = self._epochs.of(epoch)
         self._counted_function = None  # it holds the model
         self._losses.end_epoch(self.model)
         self._follow_losses()
@@ -202,16 +214,18 @@ class ReluProbe(GuardedCallback):
 
     @guarded()
     def on_train_end(self, logs: Any = None) -> None:
-        """Completes the event file and closes it."""
-        if self._log_writer is not None:
-            self._attempt("logging", self._log_writer.finish)
-            self._attempt("telling", self._print_end)
-        self._close()
+        """Completes the event file, and closes it unless the next fit is appended."""
+        if (writer := self._log_writer) is not None:
+            self._attempt("logging", lambda: writer.finish(last=not self.append))
+            complete = "logging" not in self._error_policy
+            self._attempt("telling", lambda: writer.print_end(self._fit_reports, complete=complete))
+        if not self.append:
+            self._close()
 
     def log_revived(self, counts: Mapping[str, int], epoch: int) -> None:
         """Writes how many neurons of each layer `Revive` has revived to the event file."""
         if (writer := self._log_writer) is not None:
-            self._attempt("logging", lambda: writer.write_revived(counts, epoch))
+            self._attempt("logging", lambda: writer.write_revived(counts, self._epochs.of(epoch)))
 
     @guarded()
     def _count_step(self) -> None:
@@ -244,12 +258,8 @@ class ReluProbe(GuardedCallback):
         self._fit_reports.add(replace(report, epoch=epoch, incomplete=self._incomplete))
 
     def _log(self, epoch: int) -> None:
-        if self._log_writer is not None and (report := self._fit_reports.of(epoch)) is not None:
-            self._log_writer.write(report, epoch)
-
-    def _print_end(self) -> None:
-        if self._log_writer is not None and not is_quiet(self):
-            self._log_writer.print_end(self._fit_reports, complete="logging" not in self._error_policy)
+        if self._log_writer is not None and self._fit_reports.of(epoch) is not None:
+            self._log_writer.write(self._fit_reports, epoch)
 
     def _print_nan(self) -> None:
         if self._log_writer is not None and self.report is not None:
@@ -273,13 +283,5 @@ class ReluProbe(GuardedCallback):
             self._log_writer = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state without the model and what was made for one fit: a copy has the reports, and works in any fit."""
         self._follow_losses()  # while the model is known
-        return {name: None if name in _OF_ONE_FIT else value for name, value in self.__dict__.items()}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "ReluProbe":
-        """`data` and `layers` are shared: they are only read, and a Dataset cannot be copied."""
-        memo.update({id(shared): shared for shared in (self.data, self.layers)})
-        copied = memo[id(self)] = type(self).__new__(type(self))
-        copied.__dict__.update(deepcopy(self.__getstate__(), memo))
-        return copied
+        return super().__getstate__()

@@ -25,8 +25,13 @@ class ReportSource(Protocol):
 
     kind: Literal["train", "data"]
 
-    def begin_fit(self, model: Any) -> None:
-        """Prepares for a fit. Raises ValueError if the model or the data is wrong."""
+    def begin_fit(self, model: Any, steps: int) -> None:
+        """Prepares for a fit. Raises ValueError if the model or the data is wrong.
+
+        Args:
+            model: the model.
+            steps: the training steps of earlier fits to which this one is appended.
+        """
 
     def has_gradients(self, model: Any) -> bool:
         """Whether its reports have gradients; known from `begin_fit` on."""
@@ -87,9 +92,9 @@ class TrainingBatches:
     def __init__(self, *, activation_sum: bool) -> None:
         self.activation_sum = activation_sum
 
-    def begin_fit(self, model: Any) -> None:
+    def begin_fit(self, model: Any, steps: int) -> None:
         """Resets the training counters."""
-        begin_counting(model, activation_sum=self.activation_sum)
+        begin_counting(model, activation_sum=self.activation_sum, steps=steps)
 
     def has_gradients(self, model: Any) -> bool:
         """True: every training step has a backward pass."""
@@ -138,7 +143,7 @@ class GivenData:
         self._data = data
         self._batches: BatchedData
 
-    def begin_fit(self, model: Any) -> None:
+    def begin_fit(self, model: Any, steps: int) -> None:
         """Reads the data's shapes, and checks that they fit the model if it is built."""
         batch_size = _batch_size(model)
         try:

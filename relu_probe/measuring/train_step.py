@@ -34,13 +34,22 @@ def training_counters(model: Any, *, activation_sum: bool = False) -> Counters:
         return counters
 
 
-def begin_counting(model: Any, *, activation_sum: bool = False) -> None:
+def begin_counting(model: Any, *, activation_sum: bool = False, steps: int = 0) -> None:
     """Resets the training counters at the beginning of a fit.
+
+    Args:
+        model: the model.
+        activation_sum: whether sums of the activations are wanted.
+        steps: the number of the fit's first training step. If it is not 0, the steps of the last activities stay.
 
     Raises:
         ValueError: the model has no ReLU.
     """
-    training_counters(model, activation_sum=activation_sum).restart()
+    counters = training_counters(model, activation_sum=activation_sum)
+    if steps:
+        counters.reset(steps)
+    else:
+        counters.restart()
     fit = fit_under_way()
     ModelState.of(model).counted_fit = None if fit is None else weakref.ref(fit)
 
