@@ -42,23 +42,43 @@ def test_each_wide_layer_adds_few_operations(width, most):
     assert (four - two) / 2 <= most
 
 
-def nodes(counted, jit):
-    """Returns the number of graph nodes per layer of a training step with 12 convolutions, functions included."""
+def graph_of(counted, jit, *, width=8):
+    """Returns the graph of a training step with 12 convolutions of an image of this width, or of as many dense layers for 1."""
     channels = [4, 8, 12, 16, 20, 24] * 2
     convolutions = [L.Conv2D(n, 3, padding="same", activation="relu") for n in channels]
-    model = K.Sequential([K.Input((8, 8, 3)), *convolutions, L.Flatten(), L.Dense(1)])
+    dense = [L.Flatten(), *(L.Dense(256 + n, "relu") for n in channels)]
+    hidden = dense if width == 1 else convolutions
+    model = K.Sequential([K.Input((width, width, 3)), *hidden, L.Flatten(), L.Dense(1)])
     model.compile("sgd", "mse", jit_compile=jit)
     model.optimizer.build(model.trainable_variables)
     step = counted_step(model.train_step, training_counters(model)) if counted else model.train_step
-    batch = tf.TensorSpec((None, 8, 8, 3)), tf.TensorSpec((None, 1))
-    graph = tf.function(step, autograph=False).get_concrete_function(batch).graph.as_graph_def()
-    return (len(graph.node) + sum(len(function.node_def) for function in graph.library.function)) / len(channels)
+    batch = tf.TensorSpec((None, width, width, 3)), tf.TensorSpec((None, 1))
+    return tf.function(step, autograph=False).get_concrete_function(batch).graph.as_graph_def()
 
 
-@pytest.mark.parametrize(("jit", "most"), [(False, 30), (True, 120)])
+def nodes(counted, jit):
+    """Returns the number of graph nodes per layer, functions included."""
+    graph = graph_of(counted, jit)
+    return (len(graph.node) + sum(len(function.node_def) for function in graph.library.function)) / 12
+
+
+@pytest.mark.parametrize(("jit", "most"), [(False, 20), (True, 120)])
 def test_each_convolution_adds_few_nodes(jit, most):
     """The time of the first step grows with the number of nodes. With XLA, each of the six shapes has its own function."""
     assert 5 < nodes(True, jit) - nodes(False, jit) <= most
+
+
+@pytest.mark.parametrize(("width", "inlined"), [(8, False), (1, True)])
+def test_only_the_counts_of_images_stay_function_calls(width, inlined):
+    """TensorFlow would optimize the 40 nodes of each inlined call again, and all the more if an argument were constant."""
+    graph = graph_of(True, False, width=width)
+    calls = [node for node in graph.node if node.op.endswith("PartitionedCall") and "relu_probe" in node.name]
+    constants = {node.name for node in graph.node if node.op == "Const"}
+    (called,) = {node.attr["f"].func.name for node in calls}  # one function for all shapes
+    (function,) = [each for each in graph.library.function if each.signature.name == called]
+    assert len(calls) == 12
+    assert function.attr["_noinline"].b is not inlined
+    assert not constants & {name for call in calls for name in call.input}
 
 
 @pytest.mark.parametrize(("width", "most"), [(1, 44), (1000, 44), (1100, 36)])
