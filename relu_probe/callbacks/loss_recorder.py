@@ -1,8 +1,9 @@
-"""The record of the loss of every training step, which dates the jumps of the loss."""
+"""The record of the loss of every training step, or of the size of its update, which dates their jumps."""
 
 from typing import Any
 
-from relu_probe.report.loss_jumps import LossJump, LossJumpTracker
+from relu_probe.callbacks.update_size import UpdateSize
+from relu_probe.report.loss_jumps import UPDATE_SIZE, LossJump, LossJumpTracker
 from relu_probe.structure.keras_layers import has_running_loss
 
 # Losses are followed 64 at a time: code that runs between two steps finds a cold cache.
@@ -31,6 +32,7 @@ class LossRecorder:
         self._executions = 0  # of the epoch so far, followed
         self._updates_before = 0  # of the weights, when the epoch began
         self._updates: int | None = None  # of the weights in the epoch, once it has ended
+        self._update_size = UpdateSize()
 
     @property
     def jumps(self) -> list[LossJump]:
@@ -49,12 +51,24 @@ class LossRecorder:
         if (updates := _updates_of(model)) is not None:
             self._updates = updates - self._updates_before
 
-    def loss_of(self, logs: Any) -> Any:
-        """The loss that a step returned: under the name "loss", or, in a training step of the user's, under another name."""
+    def note_loss(self, batch: int, logs: Any) -> bool:
+        """Notes the loss that a step returned under the name "loss", or, in a training step of the user's, under another.
+
+        Returns:
+            Whether it returned one.
+        """
         found = logs or {}
-        if self._running_mean or "loss" in found:
-            return found.get("loss")
-        return next((value for name, value in found.items() if any(part in name.lower() for part in _LOSS_NAMES)), None)
+        loss = found.get("loss")
+        if loss is None and not self._running_mean:
+            loss = next((found[name] for name in found if any(part in name.lower() for part in _LOSS_NAMES)), None)
+        self.pending.append((batch, loss))
+        return loss is not None
+
+    def note_update(self, model: Any) -> None:
+        """Notes how far the newest step has moved the weights, in place of the loss that it did not return."""
+        if not self._running_mean:
+            self.tracker.quantity = UPDATE_SIZE
+            self.pending[-1] = (self.pending[-1][0], self._update_size.take(model))
 
     def take_pending(self) -> list[LoggedLoss]:
         """Removes the pending losses and returns them, so that an error in following them is not repeated."""

@@ -39,8 +39,7 @@ class ReluProbe(CopyableCallback, GuardedCallback):
         freq: measures the epochs with `epoch % freq == 0`; in between `logs` repeat the last values.
         name: the name of the run directory; each probe of a fit needs its own. A probe with another name than the default
             writes `{name}_dead_fraction` to `logs`.
-        layers: names, globs or layer objects; a layer of a nested model by its path, such as "encoder/*"; None for every
-            ReLU layer.
+        layers: names, globs or layer objects (such as "encoder/*", of a nested model); None for every ReLU layer.
         strict: an error of measuring or logging stops the training; otherwise it is a warning, and the report says so.
         activation_sum: keep the sums of the activations of the training batches too, for `LayerReport.dormant`.
         images: TensorBoard gets a picture of each layer's history, with reports 1, 2, 4, 8, ... and at the end of the fit.
@@ -142,7 +141,7 @@ class ReluProbe(CopyableCallback, GuardedCallback):
     def loss_jumps(self) -> list[LossJump]:
         """For each epoch the training step whose loss rose most above the mean loss of the epoch so far.
 
-        With `keep`: the jumps of the newest epochs, and the largest of those before.
+        The size of its update, where the steps return no loss. With `keep`: of the newest epochs, and the largest before.
         """
         self._follow_losses()
         return self._losses.jumps
@@ -188,10 +187,11 @@ class ReluProbe(CopyableCallback, GuardedCallback):
 
     @guarded()
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Notes the loss."""
+        """Notes the loss, or how far the weights have moved if a training step of the user's returns none."""
         if len(self._losses.pending) == STEPS_AT_ONCE:  # the newest waits: it may be the last of the epoch
             self._follow_losses()
-        self._losses.pending.append((batch, self._losses.loss_of(logs)))
+        if not self._losses.note_loss(batch, logs):
+            self._attempt("dating", lambda: self._losses.note_update(self.model))
 
     @guarded(LimitExceeded)
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

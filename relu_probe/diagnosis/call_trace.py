@@ -36,6 +36,7 @@ class CallTrace:
         self._hidden: set[int] = set()  # ids of layers that were called in another graph
         self._producers: dict[int, TracedCall] = {}
         self._consumers: dict[int, list[TracedCall]] = {}
+        self._passing: dict[int, list[Any]] = {}  # id of a tensor -> the layers that received and returned it
         self._casts: dict[
             int, tuple[tf.Tensor, tf.Tensor]
         ] = {}  # id of a cast tensor -> that tensor, and what was cast
@@ -47,6 +48,10 @@ class CallTrace:
     def consumers(self, tensor: tf.Tensor) -> list[TracedCall]:
         """The calls that received the tensor."""
         return self._consumers.get(id(tensor), [])
+
+    def passing(self, tensor: tf.Tensor) -> list[Any]:
+        """The layers that received the tensor and returned it as it was, such as an ActivityRegularization."""
+        return self._passing.get(id(tensor), [])
 
     def calls_of(self, layer: Any) -> list[TracedCall]:
         """The calls of one layer; several if it is shared, none if some are not in the trace."""
@@ -74,7 +79,8 @@ class CallTrace:
         """Notes a call of a layer."""
         inputs, outputs = _tensors_in(args), _tensors_in(result)
         if len(outputs) == 1 and any(t is outputs[0] for t in inputs):
-            return  # in inference Dropout returns its own input
+            self._passing.setdefault(id(outputs[0]), []).append(layer)  # in inference a Dropout, too
+            return
         inputs = [self._before_cast(t) for t in inputs]
         if self._graph is not (None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()):
             self._hidden.add(id(layer))

@@ -9,7 +9,6 @@ import numpy as np
 
 from relu_probe.diagnosis.advice import SOURCES, Advice, rate_text
 from relu_probe.diagnosis.layer_facts import OptimizerFacts
-from relu_probe.diagnosis.sick_layer import JUMP_RATIO
 from relu_probe.report.layer_report import Mask
 from relu_probe.report.loss_jumps import LossJump
 from relu_probe.report.report import Report
@@ -62,6 +61,14 @@ def nan_advice(
                 "The data contains NaN or infinities. Clean it, labels included, until np.isfinite(x).all() is True.",
             )
         )
+    if finite_data and any(jump.step == 0 and jump.steps == 1 and not math.isfinite(jump.after) for jump in jumps):
+        found.append(
+            (
+                "nan_arithmetic",
+                "The loss of the very first step was not finite, and the data is: the model or the loss computes a NaN, "
+                "unless the weights had one before. Look for a division by zero, a logarithm, sums that overflow.",
+            )
+        )
     if first_nonfinite_weight:
         found.append(
             (
@@ -70,8 +77,8 @@ def nan_advice(
                 f"{_when_lost(jumps)}No training takes that back: load weights from before.",
             )
         )
-        if any(_is_rise(jump) for jump in jumps):
-            found.append(("learning_rate", f"The loss rose before it was lost. {rate_text(optimizer)}"))
+        if rises := [jump for jump in jumps if _is_rise(jump)]:
+            found.append(("learning_rate", f"The {rises[0].quantity} rose before it was lost. {rate_text(optimizer)}"))
     found = found or [
         (
             "nan_arithmetic",
@@ -83,12 +90,12 @@ def nan_advice(
 
 
 def _is_rise(jump: LossJump) -> bool:
-    """Whether the loss rose at least twofold in finite steps before it was lost, if it was."""
+    """Whether it rose by much, in finite steps before it was lost, if it was."""
     rising = jump.since is not None and jump.since < jump.step
-    return jump.ratio >= JUMP_RATIO and (math.isfinite(jump.after) or rising)
+    return jump.is_large and (math.isfinite(jump.after) or rising)
 
 
 def _when_lost(loss_jumps: Iterable[LossJump]) -> str:
     """The step at which the loss became infinite or NaN for good: the last such jump, because none follows it."""
-    lost = [jump for jump in loss_jumps if not math.isfinite(jump.after)]
-    return f"At training step {max(lost).step:,} the loss was no longer finite. " if lost else ""
+    last = max((jump for jump in loss_jumps if not math.isfinite(jump.after)), default=None)
+    return "" if last is None else f"At training step {last.step:,} the {last.quantity} was no longer finite. "

@@ -195,5 +195,5 @@ def _numbers(labels: Any) -> list[Any]:
 
 def _regularizing_layers(trace: CallTrace, calls: list[Any]) -> list[Any]:
     """The ActivityRegularization layers directly behind these calls."""
-    behind = [call.layer for one in calls for call in trace.consumers(one.output)]
+    behind = [layer for call in calls for layer in trace.passing(call.output)]
     return [layer for layer in behind if keras_class(layer) == "ActivityRegularization"]

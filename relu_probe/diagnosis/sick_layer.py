@@ -12,7 +12,6 @@ from relu_probe.report.layer_history import LayerHistory
 from relu_probe.report.layer_report import Counts, LayerReport, Mask
 from relu_probe.report.loss_jumps import LossJump
 
-JUMP_RATIO = 2.0  # a loss of at least this multiple of the mean before it counts as a jump
 STEPS_AFTER_JUMP = 5  # gradients stay large for a few steps after a jump
 FIRST_STEPS = 20  # of a training: deaths in them are early
 EARLY_SHARE = 0.1  # of a layer's neurons: at least so many early deaths are more than chance
@@ -118,8 +117,8 @@ class SickLayer:
         return max(found, key=lambda pair: np.count_nonzero(pair[0]), default=None)
 
     def large_jumps(self) -> list[LossJump]:
-        """The jumps of the loss to at least `JUMP_RATIO` times the mean before."""
-        return [jump for jump in self.loss_jumps if jump.ratio >= JUMP_RATIO]
+        """The jumps that are larger than what differs from step to step."""
+        return [jump for jump in self.loss_jumps if jump.is_large]
 
     def _last_active(self) -> Counts | None:
         last = None if self.history is None else self.history.last_active

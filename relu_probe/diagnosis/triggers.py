@@ -10,6 +10,7 @@ import numpy as np
 from relu_probe.diagnosis.advice import offset_words
 from relu_probe.diagnosis.sick_layer import FIRST_STEPS, SickLayer
 from relu_probe.report.layer_report import Counts, Mask
+from relu_probe.utils.wording import number
 
 # A layer that is all dead at initialisation is blamed on its width if that has at least this probability.
 NARROW_PROBABILITY = 0.01
@@ -91,7 +92,7 @@ def _learning_rate(layer: SickLayer, claimed: Mask) -> tuple[Mask, str] | None:
         _, last, jump = deaths
         return mask, (
             f"{np.count_nonzero(mask):,} of the {np.count_nonzero(layer.dead):,} dead neurons were last active at training "
-            f"{steps(last)}, and at {steps(np.arange(jump.step, jump.step + jump.steps))} the loss jumped from "
+            f"{steps(last)}, and at {steps(np.arange(jump.step, jump.step + jump.steps))} the {jump.quantity} jumped from "
             f"{jump.before:.3g} to {jump.after:.3g}."
         )
     if np.any(mask := layer.deaths_in_first_steps() & own):
@@ -103,7 +104,7 @@ def _learning_rate(layer: SickLayer, claimed: Mask) -> tuple[Mask, str] | None:
 
 def _jumped(layer: SickLayer, epoch: int) -> str:
     jump = max((j for j in layer.large_jumps() if j.epoch == epoch), key=lambda j: j.ratio, default=None)
-    return "" if jump is None else f", in which the loss jumped from {jump.before:.3g} to {jump.after:.3g}"
+    return "" if jump is None else f", in which the {jump.quantity} jumped from {jump.before:.3g} to {jump.after:.3g}"
 
 
 def _trained_down(layer: SickLayer, claimed: Mask) -> tuple[Mask, str] | None:
@@ -218,5 +219,4 @@ def steps(found: Counts) -> str:
 
 def neurons(mask: Mask) -> str:
     """The number of neurons in words."""
-    count = np.count_nonzero(mask)
-    return f"{count:,} neuron{'' if count == 1 else 's'}"
+    return number(int(np.count_nonzero(mask)), "neuron")

@@ -1,21 +1,27 @@
-"""Jumps of the training loss, from the running mean that Keras logs after each step."""
+"""Jumps of the training loss, or of the size of the updates, from their running mean after each step."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple
 
+UPDATE_SIZE = "size of the update"  # the norm of what a step moved the weights by
+
+# The ratio from which on a jump is large. Updates differ more from step to step than losses do.
+_LARGE = {"loss": 2.0, UPDATE_SIZE: 5.0}
+
 
 class LossJump(NamedTuple):
-    """A rise of the training loss.
+    """A rise of the training loss, or, where the training step returns none, of the size of its update.
 
     Args:
         step: the training step of the jump, counted from 0.
-        before: the mean loss of the epoch before the jump.
+        before: the mean loss of the epoch before the jump; nan where the very first loss is no finite number.
         after: the loss at the jump.
         steps: the number of steps, from `step` on, of which `after` is the mean: more than one with `steps_per_execution`.
         since: the step since which every loss was above the mean before it. A blow-up takes several steps.
         epoch: the epoch of the jump, as Keras counts them; None if it is not known.
+        quantity: what has risen: "loss" or "size of the update".
     """
 
     step: int
@@ -24,6 +30,7 @@ class LossJump(NamedTuple):
     steps: int = 1
     since: int | None = None
     epoch: int | None = None
+    quantity: str = "loss"
 
     @property
     def ratio(self) -> float:
@@ -31,6 +38,11 @@ class LossJump(NamedTuple):
         if not math.isfinite(self.after):
             return math.inf
         return self.after / self.before if self.before > 0 else 0.0
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the loss at least doubled, or the update was at least five times as large as those before."""
+        return self.ratio >= _LARGE[self.quantity]
 
 
 # The number of jumps kept from before the newest epochs: one of them may explain a death of long ago.
@@ -47,6 +59,7 @@ class LossJumpTracker:
     def __init__(self, keep: int | None = None) -> None:
         self.found: list[LossJump] = []
         self.steps = 0  # training steps of the fit
+        self.quantity = "loss"
         self._keep = keep
         self._first_step = 0  # of the epoch
         self._mean = math.nan  # of the losses of the epoch so far
@@ -72,10 +85,12 @@ class LossJumpTracker:
             return
         self._mean = float(mean)
         after = (done * self._mean - seen * before) / new if seen else self._mean
-        if math.isfinite(before):
-            first = self.steps - new
+        first = self.steps - new
+        if first == 0 and not math.isfinite(after):
+            self._add(LossJump(first, before, after, new, first, self._epoch, self.quantity))
+        elif math.isfinite(before):
             self._rising_since = self.steps if after <= before else min(self._rising_since, first)
-            self._add(LossJump(first, before, after, new, self._rising_since, self._epoch))
+            self._add(LossJump(first, before, after, new, self._rising_since, self._epoch, self.quantity))
 
     def _add(self, jump: LossJump) -> None:
         if self._largest is None:
