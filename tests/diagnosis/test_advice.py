@@ -1,6 +1,7 @@
 """Every kind of advice has a planted case, and no advice appears without its trigger."""
 
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from relu_probe.diagnosis.advice import KINDS
 
 K, L = tf.keras, tf.keras.layers
 X, Y = np.array([[1, 2], [3, 4]], np.float32), np.full((2, 1), 0.5, np.float32)
+RULES = triggers._RULES
 CENTRED = np.array([[1, -1], [-1, 1], [2, -2], [-2, 2]], np.float32)
 POSITIVE = K.initializers.RandomUniform(0.1, 0.5, seed=0)  # no neuron is born dead on positive inputs
 TARGETS = np.ones((4, 1), np.float32)
@@ -135,6 +137,14 @@ def nan_arithmetic():
     return diagnose(model, (X, Y)), {"nan_arithmetic"}
 
 
+def nan_arithmetic_in_training():
+    """The loss was lost before the first update, so that the weights are not where the NaN comes from."""
+    model = net(L.Rescaling(np.inf), L.Dense(2, "relu"), L.Dense(1))
+    probe = ReluProbe()
+    model.fit(X * 0, Y, verbose=0, callbacks=[probe])
+    return diagnose(model, (X * 0, Y), probe=probe), {"nan_arithmetic", "nan_weights"}
+
+
 def general():
     model = net(L.Dense(2), L.Dense(2, "relu"), L.Dense(1))
     set_weights(model.layers[0], 1, 0)
@@ -167,13 +177,23 @@ def learning_rate():
     return shocked(ReluProbe()), {"learning_rate", "cut"}
 
 
-def regularizer():
-    """The activity regulariser kills a neuron that fires at first."""
-    model = net(L.Dense(1, "relu", kernel_initializer="ones", activity_regularizer=K.regularizers.L1(1.0)), L.Dense(1))
+def penalising_layer():
+    """The same by a layer of its own behind the ReLU."""
+    layers = [L.Dense(1, "relu", kernel_initializer="ones"), L.ActivityRegularization(l1=1.0), L.Dense(1)]
+    return trained_to_zero(net(*layers)), {"regularizer", "cut"}
+
+
+def trained_to_zero(model):
     model.compile(K.optimizers.SGD(0.05), "mse")
     probe = ReluProbe()
     model.fit(X, Y * 0, epochs=40, verbose=0, callbacks=[probe])
-    return diagnose(model, (X, Y * 0), probe=probe), {"regularizer", "cut"}
+    return diagnose(model, (X, Y * 0), probe=probe)
+
+
+def regularizer():
+    """The activity regulariser kills a neuron that fires at first."""
+    model = net(L.Dense(1, "relu", kernel_initializer="ones", activity_regularizer=K.regularizers.L1(1.0)), L.Dense(1))
+    return trained_to_zero(model), {"regularizer", "cut"}
 
 
 def batchnorm_lag():
@@ -187,20 +207,9 @@ def batchnorm_lag():
 
 
 CASES = [
-    *(
-        dead_output,
-        zero_kernel,
-        zero_input,
-        bias_start,
-        beta_start,
-        threshold,
-        trained_down,
-        inputs,
-        negative_inputs,
-        narrow,
-    ),
-    *(second_cause, no_path, loss, saturated, outgoing, nan_data, nan_weights, nan_arithmetic, general, learning_rate),
-    *(regularizer, batchnorm_lag),
+    *(dead_output, zero_kernel, zero_input, bias_start, beta_start, threshold, trained_down, inputs, negative_inputs),
+    *(narrow, second_cause, no_path, loss, saturated, outgoing, nan_data, nan_weights, nan_arithmetic),
+    *(nan_arithmetic_in_training, general, learning_rate, regularizer, penalising_layer, batchnorm_lag),
 ]
 
 
@@ -225,14 +234,14 @@ def test_every_kind_has_a_case(found):
     assert {kind for _, kinds in found.values() for kind in kinds} == set(KINDS)
 
 
-def test_swapped_triggers_are_found(monkeypatch):
-    """The planted mistake: the cases of two kinds fail if their triggers are swapped."""
-    swap = {"inputs": "bias_start", "bias_start": "inputs"}
-    rules = tuple((swap.get(kind, kind), rule, exclusive) for kind, rule, exclusive in triggers._RULES)
-    monkeypatch.setattr(triggers, "_RULES", rules)
-    for case in (inputs, bias_start):
-        diagnosis, kinds = case()
-        assert {each.kind for each in diagnosis.advice} != kinds
+def test_swapping_the_triggers_of_any_two_kinds_is_found(found, monkeypatch):
+    """The planted mistakes: a case of one of the two kinds then gets the other."""
+    for pair in combinations([kind for kind, *_ in RULES], 2):
+        swapped = dict(zip(pair, reversed(pair)))
+        rules = tuple((swapped.get(kind, kind), *rest) for kind, *rest in RULES)
+        monkeypatch.setattr(triggers, "_RULES", rules)
+        cases = [(diagnosis, kinds) for diagnosis, kinds in found.values() if len(kinds & set(pair)) == 1]
+        assert any({each.kind for each in diagnosis.advice} != kinds for diagnosis, kinds in cases), pair
 
 
 def test_a_healthy_model_gets_no_advice():
