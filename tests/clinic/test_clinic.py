@@ -14,6 +14,8 @@ import cases  # noqa: F401
 from trainings import HEALTHY, SICK, Case
 from verdict import SEEDS, healthy_verdict, judge
 
+from relu_probe.diagnosis.advice import KINDS
+
 FAST = (
     *("kernels_of_one_sign_on_positive_inputs", "relu_output_on_negative_targets", "convolutions_on_raw_pixels"),
     *(
@@ -54,5 +56,14 @@ def test_a_treatment_that_does_not_follow_the_advice_does_not_cure():
 
 
 def test_there_are_cases_enough():
-    assert len(SICK) >= 25
-    assert len(HEALTHY) >= 8
+    assert len(SICK) >= 40
+    assert len(HEALTHY) >= 12
+
+
+def test_every_kind_of_advice_is_followed_in_a_case():
+    assert {kind for case in SICK.values() for kind in case.kinds} == set(KINDS)
+
+
+def test_no_reference_is_the_treated_training():
+    """Where it is, the treatment closes the whole gap by construction."""
+    assert all(case.reference not in (None, case.train) for case in SICK.values())

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from relu_probe import Diagnosis, ReluProbe, diagnose
+from relu_probe import Diagnosis, ReluProbe, Report, diagnose, measure
 
 K, L = tf.keras, tf.keras.layers
 SICK: dict[str, "Case"] = {}
@@ -27,6 +27,8 @@ class Training:
         loss: of the trained model, if it is not what the model was compiled with.
         has_relu: whether the model has a ReLU; one without is trained and not diagnosed.
         test_y: the labels for the loss of the trained model, if those of the training are broken.
+        batches: what `fit` trains on in place of x and y, such as a Dataset.
+        loop: trains the model in a loop of its own instead of by `fit`, and returns what a `watch` saw of the last episode.
     """
 
     model: Any
@@ -40,6 +42,13 @@ class Training:
     has_relu: bool = True
     loss: Callable[[Any], float] | None = None
     test_y: Any = None
+    batches: Any = None
+    loop: Callable[[], Report] | None = None
+
+    @property
+    def data(self) -> tuple[Any, ...]:
+        """What the model is diagnosed on."""
+        return (self.x,) if self.y is None else (self.x, self.y)
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ class Case:
         kinds: kinds of advice that must be given.
         forbidden: kinds that must not be given.
         treat: the changes that follow the advice, nothing else.
-        reference: the changes that make a training that is known to be healthy.
+        reference: `reference(seed) -> Training`, a network for the same data that was never sick.
         sick_below: the bound of the fraction of dead or blocked neurons after the treatment, for every seed.
     """
 
@@ -70,18 +79,24 @@ class Case:
     kinds: frozenset[str] = frozenset()
     forbidden: frozenset[str] = frozenset()
     treat: Mapping[str, Any] = field(default_factory=dict)
-    reference: Mapping[str, Any] = field(default_factory=dict)
+    reference: Callable[[int], Training] | None = None
     sick_below: float = 0.1
 
 
 def sick(
-    root: str, kinds: str, *, forbidden: str = "", sick_below: float = 0.1, reference: Any = None, **treat: Any
+    root: str,
+    kinds: str,
+    *,
+    reference: Callable[[int], Training],
+    forbidden: str = "",
+    sick_below: float = 0.1,
+    **treat: Any,
 ) -> Any:
-    """Decorator that adds a sick case. `treat` are the changes of the treatment, `reference` by default the same."""
+    """Decorator that adds a sick case. `treat` are the changes of the treatment, the other arguments are those of `Case`."""
 
     def add(train: Callable[..., Training]) -> Callable[..., Training]:
         words = (frozenset(kinds.split()), frozenset(forbidden.split()))
-        SICK[train.__name__] = Case(train, root, *words, treat, treat if reference is None else reference, sick_below)
+        SICK[train.__name__] = Case(train, root, *words, treat, reference, sick_below)
         return train
 
     return add
@@ -93,33 +108,42 @@ def healthy(train: Callable[..., Training]) -> Callable[..., Training]:
     return train
 
 
-def run(case: Case, seed: int, changes: Mapping[str, Any]) -> Outcome:
-    """Trains one arm of a case and diagnoses it. Arms of one seed begin with the same random numbers."""
+def run(train: Callable[..., Training], seed: int, changes: Mapping[str, Any], *, diagnosed: bool = True) -> Outcome:
+    """Trains one arm of a case. Arms of one seed begin with the same random numbers.
+
+    Args:
+        train, seed: of the case.
+        changes: the arguments of `train` in this arm.
+        diagnosed: whether advice is asked; otherwise it is only measured how much of the model is sick.
+    """
     K.backend.clear_session()
     K.utils.set_random_seed(seed)
-    training = case.train(seed, **changes)
-    data = (training.x, training.y)
-    probe = ReluProbe(data=data, at_start=True) if training.at_start else ReluProbe()
-    callbacks = [probe, *training.callbacks] if training.has_relu else list(training.callbacks)
-    training.model.fit(
-        training.x,
-        training.y,
-        training.batch_size,
-        epochs=training.epochs,
-        verbose=0,
-        callbacks=callbacks,
-    )
+    training = train(seed, **changes)
+    probe = ReluProbe(data=training.data, at_start=True) if training.at_start else ReluProbe()
+    watched = training.loop() if training.loop is not None else _fit(training, [probe] if diagnosed else [])
     if not training.has_relu:
         return Outcome(_loss(training), 0.0, None)
-    found = diagnose(training.model, data, probe=probe)
-    report = found.report
-    fraction = report.zero_gradient_fraction if report.has_gradients else report.dead_fraction
-    return Outcome(_loss(training), fraction, found)
+    if not diagnosed:
+        return Outcome(_loss(training), _sick_fraction(watched or measure(training.model, training.data)), None)
+    found = diagnose(training.model, training.data, probe=None if watched else probe)
+    return Outcome(_loss(training), _sick_fraction(watched or found.report), found)
+
+
+def _fit(training: Training, probes: list[Any]) -> None:
+    given = training.batches is not None
+    data = (training.batches,) if given else (training.x, training.y, training.batch_size)
+    callbacks = [*(probes if training.has_relu else ()), *training.callbacks]
+    training.model.fit(*data, epochs=training.epochs, verbose=0, shuffle=not given, callbacks=callbacks)
+
+
+def _sick_fraction(report: Report) -> float:
+    return report.zero_gradient_fraction if report.has_gradients else report.dead_fraction
 
 
 def _loss(training: Training) -> float:
     if training.loss is not None:
-        return min(training.loss(training.model), training.chance)
-    y = training.y if training.test_y is None else training.test_y
-    loss = np.ravel(training.model.evaluate(training.x, y, verbose=0))[0]
+        loss = training.loss(training.model)
+    else:
+        y = training.y if training.test_y is None else training.test_y
+        loss = np.ravel(training.model.evaluate(training.x, y, verbose=0))[0]
     return float(min(loss, training.chance)) if np.isfinite(loss) else training.chance
