@@ -91,7 +91,7 @@ def usual(data: Data, *widths: int, activation: str = "relu", epochs: int = 20) 
         inputs = standardised(x.astype("float64")).astype("float32")
 
         def loss(trained: Any) -> float:
-            return float(np.mean((trained.predict(inputs, verbose=0) * scale + center - y) ** 2))
+            return float(np.mean((np.asarray(trained(inputs)) * scale + center - y) ** 2))
 
         targets = standardised(y).astype("float32")
         return Training(

@@ -103,7 +103,7 @@ def two_outputs(x, y, losses, weights=None):
     model.compile(K.optimizers.Adam(0.01), losses, loss_weights=weights)
 
     def mean_loss(trained):
-        return float(np.mean([np.mean((np.asarray(p) - y) ** 2) for p in trained.predict(x, verbose=0).values()]))
+        return float(np.mean([np.mean((np.asarray(p) - y) ** 2) for p in trained(x).values()]))
 
     return Training(model, x, {"p": y, "q": y}, chance=float(y.var()), loss=mean_loss)
 
