@@ -110,19 +110,19 @@ def costs(seed):
     "out",
     "dead_output cut",
     forbidden="narrow inputs bias_start",
-    reference=usual(negative, 32),
+    reference=usual(negative, 32, epochs=60),
     output=None,
 )
 def relu_output_on_negative_targets(seed, output="relu"):
     x, y = negative(seed)
-    return regression(mlp(8, L.Dense(32, "relu", name="hidden"), L.Dense(1, output, name="out")), x, y)
+    return regression(mlp(8, L.Dense(32, "relu", name="hidden"), L.Dense(1, output, name="out")), x, y, epochs=60)
 
 
 @sick(
     "out",
     "dead_output cut",
     forbidden="narrow inputs bias_start",
-    reference=usual(negative, 32),
+    reference=usual(negative, 32, epochs=60),
     output=None,
 )
 def relu_output_on_batches_of_a_generator(seed, output="relu"):
@@ -137,11 +137,17 @@ def relu_output_on_batches_of_a_generator(seed, output="relu"):
     return training
 
 
-@sick("out", "dead_output cut", forbidden="narrow inputs bias_start", reference=usual(costs, 24, 24), output=None)
+@sick(
+    "out",
+    "dead_output cut",
+    forbidden="narrow inputs bias_start",
+    reference=usual(costs, 24, 24, epochs=60),
+    output=None,
+)
 def q_values_behind_a_relu(seed, output="relu"):
     x, returns = costs(seed)
     hidden = [L.Dense(24, "tanh"), L.Dense(24, "relu", name="hidden")]
-    return regression(mlp(4, *hidden, L.Dense(3, output, name="out")), x, returns)
+    return regression(mlp(4, *hidden, L.Dense(3, output, name="out")), x, returns, epochs=60)
 
 
 @sick(
