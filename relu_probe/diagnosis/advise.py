@@ -20,7 +20,7 @@ def advise(diagnosis: Any, graph: SicknessGraph) -> tuple[Advice, ...]:
     """The advice of a `Diagnosis`, the root first; one of kind "general" if the model is sick and nothing measured says why."""
     order = graph.by_weight()
     findings = {name: findings_of(_sick_layer(diagnosis, graph, name)) for name in order}
-    advice = [*_join(findings, diagnosis.optimizer, order), *_nan(diagnosis)]
+    advice = [*_join(findings, diagnosis.optimizer, order), *nan_advice(diagnosis)]
     if graph.sick and all(each.kind == "cut" for each in advice):
         masks = {name: mask for name in order if np.any(mask := graph.own(name))}
         general = Advice("general", tuple(masks), MappingProxyType(masks), TEXTS["general"], SOURCES["general"])
@@ -40,14 +40,6 @@ def _sick_layer(diagnosis: Any, graph: SicknessGraph, name: str) -> SickLayer:
         loss_jumps=diagnosis.loss_jumps,
         trained=None if trained is None else trained.layers.get(name),
     )
-
-
-def _nan(diagnosis: Any) -> list[Advice]:
-    masks = {name: layer.report.nan for name, layer in diagnosis.layers.items() if np.any(layer.report.nan)}
-    if not masks:
-        return []
-    facts = (diagnosis.finite_data, diagnosis.first_nonfinite_weight, diagnosis.loss_jumps, diagnosis.optimizer)
-    return nan_advice(MappingProxyType(masks), *facts)
 
 
 def _join(findings: Mapping[str, list[Finding]], optimizer: OptimizerFacts, order: list[str]) -> tuple[Advice, ...]:

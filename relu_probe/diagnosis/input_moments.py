@@ -33,6 +33,11 @@ class InputMoments:
         return InputMoments(self.count + other.count, self.total + other.total, self.squares + other.squares, self.used)
 
     @property
+    def finite(self) -> bool:
+        """Whether no NaN and no infinity is among the inputs."""
+        return bool(np.isfinite(self.total).all())
+
+    @property
     def offset(self) -> float:
         """The norm of the inputs' mean over the norm of their deviation: 0 if they are centred; nan if all are zero."""
         mean = self.total / max(self.count, 1)

@@ -33,6 +33,7 @@ class LayerDiagnosis:
         initial_offset: where the initialiser of its bias or beta starts at most; None if it does not say.
         offset: `(neurons,)`, the bias now; None if it is unknown or not only a bias.
         regularizers: names the regularisers that act on the layer, "" if there are none.
+        finite_inputs: no NaN and no infinity is known to be among the inputs of the layer.
         targets: the number of negative targets, and of all targets, of the output that the layer is; None otherwise.
     """
 
@@ -53,4 +54,5 @@ class LayerDiagnosis:
     initial_offset: float | None = None
     offset: Floats | None = None
     regularizers: str = ""
+    finite_inputs: bool = True
     targets: tuple[int, int] | None = None

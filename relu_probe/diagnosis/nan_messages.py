@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from relu_probe.diagnosis.advice import SOURCES, Advice, rate_text
-from relu_probe.diagnosis.layer_facts import OptimizerFacts
-from relu_probe.report.layer_report import Mask
 from relu_probe.report.loss_jumps import LossJump
 from relu_probe.report.report import Report
 from relu_probe.report.text_table import wrapped
@@ -37,48 +37,33 @@ def nan_line(report: Report) -> str:
     return "\n".join(wrapped(line))
 
 
-def nan_advice(
-    masks: Mapping[str, Mask],
-    finite_data: bool,
-    first_nonfinite_weight: str,
-    loss_jumps: Iterable[LossJump],
-    optimizer: OptimizerFacts,
-) -> list[Advice]:
-    """Where the NaN of the ReLU layers come from, as far as it shows, and what to do.
-
-    Args:
-        masks: layer name -> mask of the neurons with NaN, only of layers that have some.
-        finite_data: no NaN and no infinity is in the data, labels included.
-        first_nonfinite_weight: the path of the first weight with a NaN or an infinity, "" if there is none.
-        loss_jumps: the jumps of the training loss, empty without a probe.
-        optimizer: the optimizer of the model.
-    """
-    jumps, found = list(loss_jumps), []
-    if not finite_data:
+def nan_advice(diagnosis: Any) -> list[Advice]:
+    """Where the NaN of the ReLU layers of a `Diagnosis` come from, as far as it shows, and what to do; [] without NaN."""
+    masks = {name: layer.report.nan for name, layer in diagnosis.layers.items() if np.any(layer.report.nan)}
+    if not masks:
+        return []
+    jumps, weight, found = diagnosis.loss_jumps, diagnosis.first_nonfinite_weight, []
+    if not diagnosis.finite_data:
         found.append(
             (
                 "nan_data",
                 "The data contains NaN or infinities. Clean it, labels included, until np.isfinite(x).all() is True.",
             )
         )
-    if finite_data and any(jump.step == 0 and jump.steps == 1 and not math.isfinite(jump.after) for jump in jumps):
-        found.append(
-            (
-                "nan_arithmetic",
-                "The loss of the very first step was not finite, and the data is: the model or the loss computes a NaN, "
-                "unless the weights had one before. Look for a division by zero, a logarithm, sums that overflow.",
-            )
-        )
-    if first_nonfinite_weight:
+    elif origin := _arithmetic(diagnosis):
+        found.append(("nan_arithmetic", f"{origin} Look for a division by zero, a logarithm, sums that overflow."))
+    if weight:
         found.append(
             (
                 "nan_weights",
-                f"The weights contain NaN or infinities, first in {shown(first_nonfinite_weight)}. "
+                f"The weights contain NaN or infinities, first in {shown(weight)}. "
                 f"{_when_lost(jumps)}No training takes that back: load weights from before.",
             )
         )
         if rises := [jump for jump in jumps if _is_rise(jump)]:
-            found.append(("learning_rate", f"The {rises[0].quantity} rose before it was lost. {rate_text(optimizer)}"))
+            found.append(
+                ("learning_rate", f"The {rises[0].quantity} rose before it was lost. {rate_text(diagnosis.optimizer)}")
+            )
     found = found or [
         (
             "nan_arithmetic",
@@ -86,7 +71,17 @@ def nan_advice(
             "NaN: a division by zero, a logarithm, sums that overflow.",
         )
     ]
-    return [Advice(kind, tuple(masks), masks, text, SOURCES[kind]) for kind, text in found]
+    return [Advice(kind, tuple(masks), MappingProxyType(masks), text, SOURCES[kind]) for kind, text in found]
+
+
+def _arithmetic(diagnosis: Any) -> str:
+    """How it shows that the model or the loss computes a NaN from finite data and weights; "" if it does not."""
+    layers = diagnosis.layers.items()
+    if name := next((name for name, layer in layers if layer.is_first_layer and not layer.finite_inputs), ""):
+        return f"The data is finite, and what arrives at {shown(name)}, the first layer with weights, is not."
+    if any(jump.step == 0 and jump.steps == 1 and not math.isfinite(jump.after) for jump in diagnosis.loss_jumps):
+        return "The loss of the very first step was not finite: the model or the loss computes a NaN, or the weights had one."
+    return ""
 
 
 def _is_rise(jump: LossJump) -> bool:

@@ -144,6 +144,7 @@ class Observer:
             lowest_input=collector.lowest_input,
             input_offset=float("nan") if collector.inputs is None else collector.inputs.offset,
             bounds_stopped_at=certificate.stopped_at,
+            finite_inputs=collector.inputs is None or collector.inputs.finite,
             **self._structure(relu),
         )
 
