@@ -36,7 +36,7 @@ def corridor(seed):
 # --- deep Q-learning by train_on_batch --------------------------------------------------------------------------------
 
 
-def q_learning(seed, output=None, rate=0.003, episodes=30, steps=20):
+def q_learning(seed, output=None, rate=0.001, episodes=60, steps=20):
     """An agent that learns from random states; the network that gives its targets follows once an episode."""
     rng = np.random.default_rng(seed)
     optimizer = K.optimizers.Adam(rate)
@@ -69,7 +69,7 @@ def an_agent_whose_values_end_in_a_relu(seed, output="relu"):
     "trained_down",
     forbidden="narrow inputs bias_start dead_output",
     reference=usual(corridor, 32),
-    rate=0.003,
+    rate=0.001,
 )
 def an_agent_at_a_high_rate(seed, rate=1.0):
     return q_learning(seed, rate=rate)
