@@ -83,7 +83,7 @@ def an_agent_that_learns(seed):
 # --- actor and critic with a shared trunk -----------------------------------------------------------------------------
 
 
-def actor_critic(seed, rate=0.01, kernel="glorot_uniform", updates=400):
+def actor_critic(seed, rate=0.001, kernel="glorot_uniform", updates=800):
     """Both heads stand on one trunk."""
     rng = np.random.default_rng(seed)
     states = K.Input((4,))
@@ -121,8 +121,8 @@ def actor_critic(seed, rate=0.01, kernel="glorot_uniform", updates=400):
 
 
 def usual_actor_critic(seed):
-    """The reference: He initialisation, Adam at 0.01."""
-    return actor_critic(seed, 0.01, "he_normal")
+    """The reference: He initialisation, and the rate at which the other agents learn."""
+    return actor_critic(seed, kernel="he_normal")
 
 
 @sick(
@@ -130,7 +130,7 @@ def usual_actor_critic(seed):
     "trained_down",
     forbidden="narrow inputs bias_start dead_output",
     reference=usual_actor_critic,
-    rate=0.003,
+    rate=0.001,
 )
 def an_actor_and_a_critic_on_one_trunk(seed, rate=1.0):
     return actor_critic(seed, rate)
