@@ -55,7 +55,7 @@ def trained(*probes, rate=100.0, returned="accuracy"):
     x, y = data()
     model = Silent(returned)
     model(x[:1])
-    model.compile(K.optimizers.SGD(0.01))
+    model.compile(K.optimizers.SGD(0.01), "mse")
     model.fit(x, y, batch_size=8, epochs=5, verbose=0, shuffle=False, callbacks=[*probes, OneBadStep(rate)])
     return model
 
