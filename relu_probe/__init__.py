@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from relu_probe.diagnosis.diagnose import diagnose as diagnose
     from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis as LayerDiagnosis
     from relu_probe.measuring.measure import measure as measure
-    from relu_probe.measuring.watch import Watch as Watch
     from relu_probe.measuring.watch import watch as watch
+    from relu_probe.measuring.watch_block import Watch as Watch
     from relu_probe.report.history import History as History
     from relu_probe.report.history import history as history
     from relu_probe.report.layer_history import LayerHistory as LayerHistory
@@ -56,7 +56,7 @@ _MODULES = {
     "history": "report.history",
     "Report": "report.report",
     "LayerReport": "report.layer_report",
-    "Watch": "measuring.watch",
+    "Watch": "measuring.watch_block",
     "Diagnosis": "diagnosis.diagnose",
     "Advice": "diagnosis.advice",
     "LayerDiagnosis": "diagnosis.layer_diagnosis",

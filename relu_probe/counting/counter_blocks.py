@@ -16,15 +16,15 @@ class CounterBlocks:
 
     Args:
         strategy: the distribution strategy, in whose scope the variables are made.
-        dated: keep the step at which each neuron was last active.
+        steps: counts the steps, to keep the one at which each neuron was last active; None if that is not kept.
         activation_sum: keep the sums of the activations.
     """
 
-    def __init__(self, strategy: Any, *, dated: bool, activation_sum: bool) -> None:
+    def __init__(self, strategy: Any, *, steps: StepCounter | None, activation_sum: bool) -> None:
         self._strategy, self._activation_sum = strategy, activation_sum
         self._blocks: dict[BlockKey, CounterBlock] = {}
         self._lock = threading.RLock()  # each replica of a MirroredStrategy traces in its own thread
-        self.steps = StepCounter(strategy) if dated else None
+        self.steps = steps
 
     def __len__(self) -> int:
         return len(self._blocks)

@@ -7,7 +7,7 @@ another graph than the step's (a loop, a nested `tf.function`) is added immediat
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import tensorflow as tf
@@ -23,6 +23,7 @@ from relu_probe.counting.layer_reports import layer_report
 from relu_probe.counting.outermost_calls import OutermostCalls
 from relu_probe.counting.passes import BackwardPass, ForwardPass
 from relu_probe.counting.shared_functions import SharedFunctions
+from relu_probe.counting.step_counter import StepCounter
 from relu_probe.counting.step_passes import differentiate, gathered_passes, search
 from relu_probe.counting.step_trace import StepTrace, current_graph
 from relu_probe.report.report import Report
@@ -30,7 +31,7 @@ from relu_probe.structure.call_owners import call_owners
 from relu_probe.structure.relu_layers import ReluLayer
 from relu_probe.structure.weights import is_frozen, is_frozen_in
 from relu_probe.utils.error_policy import reason
-from relu_probe.utils.tensorflow_private import is_compiled_by_xla
+from relu_probe.utils.tensorflow_private import is_compiled_by_xla, is_inside_vectorized_map
 
 
 class Counters:
@@ -41,6 +42,7 @@ class Counters:
         relus: the layers to count.
         activation_sum: keep the sums of the activations.
         steps: keep the training step at which each neuron was last active.
+        calls: also count calls outside of a step, and keep the call of the model in which each neuron was last active.
         measuring: also count backward passes that training would not use, and look for NaN before the activation.
         strategy: the distribution strategy to count in; None for the model's own.
     """
@@ -52,13 +54,14 @@ class Counters:
         *,
         activation_sum: bool = False,
         steps: bool = False,
+        calls: bool = False,
         measuring: bool = False,
         strategy: Any = None,
     ) -> None:
         self.relus = {relu.key: relu for relu in relus}
         self.activation_sum = activation_sum
         self.measuring = measuring
-        self.everywhere = not (steps or measuring)  # count calls outside of a step, too
+        self.everywhere = calls
         self.strategy = model.distribute_strategy if strategy is None else strategy
         self.jit = getattr(model, "jit_compile", None) is True
         self.failure: Exception | None = None  # why nothing could be counted
@@ -73,11 +76,12 @@ class Counters:
         self._frozen: set[str] = (
             set()
         )  # when the newest step was traced: Keras 3 goes on with that trace until compile()
-        self.blocks = CounterBlocks(self.strategy, dated=steps, activation_sum=activation_sum)
+        counter = StepCounter(self.strategy, calls=calls) if steps or calls else None
+        self.blocks = CounterBlocks(self.strategy, steps=counter, activation_sum=activation_sum)
         self._shared = SharedFunctions()
         self.functions: dict[str, ReluLayer] = {}  # ReLUs written as functions, found in traced steps
         self._unsearched_named = False
-        self.outermost = OutermostCalls()
+        self.outermost = OutermostCalls(self._begin_call)
         self._local = threading.local()  # each replica of a MirroredStrategy traces in its own thread
 
     @property
@@ -140,6 +144,12 @@ class Counters:
         self.trace.results.append(loss)
         self._search(self.trace)
         return differentiate(self.trace, loss, list(others))
+
+    def _begin_call(self) -> None:
+        """Numbers a call of the model. One inside a `tf.vectorized_map`, which cannot assign, has the number of the call before."""
+        if self.everywhere and self.blocks.steps is not None and not is_inside_vectorized_map():
+            with suppress(Exception), tf.name_scope("relu_probe"):  # a probe never stops a training
+                self.blocks.steps.begin()
 
     def is_frozen(self, relu: ReluLayer) -> bool:
         """Whether training cannot use a gradient of this layer; False where all count, or the step's operations tell which are used."""

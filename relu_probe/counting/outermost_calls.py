@@ -13,6 +13,7 @@ from relu_probe.counting.batch_samples import Batch, largest
 from relu_probe.counting.eager_operations import EagerOperations
 from relu_probe.counting.layer_counts import LayerIncrements
 from relu_probe.counting.step_trace import current_graph
+from relu_probe.structure.call_owners import is_scratch_graph
 
 
 class OutermostCall:
@@ -44,10 +45,14 @@ class OutermostCall:
 
 
 class OutermostCalls:
-    """The outermost call that each thread is in."""
+    """The outermost call that each thread is in.
 
-    def __init__(self) -> None:
-        self._local = threading.local()
+    Args:
+        on_begin: called at the beginning of each.
+    """
+
+    def __init__(self, on_begin: Callable[[], None]) -> None:
+        self._local, self._on_begin = threading.local(), on_begin
 
     @property
     def current(self) -> OutermostCall | None:
@@ -65,6 +70,8 @@ class OutermostCalls:
         call = None
         try:
             call = self._local.call = OutermostCall(inputs)
+            if not is_scratch_graph(call.graph):  # one in which Keras builds models never runs
+                self._on_begin()
             with nullcontext() if call.operations is None else call.operations.recorded(restorers):
                 yield
         finally:

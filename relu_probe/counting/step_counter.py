@@ -1,4 +1,4 @@
-"""The number of the training step, from which every neuron's last activity is dated."""
+"""The number of the step, from which every neuron's last activity is dated."""
 
 import threading
 from collections.abc import Callable
@@ -11,14 +11,15 @@ from relu_probe.counting.counter_block import make_variables
 
 
 class StepCounter:
-    """Counts the training steps of a fit, in a variable that is made with the first step.
+    """Counts the training steps of a fit, or the calls of a watched model, in a variable that is made with the first one.
 
     Args:
         strategy: the distribution strategy, in whose scope the variable is made.
+        calls: count calls, each at its beginning with `begin`, instead of steps, each at its end with `count`.
     """
 
-    def __init__(self, strategy: Any) -> None:
-        self._strategy, self._variable, self._first = strategy, None, 0
+    def __init__(self, strategy: Any, *, calls: bool = False) -> None:
+        self._strategy, self._variable, self._first, self._calls = strategy, None, 0, calls
         self._lock = threading.RLock()  # each replica of a MirroredStrategy traces in its own thread
 
     def count(self, batch: list[tf.Tensor]) -> Callable[[], Any]:
@@ -28,10 +29,14 @@ class StepCounter:
             variable.assign_add(1)
         return lambda: tf.convert_to_tensor(variable)
 
+    def begin(self) -> None:
+        """Counts a call at its beginning."""
+        self._made().assign_add(1)
+
     def current(self) -> Callable[[], Any]:
-        """Returns a function that reads the number of the step under way, which is counted at its end, from 1."""
+        """Returns a function that reads the number of the step under way, from 1."""
         variable = self._made()
-        return lambda: tf.convert_to_tensor(variable) + 1
+        return lambda: tf.convert_to_tensor(variable) + (0 if self._calls else 1)
 
     def set(self, steps: int) -> None:
         """Sets the number of steps so far."""

@@ -129,7 +129,7 @@ def diagnose(
             pooling, padding, Add, Concatenate and Flatten; where they stop, the text says so.
         confidence: the confidence level of the limits on the rates at which neurons fire. The limits hold for
             independent, identically distributed samples.
-        probe: the `ReluProbe` of the training; it knows when the neurons died.
+        probe: the `ReluProbe` or the `watch` of the training; it knows when the neurons died.
         verbose: 0 is silent, 1 or "auto" shows Keras's progress bar, 2 prints one line.
 
     Raises:
@@ -160,7 +160,7 @@ def diagnose(
     certifier = None if ranges is None else Certifier(observer.trace, ranges.boxes)
     layers = {key: observer.layer(key, report, certifier, confidence) for key in report}
     history, loss_jumps = (None, ()) if probe is None else (probe.history, tuple(probe.loss_jumps))
-    newest = getattr(probe, "report", None)
+    newest = next(reversed(getattr(probe, "reports", [])), None)
     return Diagnosis(
         MappingProxyType(layers),
         report,

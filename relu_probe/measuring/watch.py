@@ -1,5 +1,6 @@
 """The context manager `watch`, which counts the ReLUs of a model in a custom training loop."""
 
+import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,71 +9,25 @@ from typing import Any
 from relu_probe.counting.attachment import attached, detach_all
 from relu_probe.counting.counters import Counters
 from relu_probe.measuring.model_state import ModelState
-from relu_probe.measuring.nothing_counted import warn_if_nothing_is_counted
-from relu_probe.report.report import Report
-from relu_probe.structure.layer_matching import select_before_a_step, select_layers
+from relu_probe.measuring.watch_block import Watch
+from relu_probe.structure.layer_matching import select_before_a_step
 from relu_probe.structure.relu_layers import find_relus
 from relu_probe.structure.run_settings import compile_config
 from relu_probe.structure.support import check_model
 from relu_probe.utils.foreign_text import shown
+from relu_probe.utils.validation import check_run
 
 _FUNCTIONS = ("train_function", "test_function", "predict_function")
 
 
-class Watch:
-    """The counts of a `watch` block. `watch` makes it; `report()` reads it, in the block or after it, when it stays the same."""
-
-    def __init__(self, model_name: str, counters: Counters, layers: Any) -> None:
-        self._model_name = model_name
-        self._counters = counters
-        self._layers = layers
-        self._counted: Report | Exception | None = None  # what the block counted, or why nothing, once it has ended
-
-    def __repr__(self) -> str:
-        found = "its block has not ended" if self._counted is None else repr(self._counted)
-        return f"<Watch of model {shown(repr(self._model_name))}: {found}>"
-
-    def report(self) -> Report:
-        """The `Report` of every call of the model since the block began, with source "watch".
-
-        If no ReLU of the model can be counted, it has no layers, `unseen` has the reasons, and a warning says so.
-
-        Raises:
-            RuntimeError: the model was not called in the block.
-        """
-        report = self._read() if self._counted is None else self._counted
-        if isinstance(report, Exception):
-            raise report
-        if warn_if_nothing_is_counted(report):
-            return report
-        if not report.samples:
-            raise RuntimeError(
-                f"watch counted no call of model {shown(repr(self._model_name))}: it was not called in the block, or only by a "
-                "tf.function that was traced before the first watch, which runs without the probes. Make or first call "
-                "the tf.function inside the block."
-            )
-        return report
-
-    def end(self) -> None:
-        """Keeps what was counted: later calls of the model, and the next block, change the counters."""
-        if self._counted is None:
-            self._counted = self._read()
-
-    def _read(self) -> Report | Exception:
-        if self._counters.failure is not None:
-            return self._counters.failure
-        try:
-            report = self._counters.report("watch")
-            if self._layers is None:
-                return report
-            return report.select(select_layers(self._counters.all_relus(), self._layers, self._counters.model))
-        except Exception as error:
-            return error
-
-
 @contextmanager
-def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
+def watch(
+    model: Any, layers: Any = None, *, log_dir: str | os.PathLike[str] | None = None, name: str = "relu_probe"
+) -> Iterator[Watch]:
     """Counts every call of the model in the block: for a custom training loop, or `train_on_batch`.
+
+    With `w.end_epoch(epoch)` at the end of each epoch, the block has a report for each, and TensorBoard shows them. In its
+    reports the calls of the model, from 0, take the place of training steps.
 
     A `tf.function` that calls the model must be traced inside a `watch`; later blocks of that model count it too.
 
@@ -80,9 +35,12 @@ def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
         model: a Keras model.
         layers: names, globs or layer objects; a layer of a nested model by its path, such as "encoder/*"; None for every
             ReLU layer.
+        log_dir: TensorBoard's directory; the event file goes to `{log_dir}/{name}`. None for no event file.
+        name: the name of the run directory; no other run may use it at the same time.
 
     Raises:
-        ValueError: the model has no ReLU, or `layers` names none.
+        ValueError: the model has no ReLU, `layers` names none, or `log_dir` or `name` is wrong.
+        tf.errors.OpError: the event file cannot be written.
         RuntimeError: the block is inside another watch of this model.
 
     >>> import tensorflow as tf
@@ -96,6 +54,7 @@ def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
     1.0
     """
     check_model(model)
+    check_run(log_dir, name)
     counters = _watch_counters(model)
     if counters.users:
         raise RuntimeError(
@@ -106,23 +65,25 @@ def watch(model: Any, layers: Any = None) -> Iterator[Watch]:
     state = ModelState.of(model)
     if state.newest_watch is not None and (before := state.newest_watch()) is not None:
         before.end()  # if its block raised: reading is a collective, in which a worker with an error must not be alone
-    counters.reset()
-    block = Watch(model.name, counters, layers)
+    counters.restart()
+    block = Watch(model, counters, layers, log_dir, name)
     state.newest_watch = weakref.ref(block)
     try:
         with attached(counters), _keras_functions_replaced(model, counters):
             yield block
+        block.end()
     except BaseException:  # an interrupt may have struck while something was put back
         detach_all(counters)
         raise
-    block.end()
+    finally:
+        block.close()
 
 
 def _watch_counters(model: Any) -> Counters:
     relus, state = find_relus(model), ModelState.of(model)
     counters = state.watch_counters
     if counters is None or counters.strategy is not model.distribute_strategy or not counters.traces(relus):
-        counters = state.watch_counters = Counters(model, relus)
+        counters = state.watch_counters = Counters(model, relus, calls=True, activation_sum=True)
     return counters
 
 

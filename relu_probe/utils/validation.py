@@ -16,8 +16,7 @@ def check_arguments(
         ValueError, TypeError: one of them is wrong.
     """
     _check_freq(freq)
-    _check_name(name)
-    _check_log_dir(log_dir)
+    check_run(log_dir, name)
     _check_keep(keep)
     for switch, value in {"at_start": at_start, **switches}.items():
         if not isinstance(value, (bool, np.bool_)):
@@ -25,6 +24,16 @@ def check_arguments(
     _check_at_start(at_start, data)
     if verbose not in (None, 0, 1):
         raise ValueError(f"verbose is {verbose!r:.60}; expected 0, 1, or None for what fit(verbose=) says.")
+
+
+def check_run(log_dir: Any, name: Any) -> None:
+    """Checks where event files go.
+
+    Raises:
+        ValueError, TypeError: `log_dir` is no directory, or `name` no directory's name.
+    """
+    _check_name(name)
+    _check_log_dir(log_dir)
 
 
 def check_positive(name: str, value: Any) -> int:
