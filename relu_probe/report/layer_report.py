@@ -43,8 +43,8 @@ class LayerReport:
             asked for, or if the layer is frozen.
         nan: `(neurons,)` bool, whether a NaN was seen; None means no NaN.
         activation_sum: `(neurons,)` float64, the sum of the outputs; None if it was not asked for.
-        last_active: `(neurons,)`, the training step of this fit, counted from 0, at which the neuron was last active; -1 if
-            it never was. None for counts that do not come from training batches.
+        last_active: `(neurons,)`, the training step of this fit, or the call in this `watch`, counted from 0, at which the
+            neuron was last active; -1 if it never was. None for counts that come from neither.
         frozen: whether the layer and all layers before it are frozen, so that no gradient flows through it.
         died: the number of neurons that died since the probe's previous report; None in a sum, and outside a probe.
         revived: the number of neurons that revived since then; None likewise.

@@ -34,7 +34,7 @@ class Report(Mapping[str, LayerReport]):
         incomplete: what the probe could not do, such as "logging stopped: disk full"; "" if nothing.
         unseen: the ReLUs of the model that cannot be counted: name -> reason.
         never_called: the names of the ReLU layers that no call of the model reached; kept sorted.
-        last_step: the newest training step that the counts hold, numbered from 0 over the fit; None outside of training.
+        last_step: the newest training step that the counts hold, numbered from 0 over the fit, or call in a `watch`; None elsewhere.
 
     >>> half = LayerReport(samples=4, positions=4, active=[0, 4])
     >>> report = Report({"dense": half}, source="measure")
