@@ -11,6 +11,7 @@ from relu_probe.report.life_image import LEGEND, Image, draw_life
 from relu_probe.report.markup import html_table
 from relu_probe.report.report import Report
 from relu_probe.report.summary import end_of_fit
+from relu_probe.tensorboard.overview import Overview
 from relu_probe.tensorboard.png import encode_png
 from relu_probe.utils.foreign_text import shown
 
@@ -26,7 +27,7 @@ th, td { padding: .15rem .6rem; border-bottom: 1px solid #8886; vertical-align: 
 th[colspan] { text-align: center !important; }
 figure { margin: 1rem 0; }
 figcaption { overflow-wrap: anywhere; }
-img { image-rendering: pixelated; max-width: 100%; border: 1px solid #8886; }
+img { max-width: 100%; border: 1px solid #8886; }
 """
 
 
@@ -61,9 +62,19 @@ def headline(reports: list[Report]) -> str:
 
 def _history(reports: list[Report]) -> Iterator[str]:
     if len(reports) > 1:
+        yield from _overview(reports)
         found = history(reports)
         yield found._repr_html_()
         yield f"<details><summary>All changes</summary>{html_table(change_cells(found))}</details>"
+
+
+def _overview(reports: list[Report]) -> Iterator[str]:
+    overview, so_far = Overview(), FitReports()
+    for number, report in enumerate(reports):
+        so_far.add(report)
+        overview.add(report, number if report.epoch is None else report.epoch, so_far.deaths())
+    if (picture := overview.draw()) is not None:
+        yield _figure(picture, "Dead neurons: a row for each layer, a column for each epoch")
 
 
 def _life_images(reports: list[Report]) -> Iterator[str]:

@@ -176,7 +176,7 @@ def test_the_page_in_a_browser(tmp_path):
     with page.chromium(width=1000) as driver:
         driver.get(file.as_uri())
         widths = driver.execute_script("return [...document.images].map((image) => image.naturalWidth)")
-        assert len(widths) == len(NEURONS)
+        assert len(widths) == 1 + len(NEURONS)  # the overview, and the life of each layer
         assert all(widths)
         assert driver.title == HEADLINE.format(", since epoch 2")
         assert driver.execute_script("return document.body.scrollWidth <= window.innerWidth")
