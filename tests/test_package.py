@@ -151,7 +151,7 @@ Rates = NDArray[np.float64]
 def train(model: Any, x: NDArray[np.float32]) -> History:
     probe = ReluProbe("logs", (x, x), freq=2, name="mine", layers="conv*", strict=True, activation_sum=True, at_start=True)
     probe = ReluProbe(max_dead=0.5, max_zero_gradient=None, patience=1, on_limit="raise", keep=3, verbose=0, layer_logs=True)
-    probe = ReluProbe(images=False, text=False)
+    probe = ReluProbe(images=False, text=False, append=True)
     newest: Report | None = probe.report
     reports: list[Report] = probe.reports
     jumps: list[LossJump] = probe.loss_jumps
@@ -163,9 +163,12 @@ def train(model: Any, x: NDArray[np.float32]) -> History:
 
 def count(model: Any, x: NDArray[np.float32]) -> Report:
     report: Report = measure(model, (x, x), batch_size=8, max_samples=10, layers=["conv*"], verbose=1)
-    with watch(model, layers="conv*") as w:
+    with watch(model, layers="conv*", log_dir="logs", name="mine") as w:
         entered: Watch = w
-        watched: Report = w.report()
+        watched: Report = w.end_epoch(0)
+        latest: Report = w.report(epoch=1, reset=True)
+        epochs: list[Report] = w.reports
+        deaths: History = w.history
     total: Report = report + watched
     of_several: Report | int = sum([report, watched])
     chosen: Report = total.select("conv*")
