@@ -138,7 +138,6 @@ def main() -> dict[str, Any]:
         "passes": epochs([Passes()], [70, 170]),
         "summaries": summaries(logs),
         "100 fits": fits([probe], [20, 60, 99]),
-        "fits, appended": fits([ReluProbe(logs, name="appended", append=True, keep=4)], [20, 60]),
         "fits without": fits([], [20, 50]),
         "fits, forgetting": fits([probe], [2, 5], forget),
     }
