@@ -172,7 +172,7 @@ class Summaries:
 
 def how_to_open(log_dir: str) -> str:
     """Returns the command that starts TensorBoard, and a link to the overview and the charts."""
-    link = "http://localhost:6006/?tagFilter=overview%7Cdead_fraction&smoothing=0#timeseries"
+    link = "http://localhost:6006/?tagFilter=dead&smoothing=0#timeseries"
     return f"relu_probe: tensorboard --logdir {shlex.quote(log_dir)}\n  and open {link}"
 
 
