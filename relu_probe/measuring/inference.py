@@ -15,7 +15,8 @@ from relu_probe.utils.tensorflow_private import assigned_handles
 def has_loss(model: Any) -> bool:
     """Whether `model.compute_loss` gives a loss: `compile` got one, or the class computes its own."""
     own = type(model).compute_loss is not tf.keras.Model.compute_loss
-    return getattr(model, "loss", None) is not None or (own and getattr(model, "optimizer", None) is not None)
+    compiled = bool(getattr(model, "loss", None))  # tf_keras has an empty dictionary where `compile` got none
+    return compiled or (own and getattr(model, "optimizer", None) is not None)
 
 
 def call_in_inference(model: Any, x: Any) -> Any:

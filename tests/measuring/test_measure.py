@@ -119,3 +119,9 @@ def test_max_samples_is_exact():
         for limit in (1, 16, 37):
             assert measure(net(), data, max_samples=limit).samples == limit
     assert measure(net(), (X, Y), max_samples=1000).samples == 50
+
+
+def test_a_model_compiled_with_an_optimizer_alone_has_no_gradients():
+    model = tf.keras.Sequential([tf.keras.Input((2,)), tf.keras.layers.Dense(3, "relu")])
+    model.compile("sgd")
+    assert not measure(model, (np.ones((4, 2)), np.ones((4, 3)))).has_gradients
