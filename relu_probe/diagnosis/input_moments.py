@@ -39,10 +39,10 @@ class InputMoments:
 
     @property
     def offset(self) -> float:
-        """The norm of the inputs' mean over the norm of their deviation: 0 if they are centred; nan if all are zero."""
-        mean = self.total / max(self.count, 1)
-        variance = np.maximum(self.squares / max(self.count, 1) - mean**2, 0)
-        # What is left of a constant by rounding is no deviation.
-        variance[variance < 1e-12 * mean**2] = 0
-        with np.errstate(divide="ignore", invalid="ignore"):
+        """The norm of the inputs' mean over the norm of their deviation: 0 if centred; nan if all are zero or one is not finite."""
+        with np.errstate(all="ignore"):
+            mean = self.total / max(self.count, 1)
+            variance = np.maximum(self.squares / max(self.count, 1) - mean**2, 0)
+            # What is left of a constant by rounding is no deviation.
+            variance[variance < 1e-12 * mean**2] = 0
             return float(np.linalg.norm(mean[self.used]) / np.sqrt(variance[self.used].sum()))
