@@ -51,9 +51,9 @@ class Canvas:
         """Puts a picture `(height, width, 3)` here, its left upper corner at (x, y)."""
         self._image.paste(Image.fromarray(pixels), (x, y))
 
-    def frame(self, left: float, top: float, right: float, bottom: float, colour: Colour = BLACK) -> None:
-        """Draws the outline of a rectangle; the last row and column of pixels belong to it."""
-        self._draw.rectangle((left, top, right, bottom), outline=colour)
+    def frame(self, box: tuple[float, float, float, float], colour: Colour = BLACK, width: int = 1) -> None:
+        """Draws the outline of a rectangle (left, top, right, bottom); the last row and column of pixels belong to it."""
+        self._draw.rectangle(box, outline=colour, width=width)
 
     def legend(self, x: float, y: float, parts: Sequence[str | Pixels], size: int) -> None:
         """Writes texts and patches of colour side by side, centred at the height `y`."""
@@ -64,9 +64,8 @@ class Canvas:
             else:
                 height, width, _ = part.shape
                 self.paste(part, round(x), round(y - height / 2))
-                self.frame(
-                    round(x), round(y - height / 2), round(x) + width - 1, round(y - height / 2) + height - 1, GREY
-                )
+                left, top = round(x), round(y - height / 2)
+                self.frame((left, top, left + width - 1, top + height - 1), GREY)
                 x += width + size / 3
 
 

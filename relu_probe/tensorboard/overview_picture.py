@@ -115,12 +115,16 @@ def _draw_cells(canvas: Canvas, grid: _Grid, fractions: Floats) -> None:
 
 
 def _frame_first_deaths(canvas: Canvas, grid: _Grid, rows: Sequence[OverviewRow], last_epochs: Any) -> None:
-    """Frames the cells of the first deaths; `last_epochs` has the last epoch of each column."""
+    """Frames the cells of the first deaths; `last_epochs` has the last epoch of each column.
+
+    The line is as many pixels wide as the card leaves out: it must not disappear.
+    """
+    line = -(-canvas.height // _HEIGHT)
     for i, row in enumerate(rows):
         if row.first is not None:
             column = min(int(np.searchsorted(last_epochs, row.first)), len(last_epochs) - 1)
             left, right, top = grid.edges[column] - 1, grid.edges[column + 1] - 1, grid.top + i * grid.row - 1
-            canvas.frame(left, top, max(right, left + 2), top + grid.row)
+            canvas.frame((left, top, max(right, left + 2), top + grid.row), width=line)
 
 
 def _draw_axis(canvas: Canvas, grid: _Grid, epochs: Sequence[str], y: int) -> None:
