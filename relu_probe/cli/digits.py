@@ -1,10 +1,12 @@
 """The data, models and training of the demo: handwritten digits and several bias initialisers."""
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
 
 from relu_probe.callbacks.relu_probe import ReluProbe
 from relu_probe.callbacks.revive import Revive
@@ -68,7 +70,8 @@ def train(name: str, digits: Digits, log_dir: str, *, epochs: int, seed: int, ti
     Args:
         name: one of `RUNS`; also the name of the run in TensorBoard.
         digits: the data.
-        log_dir: the directory for TensorBoard.
+        log_dir: the directory for TensorBoard. The run of the probe is `{name}/relu_probe`; the run `name` has the initialiser, so
+            that the page HParams compares the trainings.
         epochs: the number of epochs.
         seed: the seed of the weights and of the order of the samples.
         tick: called with 0 before the training, and with n after the n-th epoch.
@@ -79,15 +82,18 @@ def train(name: str, digits: Digits, log_dir: str, *, epochs: int, seed: int, ti
     """
     tf.keras.utils.set_random_seed(seed)  # the same order of the samples for every initialiser
     model = build(bias_initialiser(name, seed), seed)
-    probe = ReluProbe(log_dir, data=digits.train, name=name, strict=True)
+    run = os.path.join(log_dir, name)
+    probe = ReluProbe(run, data=digits.train, strict=True)
 
     def at_start(logs: Any) -> None:  # measures the untrained model, as epoch 0
         tick(0)
         probe.on_epoch_begin(0)
         probe.on_epoch_end(0)
 
+    hyperparameters = {"bias_initializer": SUBJECT if name == REVIVED else name, "revive": name == REVIVED}
     callbacks = [
         probe,
+        hparams.KerasCallback(run, hyperparameters),
         tf.keras.callbacks.LambdaCallback(on_train_begin=at_start, on_epoch_end=lambda epoch, logs: tick(epoch)),
     ]
     if name == REVIVED:

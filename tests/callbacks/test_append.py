@@ -55,6 +55,7 @@ def test_a_fit_that_numbers_its_epochs_itself_keeps_its_numbers():
     assert [report.epoch for report in probe.reports] == [0, 1, 5, 6, 7, 8]
 
 
+@pytest.mark.once
 def test_two_hundred_fits_make_one_event_file_with_few_pictures(tmp_path):
     probe = ReluProbe(tmp_path, append=True, keep=4)
     fits(probe, 200)

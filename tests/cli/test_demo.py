@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import page
 import pytest
 from commands import options_in_help
 
@@ -103,8 +104,20 @@ def test_a_tensorboard_run_for_each_initialiser(demo):
     assert sorted(path.name for path in log_dir.iterdir()) == sorted(NAMES)
     for name in NAMES:
         of_table = [(epoch, dead / 64, zero / 64) for n, epoch, dead, zero, _ in rows(process.stdout) if n == name]
-        dead, zero = (_scalars(log_dir / name, tag) for tag in ("dead_fraction", "zero_gradient_fraction"))
+        dead, zero = (
+            _scalars(log_dir / name / "relu_probe", tag) for tag in ("dead_fraction", "zero_gradient_fraction")
+        )
         assert [(step, value, dict(zero)[step]) for step, value in dead] == of_table
+
+
+def test_the_page_hparams_compares_the_initialisers(demo):
+    """What TensorBoard's server tells its page HParams."""
+    with page.tensorboard(demo[1]) as address:
+        groups = page.wait_for(lambda: page.hparams_groups(address, len(NAMES), "dead_fraction"))
+    shown = {(hparams["bias_initializer"], hparams["revive"]): metrics["dead_fraction"] for hparams, metrics in groups}
+    assert shown.pop(("sick_control", False)) == 1
+    assert set(shown) == {("zeros", False), ("random_normal", False), ("custom_uniform", False), ("zeros", True)}
+    assert max(shown.values()) < 0.5
 
 
 def _scalars(directory, tag):

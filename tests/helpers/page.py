@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from importlib.util import find_spec
 from urllib.parse import urlencode
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -51,6 +51,17 @@ def fetch(address, path, **query):
     """Returns the parsed answer of one of the server's JSON end points."""
     with urlopen(f"{address}data/{path}?{urlencode(query)}", timeout=60) as answer:
         return json.load(answer)
+
+
+def hparams_groups(address, number, metric):
+    """Returns `(hparams, metrics)` of each training on the page HParams; [] before all `number` of them have the metric."""
+    question = {"allowedStatuses": ["STATUS_SUCCESS"], "startIndex": 0, "sliceSize": 100}
+    headers = {"Content-Type": "application/json"}
+    path = f"{address}data/plugin/hparams/session_groups"
+    with urlopen(Request(path, json.dumps(question).encode(), headers), timeout=60) as answer:
+        groups = json.load(answer).get("sessionGroups", [])
+    found = [(g["hparams"], {m["name"]["tag"]: m.get("value", 0) for m in g.get("metricValues", [])}) for g in groups]
+    return found if len(found) == number and all(metric in metrics for _, metrics in found) else []
 
 
 @contextmanager
