@@ -60,6 +60,11 @@ class Edit:
         value[elements] = np.broadcast_to(values, value.shape)[elements]
         variable.assign(value)
 
+    def put_back(self, variable: Any, elements: Mask, earlier: NDArray[Any]) -> None:
+        """Gives the elements of a mask their values in an earlier copy of the variable, and counts them as not touched."""
+        self.write(variable, elements, earlier)
+        self._originals[id(variable)][2][elements] = False
+
     def touched(self) -> list[tuple[Any, Mask]]:
         """The variables that were touched so far, each with the mask of its touched elements."""
         return [(variable, mask) for variable, _, mask in self._originals.values()]

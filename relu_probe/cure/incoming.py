@@ -99,11 +99,14 @@ class Healer:
         done.action[~awake] = "BatchNormalization set" if normed else "bias raised"
         done.action[flip], done.action[draw] = "sign flipped", "weights drawn"
         done.leave(starved & ~draw, NO_INPUT)
+        earlier = [value_of(variable) for variable, _ in self._weights(neurons)]
         self._touch(done.revived)
         self._change_weights(neurons[flip], neurons[draw])
         treated = done.revived[np.isin(done.revived, neurons[~awake | draw])]
-        if len(treated):
-            done.leave(np.isin(neurons, self._set_offsets(treated)), CANNOT_FIRE)
+        if len(treated) and len(silent := self._set_offsets(treated)):
+            done.leave(np.isin(neurons, silent), CANNOT_FIRE)
+            for (variable, elements), values in zip(self._weights(silent), earlier):
+                self._edit.put_back(variable, elements, values)
         return done
 
     def redraw(self, neurons: NDArray[np.intp]) -> Treatment:
@@ -127,14 +130,17 @@ class Healer:
 
     # --- weights ------------------------------------------------------------------------------------------------------
 
+    def _weights(self, neurons: NDArray[np.intp]) -> list[tuple[Any, Mask]]:
+        """All weights that belong to the neurons, each with the mask of its elements."""
+        names = ("gamma", "beta", "moving_mean", "moving_variance")
+        one_each = [self._incoming.bias, *(getattr(self._incoming.norm, name, None) for name in names)]
+        kernel = (self._incoming.kernel, self._weights_of(neurons))
+        return [kernel, *((each, _elements(each, neurons)) for each in one_each if each is not None)]
+
     def _touch(self, neurons: NDArray[np.intp]) -> None:
-        """Counts all incoming weights of the neurons as touched."""
-        norm = self._incoming.norm
-        self._edit.touch(self._incoming.kernel, self._weights_of(neurons))
-        own = [self._incoming.bias, getattr(norm, "gamma", None), getattr(norm, "beta", None)]
-        for variable in own:
-            if variable is not None:
-                self._edit.touch(variable, _elements(variable, neurons))
+        """Counts all weights of the neurons as touched, whether or not their values change."""
+        for variable, elements in self._weights(neurons):
+            self._edit.touch(variable, elements)
 
     def _are_oversized(self, neurons: NDArray[np.intp]) -> Mask:
         """`(neurons,)` bool: the weights have grown so much that a neuron which fires would swamp the next layer."""

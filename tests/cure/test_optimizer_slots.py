@@ -167,12 +167,19 @@ class Own(K.optimizers.SGD):
         super().__init__(0.1, **more)
 
 
-@pytest.mark.parametrize("make", [lambda: K.optimizers.Adafactor(0.01), lambda: Own(1)], ids=["Adafactor", "Own"])
+def several():
+    return K.optimizers.MultiOptimizer(K.optimizers.OptimizerMap(K.optimizers.Adam(0.01)))
+
+
+NOT_KNOWN = {"Adafactor": lambda: K.optimizers.Adafactor(0.01), "Own": lambda: Own(1), "MultiOptimizer": several}
+
+
+@pytest.mark.parametrize("make", [make for name, make in NOT_KNOWN.items() if name in AVAILABLE | {"Own"}])
 def test_an_optimizer_whose_slots_are_not_known_is_refused_by_name_and_nothing_changes(make):
     model = trained(make())
     before = model.get_weights()
     with pytest.raises(
-        ValueError, match=r"the optimizer (Adafactor|Own) keeps state of which it is not known to which"
+        ValueError, match=r"the optimizer (Adafactor|Own|MultiOptimizer) keeps state of which it is not known to which"
     ):
         revive(model, (X, Y))
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))

@@ -150,6 +150,18 @@ def test_layers_without_a_bias():
     assert not measure(model, x)["hidden"].dead.any()
 
 
+def test_a_neuron_that_cannot_fire_keeps_its_weights():
+    model = net(L.Dense(4, use_bias=False), L.ReLU(threshold=100.0, name="hidden"), optimizer="adam")
+    model.fit(X, Y, verbose=0)
+    weights, slots = model.get_weights(), [np.asarray(v) for v in model.optimizer.variables]
+    left = revive(model, X).layers["hidden"].left
+    assert {why: len(neurons) for why, neurons in left.items()} == {
+        "it has no bias, and its weights cannot make it fire": 4
+    }
+    assert all(np.array_equal(a, b) for a, b in zip(weights, model.get_weights()))
+    assert all(np.array_equal(a, b) for a, b in zip(slots, model.optimizer.variables))
+
+
 def test_a_relu_with_a_threshold():
     model = net(L.Dense(4), L.ReLU(threshold=100.0, name="hidden"))
     revive(model, X, fire=0.2)
