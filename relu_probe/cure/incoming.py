@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from relu_probe.cure.edit import Edit, value_of
+from relu_probe.cure.firing_share import offsets
 from relu_probe.cure.forward_pass import Signals
 from relu_probe.cure.plan import Incoming
+from relu_probe.cure.treatment import Treatment
 from relu_probe.report.layer_report import Floats, Mask
 from relu_probe.structure.keras_layers import keras_class
 
@@ -22,41 +23,6 @@ WOKE = "woke with its input"
 # of a net, raising the bias alone made the training diverge; a normal training multiplies the norm by less than 2.
 _OVERSIZED = 4.0
 _LEAST_DRAWN = 100  # weights, so that their norm is known well enough also of a narrow layer
-_LEAST_OFFSET = 0.1  # z of a neuron that gets the same input at all positions
-
-
-@dataclass
-class Treatment:
-    """What is done to some neurons of one layer.
-
-    Args:
-        neurons: `(n,)`, their numbers.
-        cause: `(n,)` of str, why each was dead.
-        action: `(n,)` of str, what was done; "" for a neuron that is left as it is.
-        left: reason -> the neurons left as they are.
-    """
-
-    neurons: NDArray[np.intp]
-    cause: NDArray[np.str_]
-    action: NDArray[Any]
-    left: dict[str, NDArray[np.intp]]
-
-    @classmethod
-    def none(cls, neurons: NDArray[np.intp], why: str) -> "Treatment":
-        """All neurons are left as they are."""
-        empty = np.full(len(neurons), "", "<U40")
-        return cls(neurons, empty, empty, {why: neurons})
-
-    @property
-    def revived(self) -> NDArray[np.intp]:
-        """The neurons that were revived."""
-        return self.neurons[self.action != ""]
-
-    def leave(self, mask: Mask, why: str) -> None:
-        """Leaves the neurons of a mask `(n,)` as they are."""
-        if np.any(mask):
-            self.action[mask] = ""
-            self.left[why] = self.neurons[mask]
 
 
 class Healer:
@@ -214,30 +180,6 @@ class Healer:
             gamma = np.where(gamma == 0, _drawn(norm, "gamma", norm.gamma, self._seed)[neurons], gamma)
             self._write_per_neuron(norm.gamma, neurons, gamma)
         return np.asarray(gamma * (x - mean) / np.sqrt(variance + norm.epsilon) - self._threshold)
-
-
-def offsets(z: Floats, fire: float) -> Floats:
-    """`(neurons,)`: what to add to z `(positions, neurons)` so that z > 0 at the share `fire` of the positions.
-
-    The zero then lies halfway between two neighbouring values of z. Where equal values do not allow the share, it is the
-    nearest possible one; where all values are equal, z becomes positive everywhere.
-
-    >>> offsets(np.array([[-4.0, -7.0], [-3.0, -7.0], [-2.0, -7.0], [-1.0, -7.0]]), 0.5)
-    array([2.5, 7.1])
-    """
-    return np.array([_offset(np.sort(values)[::-1], fire) for values in z.T])
-
-
-def _offset(falling: Floats, fire: float) -> float:
-    wanted = max(round(fire * len(falling)), 1)
-    steps = np.flatnonzero(falling[:-1] > falling[1:]) + 1  # the numbers of positions that can fire without all others
-    if not len(steps):
-        return float(max(_LEAST_OFFSET, 1e-3 * abs(falling[0])) - falling[0])
-    if wanted == len(falling):
-        lowest = falling[steps[-1] - 1 :]
-        return float((lowest[0] - lowest[-1]) / 2 - lowest[-1])
-    count = steps[np.argmin(np.abs(steps - wanted))]
-    return float(-(falling[count - 1] + falling[count]) / 2)
 
 
 def _drawn(layer: Any, name: str, variable: Any, seed: int) -> NDArray[Any]:

@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 
 from relu_probe.cure.edit import Edit
 from relu_probe.cure.forward_pass import FirstPass, NoSignals, largest_change, predictions, read_signals
-from relu_probe.cure.incoming import Healer, Treatment
+from relu_probe.cure.incoming import Healer
 from relu_probe.cure.optimizer_slots import reset_slots
 from relu_probe.cure.outgoing import close_gates
 from relu_probe.cure.plan import LayerPlan, Left, Planner
 from relu_probe.cure.revival import LayerRevival, Revival
 from relu_probe.cure.selection import check_samples
+from relu_probe.cure.treatment import Treatment
 from relu_probe.diagnosis.call_trace import CallTrace
 from relu_probe.measuring.data import BatchedData
 from relu_probe.measuring.measure import measurer_of
