@@ -1,7 +1,7 @@
 """Benchmark of `revive`: what revived neurons are worth in training. `python tests/benchmarks/revival/run.py STUDY` prints a table.
 
 Each study names one primary outcome and one primary comparison, `revive` by cause against nothing; all else is secondary.
-The arms are paired: they have the same seeds. `--keep` writes the results to `results/`, which `notebooks/revival.ipynb` draws.
+The arms are paired: they have the same seeds. `--keep` writes the results to `results/`.
 """
 
 import argparse
