@@ -6,7 +6,7 @@ from html import escape
 
 from relu_probe.report.fit_reports import FitReports
 from relu_probe.report.history import history
-from relu_probe.report.history_table import change_cells
+from relu_probe.report.history_table import change_cells, history_cells
 from relu_probe.report.life_image import LEGEND, Image, draw_life
 from relu_probe.report.markup import html_table
 from relu_probe.report.report import Report
@@ -64,7 +64,7 @@ def _history(reports: list[Report]) -> Iterator[str]:
     if len(reports) > 1:
         yield from _overview(reports)
         found = history(reports)
-        yield found._repr_html_()
+        yield html_table(history_cells(found))
         yield f"<details><summary>All changes</summary>{html_table(change_cells(found))}</details>"
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from commands import relu_probe
+from commands import options_in_help, relu_probe
 from keras_version import TRUST
 
 K, L = tf.keras, tf.keras.layers
@@ -39,6 +39,18 @@ def test_the_smaller_model_is_written(files):
     assert np.allclose(small(x), model(x), atol=1e-5)
     assert small.get_layer("hidden").units == 1
     assert small.optimizer is not None
+
+
+@pytest.mark.once
+def test_every_option_together(files):
+    """A new option is missing here."""
+    options = ["--output", "tiny.keras", "--bounds", "0", "1", "--layers", "hid*", "--batch-size", "7"]
+    options += ["--quiet", "--debug", "--trust-model"]
+    result = relu_probe("shrink", "sick.keras", "--data", "data.npz", *options, cwd=files)
+    assert (result.returncode, result.stdout) == (0, "relu-probe shrink: tiny.keras has 7 parameters, 12 fewer\n"), (
+        result
+    )
+    assert options_in_help("shrink", files) == {"--data", *(text for text in options if text.startswith("--"))}
 
 
 def test_nothing_is_written_where_nothing_can_be_removed(files):
