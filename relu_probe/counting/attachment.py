@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from relu_probe.counting.counters import Counters
 from relu_probe.counting.probe import Probe
+from relu_probe.counting.recurrent_cells import with_counted_loop
 from relu_probe.structure.call_owners import CallOwner, call_owners
 from relu_probe.structure.keras_layers import keras_property
 from relu_probe.utils.instance_patch import patch_instance
@@ -63,7 +64,8 @@ def _attach(owner: CallOwner, counters: Counters) -> None:
     probe = None if owner.relu is None else Probe(owner.relu, counters)
     name = "quantized_call" if keras_property(layer, "quantization_mode") else "call"  # the one that Keras 3 calls
     call = getattr(layer, name)
-    call = getattr(call, _WRAPPED, call)  # with two probes the inner one counts, as for `measure` inside `watch`
+    original = getattr(call, _WRAPPED, call)  # with two probes the inner one counts, as for `measure` inside `watch`
+    call = with_counted_loop(owner, original, counters)
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         trace = counters.trace
@@ -80,7 +82,7 @@ def _attach(owner: CallOwner, counters: Counters) -> None:
             trace.add_result(output)
         return output if probe is None else probe(output)
 
-    setattr(counted, _WRAPPED, call)
+    setattr(counted, _WRAPPED, original)
     with suppress(TypeError, ValueError):  # Keras asks for the arguments of a call
-        counted.__signature__ = inspect.signature(call)  # type: ignore[attr-defined]
+        counted.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
     patch_instance(layer, name, counted, counters.detach)

@@ -148,7 +148,6 @@ class CounterBlock:
         active, with_gradient = counts.reshape(2, -1)
         last = self._newest(last)
         totals = self.key.totals.read(totals)
-        totals[1] = np.minimum(totals[1], totals[0])  # of a sample without places, no position is counted
         return [
             LayerCounts(*(each[end - n : end] for each in (active, with_gradient, nan, last, sums)), *totals[:, i])
             for i, (end, n) in enumerate(zip(self._ends, self.key.neurons))

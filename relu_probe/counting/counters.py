@@ -20,11 +20,12 @@ from relu_probe.counting.eager_operations import EagerOperations
 from relu_probe.counting.hidden_relus import unsearched
 from relu_probe.counting.layer_counts import LayerIncrements
 from relu_probe.counting.layer_reports import layer_report
+from relu_probe.counting.looped_relus import looped_increments
 from relu_probe.counting.outermost_calls import OutermostCalls
 from relu_probe.counting.passes import BackwardPass, ForwardPass
 from relu_probe.counting.shared_functions import SharedFunctions
 from relu_probe.counting.step_counter import StepCounter
-from relu_probe.counting.step_passes import differentiate, gathered_passes, search
+from relu_probe.counting.step_passes import differentiate, gathered_passes, looped_gradients, search
 from relu_probe.counting.step_trace import StepTrace, current_graph
 from relu_probe.report.report import Report
 from relu_probe.structure.call_owners import call_owners
@@ -73,9 +74,8 @@ class Counters:
         self.detach: list[Callable[[], None]] = []
         self._model = weakref.ref(model)
         self._widths: dict[str, int] = {}
-        self._frozen: set[str] = (
-            set()
-        )  # when the newest step was traced: Keras 3 goes on with that trace until compile()
+        # When the newest step was traced: Keras 3 goes on with that trace until compile().
+        self._frozen: set[str] = set()
         counter = StepCounter(self.strategy, calls=calls) if steps or calls else None
         self.blocks = CounterBlocks(self.strategy, steps=counter, activation_sum=activation_sum)
         self._shared = SharedFunctions()
@@ -165,6 +165,12 @@ class Counters:
             with tf.name_scope("relu_probe"):
                 self._add_pass(each)
 
+    def record_in_loop(self, each: ForwardPass) -> None:
+        """Counts one time step of an RNN layer immediately, apart from samples: it sees the same ones at all time steps."""
+        self.functions.setdefault(each.relu.key, each.relu)
+        with tf.name_scope("relu_probe"):
+            self._add_pass(each, in_loop=True)
+
     def _has_one_width(self, each: ForwardPass | BackwardPass) -> bool:
         (key,), neurons = each.keys, each.neurons[0]
         if (width := self._widths.setdefault(key, neurons)) != neurons:
@@ -177,6 +183,7 @@ class Counters:
         self._search(trace)
         passes = gathered_passes(trace, lambda relu: is_frozen(relu.layer, self.model), measuring=self.measuring)
         passes = [each for each in passes if self._has_one_width(each)]
+        gradients = looped_gradients(trace, measuring=self.measuring)
         reached = {key for each in passes if isinstance(each, BackwardPass) for key in each.keys}
         self._frozen = {key for key in self.relus.keys() - reached if is_frozen_in(self.model, self.relus[key].layer)}
         if not self.measuring:
@@ -184,7 +191,8 @@ class Counters:
         layers = [[each for each in passes if each.keys == keys] for keys in dict.fromkeys(p.keys for p in passes)]
         whole = Batch.of(data, trace.operations)
         found = [self._increments(layer, whole, xla=self.jit, shared=self._shared) for layer in layers]
-        self.blocks.add([layer for layer in found if layer is not None], self.jit, step, batch)
+        loops = looped_increments(trace.loops, gradients, whole, activation_sum=self.activation_sum)
+        self.blocks.add([layer for layer in [*found, *loops] if layer is not None], self.jit, step, batch)
 
     def _search(self, trace: StepTrace) -> None:
         """Adds the outputs of ReLUs that are written as functions to the trace, and names those that cannot be counted."""
@@ -198,11 +206,12 @@ class Counters:
             self.unseen |= unsearched(self.model)
             self._unsearched_named = True
 
-    def _add_pass(self, each: ForwardPass | BackwardPass) -> None:
+    def _add_pass(self, each: ForwardPass | BackwardPass, *, in_loop: bool = False) -> None:
         """Adds the counts of one pass immediately."""
         call = self.outermost.current
         xla = is_compiled_by_xla() or None  # a function that was traced without XLA may be called where XLA compiles it
         if (layer := self._increments([each], call and call.batch, xla=xla, shared=None)) is not None:
+            layer = layer.with_samples(lambda _: 0) if in_loop else layer
             layers = [layer if call is None else call.with_new_samples(layer)]
             self.blocks.add(layers, xla, None if self.blocks.steps is None else self.blocks.steps.current(), [])
 

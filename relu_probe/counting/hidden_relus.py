@@ -70,10 +70,11 @@ def unsearched(model: Any) -> dict[str, str]:
 def _in_graph(graph: Any, trace: StepTrace, named: set[str]) -> Iterator[tuple[str, str]]:
     """Yields the ReLUs that calls of layers made in another graph; adds the names of the operations to `named`."""
     operations = graph.get_operations()
+    counted = {id(each.relu.layer) for each in trace.loops if is_part_of(graph, trace.graph)}
     for op, call in zip(operations, owners_of(trace.calls, graph, len(operations))):
         if op.type in RELUS and call is not None:
             named.add(op.name)
-            if call.owner.has_functions:
+            if call.owner.has_functions and id(call.owner.layer) not in counted:
                 why = IN_LOOP if is_part_of(graph, trace.graph) else IN_FUNCTION
                 yield (call.owner.name, IN_CELLS) if call.owner.in_cell else (f"{call.owner.prefix}relu", why)
 

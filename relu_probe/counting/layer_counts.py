@@ -1,11 +1,13 @@
 """The increments of one step: tensors to be added to the counts of a layer."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import reduce
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from relu_probe.counting.batch_rows import Rows
 from relu_probe.counting.batch_samples import Batch
 from relu_probe.counting.call_counts import CallCounts, count_call
 from relu_probe.counting.kernels import activation_sums
@@ -57,6 +59,10 @@ class LayerIncrements(NamedTuple):
             positions = reduce(CallCounts.plus, [count_call(call, relu.axis, xla, shared) for call in calls])
             sums = _activation_sum(calls, relu.axis, xla) if activation_sum else None
             return cls(keys, neurons, positions, sums, LayerTotals.of(calls, relu.axis, batch, xla))
+
+    def with_samples(self, change: Callable[[Rows], Rows]) -> "LayerIncrements":
+        """Returns the increments with another number of samples: a function of theirs."""
+        return self._replace(totals=self.totals.with_samples(change))
 
 
 def _neurons_last(call: LayerCall, relu: ReluLayer) -> LayerCall:

@@ -39,7 +39,7 @@ def layer_report(
     reached = total.backward > 0
     frozen = gradients and not reached and is_frozen(relu)
     return LayerReport(
-        samples=total.samples,
+        samples=min(total.samples, total.positions),  # of a sample without places, no position is counted
         positions=total.positions,
         active=total.active,
         with_gradient=total.with_gradient if reached or (gradients and not frozen) else None,

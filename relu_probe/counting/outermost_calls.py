@@ -36,7 +36,7 @@ class OutermostCall:
 
     def with_new_samples(self, layer: LayerIncrements) -> LayerIncrements:
         """Returns the increments of a layer without the samples that its earlier calls have seen: the largest call counts."""
-        return layer._replace(totals=layer.totals.with_samples(lambda samples: self._new(layer.keys[0], samples)))
+        return layer.with_samples(lambda samples: self._new(layer.keys[0], samples))
 
     def _new(self, key: str, samples: Rows) -> Rows:
         before = self._seen.get(key, 0)

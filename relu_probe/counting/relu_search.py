@@ -39,7 +39,7 @@ class FunctionRelu(NamedTuple):
     @property
     def key(self) -> str:
         """Its name in reports, such as "block/relu_1"."""
-        return f"{self.call.owner.prefix}relu{f'_{self.number}' if self.number else ''}"
+        return self.call.owner.key(self.number)
 
 
 def find_functions(
@@ -94,17 +94,21 @@ def _functions(trace: StepTrace, used: UsedOperations, taken: Container[str]) ->
     operations = trace.graph.get_operations()
     outputs = {id(each.output) for each in trace.outputs}
     owners, numbers = owners_of(trace.calls, trace.graph, len(operations)), Counter[int]()
+    # Keras traces a cell once before its loop, and with a mask uses the shape of its output.
+    looped = {id(call.owner.layer) for call in trace.calls if call.owner.in_cell and call.graph is not trace.graph}
     for index, op in enumerate(operations[trace.first :], trace.first):
         if op.type not in RELUS and not _is_maximum_with_zero(op):
             continue
         call, output = owners[index], op.outputs[0]
         if call is None or not call.owner.has_functions or not output.dtype.is_floating:
             continue
+        if id(call.owner.layer) in looped:
+            continue
         if not call.owner.in_cell and made_by_keras(op.traceback):
             continue
         if output not in used or not depends_on_batch(output):
             continue
-        before = _behind_identities(_variable_input(op))
+        before = behind_identities(_variable_input(op))
         if id(before) in outputs:  # a ReLU behind a ReLU
             continue
         outputs.add(id(output))
@@ -184,7 +188,8 @@ def _is_zero(tensor: tf.Tensor) -> bool:
     return tensor.op.type in ("ZerosLike", "Fill") or (value is not None and not value.any())
 
 
-def _behind_identities(tensor: tf.Tensor) -> tf.Tensor:
+def behind_identities(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns the tensor that operations which change nothing pass on."""
     while tensor.op.type in _SAME:
         tensor = tensor.op.inputs[tensor.value_index]
     return tensor

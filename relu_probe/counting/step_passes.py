@@ -7,7 +7,12 @@ import tensorflow as tf
 
 from relu_probe.counting.hidden_relus import find_hidden
 from relu_probe.counting.passes import BackwardPass, CountedGradients, ForwardPass, before_bound, before_relu
-from relu_probe.counting.relu_search import find_functions, pre_activation_gradients, stopped_at_bound
+from relu_probe.counting.relu_search import (
+    behind_identities,
+    find_functions,
+    pre_activation_gradients,
+    stopped_at_bound,
+)
 from relu_probe.counting.step_trace import ReluOutput, StepTrace
 from relu_probe.counting.used_operations import UsedOperations
 from relu_probe.structure.relu_layers import ReluLayer
@@ -38,7 +43,7 @@ def search(trace: StepTrace, relus: Mapping[str, ReluLayer]) -> dict[str, str]:
 
 def differentiate(trace: StepTrace, loss: tf.Tensor, others: list[tf.Tensor]) -> list[Any]:
     """Notes the gradients of the loss by the outputs of all ReLUs, and returns those by `others`; None for no path."""
-    tensors = [*others, *(each.output for each in trace.outputs)]
+    tensors = [*others, *(each.output for each in trace.outputs), *(each.zeros for each in trace.loops)]
     gradients = [] if not tensors else trace.tape.gradient(loss, tensors) if trace.tape else tf.gradients(loss, tensors)
     trace.gradients = {id(each): gradient for each, gradient in zip(tensors, gradients)}
     return list(gradients[: len(others)])
@@ -63,6 +68,16 @@ def gathered_passes(trace: StepTrace, is_frozen: Callable[[ReluLayer], bool], *,
     if trace.graph is None and not in_use:  # a step of the user's may take all gradients out of TensorFlow, into NumPy
         in_use = [each for each in backward if not is_frozen(each.relu)]
     return [*forward, *in_use]
+
+
+def looped_gradients(trace: StepTrace, *, measuring: bool) -> dict[int, Any]:
+    """Returns the gradients by the zeros of ReLUs in loops, by `id(zeros)`, apart from those that training does not use."""
+    found = {id(each.zeros): trace.gradients.get(id(each.zeros)) for each in trace.loops}
+    found = {key: gradient for key, gradient in found.items() if gradient is not None}
+    if measuring or not found:
+        return found
+    used = UsedOperations(trace.results)
+    return {key: gradient for key, gradient in found.items() if behind_identities(gradient) in used}
 
 
 def _recorded(tensor: tf.Tensor, trace: StepTrace) -> Any:

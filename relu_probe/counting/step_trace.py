@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from relu_probe.counting.eager_operations import EagerOperations
+from relu_probe.counting.looped_relus import LoopedRelu
 from relu_probe.counting.passes import BackwardPass, ForwardPass
 from relu_probe.structure.call_owners import CallOwner
 from relu_probe.structure.relu_layers import ReluLayer
@@ -53,7 +54,10 @@ class StepTrace:
     tape: tf.GradientTape | None = None  # records the forward pass, if it is run eagerly
     passes: list[ForwardPass | BackwardPass] = field(default_factory=list)
     outputs: list[ReluOutput] = field(default_factory=list)
-    gradients: dict[int, Any] = field(default_factory=dict)  # of the loss by outputs, by their ids; None for no path
+    loops: list[LoopedRelu] = field(default_factory=list)
+    gradients: dict[int, Any] = field(
+        default_factory=dict
+    )  # of the loss by outputs and zeros of loops, by their ids; None for no path
     calls: list[TracedCall] = field(default_factory=list)  # in the order in which they begin
     results: list[Any] = field(default_factory=list)  # of the outermost calls
     depth: int = 0

@@ -21,7 +21,7 @@ class CallOwner(NamedTuple):
         relu: its `ReluLayer`; None if that is no ReLU's.
         prefix: the beginning of the keys of ReLUs written as functions in its call: "block/"; "" for the outermost model.
         has_functions: whether its call may contain ReLUs written as functions: it is of a class of the user's, holds a
-            function of the user's, or is a cell of Keras's with a ReLU.
+            function of the user's, or is in a cell and ends in a ReLU.
         in_cell: whether it is the cell of an RNN layer, or part of one.
     """
 
@@ -35,6 +35,10 @@ class CallOwner(NamedTuple):
     def name(self) -> str:
         """Its own key."""
         return self.prefix.removesuffix("/") or str(self.layer.name)
+
+    def key(self, number: int) -> str:
+        """The key of a ReLU written as a function in its call, such as "block/relu_1"; `number` counts them from 0."""
+        return f"{self.prefix}relu{f'_{number}' if number else ''}"
 
 
 def call_owners(model: Any, relus: list[Any]) -> list[CallOwner]:
@@ -50,8 +54,9 @@ def call_owners(model: Any, relus: list[Any]) -> list[CallOwner]:
                 is_cell = isinstance(parent.layer, tf.keras.layers.RNN)
                 prefix = parent.prefix if is_cell else _free(f"{parent.prefix}{layer.name}/", names)
                 relu = counted.get(id(layer))
-                functions = relu is None and has_functions(layer, is_cell=is_cell)
-                owner = CallOwner(layer, relu, prefix, functions, is_cell or parent.in_cell)
+                in_cell = is_cell or parent.in_cell
+                functions = relu is None and has_functions(layer, in_cell=in_cell)
+                owner = CallOwner(layer, relu, prefix, functions, in_cell)
                 owners[id(layer)] = owner
                 found.append(owner)
         pending += reversed(found)
@@ -66,19 +71,17 @@ def may_have_functions(model: Any) -> bool:
 def possible_keys(model: Any) -> list[tuple[str, Any]]:
     """Returns keys that ReLUs written as functions may get, each with the layer in whose call they stand."""
     owners = [owner for owner in call_owners(model, []) if owner.has_functions]
-    return [
-        (f"{owner.prefix}relu{f'_{i}' if i else ''}", owner.layer) for owner in owners for i in range(_MOST_FUNCTIONS)
-    ]
+    return [(owner.key(i), owner.layer) for owner in owners for i in range(_MOST_FUNCTIONS)]
 
 
-def has_functions(layer: Any, *, is_cell: bool = False) -> bool:
+def has_functions(layer: Any, *, in_cell: bool = False) -> bool:
     """Whether the call of a layer may contain ReLUs written as functions."""
     if not is_defined_by_keras(type(layer).call):
         return True
     function = held_function(layer) or vars(layer).get("activation")
     if not callable(function) or isinstance(function, tf.keras.layers.Layer):
         return False
-    return is_relu(function) if is_cell else not _is_library_function(function)
+    return is_relu(function) if in_cell else not _is_library_function(function)
 
 
 def _free(prefix: str, names: set[str]) -> str:

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 import tensorflow as tf
-from models import sequential
+from models import OwnCell, sequential
 
 from relu_probe import ReluProbe, measure, watch
 
@@ -21,33 +21,19 @@ def fitted(model, x=X, y=Y, **fit_args):
     return probe.report
 
 
-@pytest.mark.parametrize(
-    "rnn",
-    [
-        lambda: L.LSTM(4, activation="relu", name="rnn"),
-        lambda: L.GRU(4, activation="relu", name="rnn"),
-        lambda: L.SimpleRNN(4, activation="relu", name="rnn"),
-        lambda: L.RNN(L.SimpleRNNCell(4, activation="relu"), name="rnn"),
-    ],
-)
-def test_an_rnn_layer_with_a_relu_in_its_cells_is_named(rnn):
-    model = sequential((5, 3), rnn(), L.Dense(4, "relu", name="seen"), L.Dense(1))
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("kind", "key"), [("function", "rnn"), ("layer", "rnn/dense")])
+def test_a_cell_of_the_users_is_named(kind, key, masked):
+    mask = [L.Masking()] if masked else []
+    model = sequential((5, 3), *mask, L.RNN(OwnCell(kind), name="rnn"), L.Dense(4, "relu", name="seen"), L.Dense(1))
     for report in (fitted(model, SERIES, Y[:8]), measure(model, (SERIES, Y[:8]))):
-        assert report.unseen == {"rnn": "relu inside its cells"}
+        assert report.unseen == {key: "relu inside its cells"}
         assert list(report) == ["seen"]
 
 
 def test_other_rnn_layers_are_not_named():
     model = sequential((5, 3), L.Bidirectional(L.LSTM(4)), L.Dense(4, "relu", name="seen"), L.Dense(1))
     assert fitted(model, SERIES, Y[:8]).unseen == measure(model, SERIES).unseen == {}
-
-
-def test_a_wrapped_rnn_layer_is_named():
-    model = sequential((5, 3), L.Bidirectional(L.LSTM(4, activation="relu"), name="both"), L.Dense(1))
-    with pytest.warns(UserWarning, match="none of the model's ReLUs can be counted"):
-        report = measure(model, SERIES)
-    assert len(report.unseen) == 2
-    assert all(key.startswith("both/") and why == "relu inside its cells" for key, why in report.unseen.items())
 
 
 @pytest.mark.parametrize(

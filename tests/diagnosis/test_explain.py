@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
-from models import sequential
+from models import OwnCell, sequential
 
 from relu_probe import ReluProbe, diagnose
 from relu_probe.report.loss_jumps import LossJump
@@ -214,23 +214,23 @@ def test_a_gan_is_diagnosed_part_by_part():
 
 def test_healthy_is_qualified_by_what_is_not_counted():
     x = tf.keras.Input((3, 2))
-    inner = L.LSTM(2, "relu", kernel_initializer="ones", recurrent_initializer="ones", name="lstm")(x)
+    inner = L.RNN(OwnCell(), name="rnn")(x)
     y = L.Dense(3, "relu", kernel_initializer="ones", name="seen")(inner)
     model = tf.keras.Model(x, L.Dense(1)(y))
     found = diagnose(model, np.ones((4, 3, 2), "f"))
-    assert found.report.unseen == {"lstm": "relu inside its cells"}
+    assert found.report.unseen == {"rnn": "relu inside its cells"}
     assert str(found).startswith("Healthy as far as seen: 1 of 2 ReLUs: none of")
 
 
 def test_a_model_of_which_nothing_can_be_counted_is_not_judged():
     x = tf.keras.Input((5, 4))
-    model = tf.keras.Model(x, L.Dense(1)(L.LSTM(3, activation="relu", name="lstm")(x)))
+    model = tf.keras.Model(x, L.Dense(1)(L.RNN(OwnCell(), name="rnn")(x)))
     model.compile("sgd", "mse")
     with pytest.warns(UserWarning, match="none of the model's ReLUs can be counted"):
         found = diagnose(model, (np.ones((4, 5, 4), "f"), np.ones((4, 1))))
     assert (found.advice, found.first_sick_layer, dict(found.layers)) == ((), None, {})
     text = str(found)
-    assert text.startswith("Nothing was judged: no ReLU of the model is counted.\n\nlstm: not counted: ")
+    assert text.startswith("Nothing was judged: no ReLU of the model is counted.\n\nrnn: not counted: ")
     assert "Blocked" not in text
 
 

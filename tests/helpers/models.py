@@ -62,3 +62,19 @@ def integer_data(samples: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns inputs `(samples, 6)` and labels `(samples, 1)` that are small integers."""
     rng = np.random.default_rng(0)
     return rng.integers(-3, 4, (samples, 6)).astype("f"), rng.integers(-3, 4, (samples, 1)).astype("f")
+
+
+class OwnCell(L.Layer):
+    """An RNN cell of the user's, with a ReLU as a function or in a layer, which cannot be counted in the loop."""
+
+    def __init__(self, kind: str = "function", **more: Any) -> None:
+        super().__init__(**more)
+        self.kind, self.state_size = kind, 4
+        self.dense = L.Dense(4, "relu" if kind == "layer" else None, kernel_initializer="ones", name="dense")
+
+    def build(self, shape: Any) -> None:
+        self.dense.build(shape)
+
+    def call(self, t: Any, states: Any) -> Any:
+        a = self.dense(t) if self.kind == "layer" else tf.nn.relu(self.dense(t))
+        return a, [a]

@@ -219,15 +219,15 @@ def convolutions_of_one_dimension(h: Any, make: Make) -> Any:
 
 @part("hidden", (4, 3))
 def with_rnn(h: Any, make: Make) -> Any:
-    """RNN layers in the model (their own ReLUs are not counted)"""
-    return plain(L.SimpleRNN(6, activation="relu")(h), make)
+    """RNN layers in the model"""
+    return plain(L.SimpleRNN(6)(h), make)
 
 
 @part("hidden", (4, 3), hidden=4)
 def with_bidirectional(h: Any, make: Make) -> Any:
-    """Bidirectional RNN and RNN cells in the model (not counted)"""
-    h = L.Bidirectional(L.SimpleRNN(3, activation="relu", return_sequences=True))(h)
-    return plain(L.RNN(L.SimpleRNNCell(5, "relu"), return_sequences=True)(h), make)
+    """Bidirectional RNN and RNN cells in the model"""
+    h = L.Bidirectional(L.SimpleRNN(3, return_sequences=True))(h)
+    return plain(L.RNN(L.SimpleRNNCell(5), return_sequences=True)(h), make)
 
 
 @part("feed", (4, 6), feed=4)

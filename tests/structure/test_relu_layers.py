@@ -210,7 +210,7 @@ def test_a_subclass_of_a_keras_layer_is_counted_if_its_last_operation_is_known()
     assert keys(model_of(*layers, Rectified("linear", name="rectified"))) == ["named"]
 
 
-def test_rnn_cells_are_not_counted():
+def test_rnn_cells_are_no_relu_layers():
     layers = [L.LSTM(3, activation="relu", return_sequences=True), L.RNN(L.GRUCell(3, activation="relu"))]
     model = K.Sequential([K.Input((5, 4)), *layers, L.Dense(2, "relu", name="hidden"), L.Dense(1)])
     assert keys(model) == ["hidden"]
