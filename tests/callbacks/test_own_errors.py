@@ -19,7 +19,7 @@ PLACES = {  # a function that a hook calls -> of which callback
     "relu_probe.structure.layer_selection.LayerSelection.add_late_layers": ReluProbe,
     "relu_probe.callbacks.loss_recorder.LossRecorder.begin_epoch": ReluProbe,
     "relu_probe.callbacks.relu_probe.arm_next_step": ReluProbe,
-    "relu_probe.callbacks.loss_recorder.LossRecorder.loss_of": ReluProbe,
+    "relu_probe.callbacks.loss_recorder.LossRecorder.note_loss": ReluProbe,
     "relu_probe.callbacks.loss_recorder.LossRecorder.end_epoch": ReluProbe,
     "relu_probe.callbacks.relu_probe.epoch_logs": ReluProbe,
     "relu_probe.callbacks.relu_probe.disarm": ReluProbe,
