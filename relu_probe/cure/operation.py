@@ -24,9 +24,8 @@ from relu_probe.structure.relu_layers import ReluLayer, find_relus
 from relu_probe.utils.validation import check_confidence
 
 Method = Literal["cause", "redo"]
-BLOCKED = (
-    "blocked, not dead: zero outgoing weights of a neuron that fires get a gradient at the next step by themselves"
-)
+BLOCKED = "blocked, not dead: they fire, and get a gradient as soon as what they feed passes one on"
+IN_CODE = "the ReLU stands in the code of a layer or in a cell, so that it is not known what it feeds"
 
 
 class Options(NamedTuple):
@@ -70,7 +69,7 @@ class Operation:
         self.relus = find_relus(model)
         self.first = FirstPass.over(model, data, self.relus)
         self.plans: list[LayerPlan] = []
-        self.layers = {key: untouched(before, key) for key in selected}
+        self.layers = untouched_layers(before, selected, self.relus, options)
         self.revived: dict[str, Mask] = {}  # the neurons that are, or will be, revived
         planner = Planner(model, self.first.trace, self.relus)
         for relu in _in_order([relu for relu in self.relus if relu.key in selected], self.first.trace):
@@ -142,6 +141,15 @@ def _in_order(relus: list[ReluLayer], trace: CallTrace) -> list[ReluLayer]:
     """The layers in the order in which they are called, so that a follower comes after its root."""
     first = {id(call.layer): i for i, call in reversed(list(enumerate(trace.calls)))}
     return sorted(relus, key=lambda relu: first.get(id(relu.layer), len(first)))
+
+
+def untouched_layers(
+    before: Report, selected: list[str], relus: list[ReluLayer], options: Options
+) -> dict[str, LayerRevival]:
+    """The layers before the revival: the selected ones and, if none are named, those whose ReLU stands in code."""
+    in_code = [] if options.layers is not None else [key for key in before if key not in {relu.key for relu in relus}]
+    dead = {key: {IN_CODE: np.flatnonzero(before[key].dead)} if before[key].dead.any() else {} for key in in_code}
+    return {key: untouched(before, key, dead.get(key)) for key in before if key in selected or key in dead}
 
 
 def untouched(report: Report, key: str, left: Any = None) -> LayerRevival:

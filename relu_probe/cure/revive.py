@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.cure.operation import Method, Operation, Options, untouched
+from relu_probe.cure.operation import Method, Operation, Options, untouched_layers
 from relu_probe.cure.optimizer_slots import check_optimizer
 from relu_probe.cure.revival import Revival
 from relu_probe.measuring.data import BatchedData, read_batches
@@ -75,10 +75,12 @@ def run(model: Any, data: Any, validation: Any, options: Options) -> Revival:
     batches = checked_data(model, data, options)
     held_out = None if validation is None else read_batches(validation, options.batch_size)
     before = measurer_of(model).run(batches)
-    selected = [key for key in select_layers(find_relus(model), options.layers, model) if key in before.layers]
+    relus = find_relus(model)
+    selected = [key for key in select_layers(relus, options.layers, model) if key in before.layers]
     options.check_samples(before.samples, [before[key].neurons for key in selected])
     if not any(np.any(before[key].dead) for key in selected):
-        return Revival({key: layer for key in selected if (layer := untouched(before, key)).left}, before, before)
+        layers = untouched_layers(before, selected, relus, options)
+        return Revival({key: layer for key, layer in layers.items() if layer.left}, before, before)
     return Operation(model, batches, before, selected, options).run(held_out)
 
 

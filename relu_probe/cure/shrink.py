@@ -9,6 +9,7 @@ import tensorflow as tf
 from relu_probe.cure.channel_flow import ChannelFlow
 from relu_probe.cure.comparison import check_same_function, seconds_of_a_prediction
 from relu_probe.cure.cuts import Cuts
+from relu_probe.cure.operation import IN_CODE
 from relu_probe.cure.plan import tied_weights
 from relu_probe.cure.removal import Removal, layer_names, layer_sizes
 from relu_probe.cure.shrunk import Indices, Shrunk
@@ -91,10 +92,17 @@ def shrink(
         seconds = seconds_of_a_prediction(model, new, first)
     names = layer_names(model)
     left = removal.left(relus, useless)
+    if layers is None:
+        known = {relu.key for relu in relus}
+        left |= {
+            key: {IN_CODE: np.flatnonzero(report[key].dead)}
+            for key in report
+            if key not in known and np.any(report[key].dead)
+        }
     return Shrunk(
         model=new,
         removed=removal.units(names),
-        left={key: found for key in useless if (found := {**left.get(key, {}), **uncertain.get(key, {})})},
+        left={key: found for key in report if (found := {**left.get(key, {}), **uncertain.get(key, {})})},
         report=report,
         sizes=layer_sizes(flow, cuts, names),
         seconds=seconds,

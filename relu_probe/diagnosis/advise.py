@@ -64,7 +64,7 @@ def _join(findings: Mapping[str, list[Finding]], optimizer: OptimizerFacts, orde
 
 def _text(finding: Finding, optimizer: OptimizerFacts, rate_is_advised: bool) -> str:
     if finding.kind == "trained_down" and rate_is_advised:
-        return "Lower the learning rate, as above."
+        return "Lower the learning rate, for these neurons too."
     if finding.kind in ("learning_rate", "trained_down"):
         return rate_text(optimizer)
     softplus = ", or softplus" if finding.kind == "dead_output" and " reach 0 of " in finding.words else ""

@@ -53,7 +53,9 @@ class Explanation(NamedTuple):
         lines = _wrapped(_headline(self.layers, self.report, self.graph))
         root = self.graph.root()
         dates = [] if self.history is None or root is None else death_dates(self.history.get(root), self.layers[root])
-        lines += [line for date in dates for line in _wrapped(f"{shown(root)}: {date}")]
+        dated = [line for date in dates for line in _wrapped(f"{shown(root)}: {date}")]
+        most = SUMMARY_LINES // 2 if self.advice else SUMMARY_LINES
+        lines += dated if len(dated) <= most else [*dated[: most - 1], " and more: diagnosis.history has all dates."]
         for place, advice in enumerate(self.advice, 1):
             where = "" if len(self.layers) == 1 else f"{_names(advice.layers, 2)}: "
             item = _wrapped(f"{place}. {where}{advice.text}", " ", "    ")

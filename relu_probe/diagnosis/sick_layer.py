@@ -80,7 +80,7 @@ class SickLayer:
         """The dead neurons that were last active while the loss rose to one of its jumps or within a few steps after it.
 
         Returns:
-            Their mask `(neurons,)`, the steps at which they were last active, and the jump with the most such neurons.
+            Their mask `(neurons,)`, the steps at which they were last active, and the jump with the most such neurons, the first of several.
             None if they are fewer than two, or fewer than half of the dead neurons that were ever active.
         """
         last, jumps = self._last_active(), self.large_jumps()
@@ -92,7 +92,7 @@ class SickLayer:
             died & (last >= start - 1) & (last < jump.step + jump.steps + STEPS_AFTER_JUMP)
             for start, jump in zip(starts, jumps)
         ]
-        mask, jump = max(zip(masks, jumps), key=lambda pair: (np.count_nonzero(pair[0]), pair[1].ratio))
+        mask, jump = max(zip(masks, jumps), key=lambda pair: (np.count_nonzero(pair[0]), -pair[1].step))
         count = np.count_nonzero(mask)
         return (mask, last[mask], jump) if count >= 2 and 2 * count >= np.count_nonzero(died) else None
 

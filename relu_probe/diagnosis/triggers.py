@@ -109,13 +109,15 @@ def _jumped(layer: SickLayer, epoch: int) -> str:
 
 def _trained_down(layer: SickLayer, claimed: Mask) -> tuple[Mask, str] | None:
     own, diagnosis = _own(layer, claimed), layer.diagnosis
-    if layer.fired_in_training() is not None:
-        mask = own & layer.died_in_training()
+    if np.any(mask := own & layer.died_in_training()):
         return mask, f"{neurons(mask)} fired earlier in the training, which then moved the weights or the bias down."
     if diagnosis.initial_offset is None or diagnosis.offset is None or diagnosis.initial_offset < 0:
         return None
     mask = layer.with_cause("bias") & own & (diagnosis.offset < 0)
-    return mask, f"the bias of {neurons(mask)} began at {diagnosis.initial_offset:.3g} and was trained to below zero."
+    return (
+        mask,
+        f"the initialiser of the bias gives {diagnosis.initial_offset:.3g}; that of {neurons(mask)} is now below zero.",
+    )
 
 
 def _inputs(layer: SickLayer, claimed: Mask) -> tuple[Mask, str] | None:

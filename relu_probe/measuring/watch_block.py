@@ -15,6 +15,7 @@ from relu_probe.tensorboard.summaries import Summaries
 from relu_probe.utils.distributed import is_chief
 from relu_probe.utils.error_policy import ErrorPolicy
 from relu_probe.utils.foreign_text import shown
+from relu_probe.utils.validation import is_whole
 
 
 class Watch:
@@ -76,7 +77,8 @@ class Watch:
         if not report.samples and self._counted is not None and self.reports:
             return self.reports[-1]
         if reset:
-            self._reset()
+            self._check_in_block()
+            self._counters.reset()
         if not warn_if_nothing_is_counted(report) and not report.samples:
             raise RuntimeError(
                 f"watch counted no call of model {shown(repr(self._model_name))}: it was not called in the block, or only by a "
@@ -94,8 +96,15 @@ class Watch:
             epoch: the number of the epoch; the step in TensorBoard. It must rise.
 
         Raises:
+            ValueError: `epoch` is no whole number, or not above that of the last report.
             RuntimeError: the model was not called in this epoch, or the block has ended.
         """
+        self._check_in_block()
+        last = self.reports[-1].epoch if self.reports else None
+        least = 0 if last is None else last + 1
+        if not is_whole(epoch, least):
+            after = "" if last is None else f", after epoch {last}"
+            raise ValueError(f"epoch is {epoch!r}; expected a whole number of at least {least}{after}.")
         self._fit_reports.add(self.report(epoch=epoch, reset=True))
         self._errors.run("logging", self._write)
         self._fit_reports.mark_incomplete(self._errors.reasons)
@@ -119,12 +128,11 @@ class Watch:
         if self._summaries is not None and report.epoch is not None:
             self._summaries.write(report, report.epoch, self._fit_reports.deaths())
 
-    def _reset(self) -> None:
+    def _check_in_block(self) -> None:
         if self._counted is not None:
             raise RuntimeError(
                 "the block of this watch has ended; expected end_epoch and report(reset=True) inside it. Indent the line."
             )
-        self._counters.reset()
 
     def _read(self) -> Report | Exception:
         if self._counters.failure is not None:

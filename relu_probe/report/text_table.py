@@ -73,7 +73,7 @@ def text_table(
     widths[0] = max(_MIN_NAME, min(longest, room))
     needed = sum(widths[column] for column in columns) + len(_GAP) * (len(columns) - 1)
     rule = "-" * (needed if needed == width else needed + 1)
-    lines = [*_lines(headers, columns, widths), rule]
+    lines = [*_lines(headers, columns, widths, at_bottom=True), rule]
     for row in rows:
         lines += [rule] if row is None else _lines(row, columns, widths)
     return "\n".join(lines)
@@ -101,11 +101,12 @@ def if_printable(text: str, otherwise: str) -> str:
     return text
 
 
-def _lines(row: Sequence[str], columns: list[int], widths: list[int]) -> list[str]:
-    """Returns the lines of a row; cells of fewer lines stand at its bottom."""
+def _lines(row: Sequence[str], columns: list[int], widths: list[int], *, at_bottom: bool = False) -> list[str]:
+    """Returns the lines of a row; cells of fewer lines stand at its top, those of the headers at the bottom."""
     cells = [row[column].split("\n") for column in columns]
     height = max(map(len, cells))
-    filled = [[""] * (height - len(cell)) + cell for cell in cells]
+    gaps = [[""] * (height - len(cell)) for cell in cells]
+    filled = [gap + cell if at_bottom else cell + gap for gap, cell in zip(gaps, cells)]
     return [_line(parts, [widths[column] for column in columns]) for parts in zip(*filled)]
 
 

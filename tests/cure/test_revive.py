@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_version import KERAS, LEGACY
 from models import sequential
 
-from relu_probe import diagnose, measure, revive
+from relu_probe import diagnose, measure, revive, shrink
 
 K, L = tf.keras, tf.keras.layers
 X = np.random.default_rng(0).standard_normal((200, 3)).astype("float32")
@@ -493,3 +493,28 @@ def test_too_few_samples(neurons, needed):
     message = f"data has {needed - 1} samples; expected at least {needed}: on fewer, one of {neurons:,} neurons"
     with pytest.raises(ValueError, match=message):
         revive(model, X[: needed - 1])
+
+
+# --- ReLUs in code ----------------------------------------------------------------------------------------------------
+
+
+class Block(L.Layer):
+    """A ReLU that is written as a function; the first of its two neurons is dead."""
+
+    def __init__(self, name="block", **options):
+        super().__init__(name=name, **options)
+        self.dense = L.Dense(2, bias_initializer=K.initializers.Constant([-99.0, 0.0]))
+
+    def call(self, x):
+        return tf.nn.relu(self.dense(x))
+
+
+@pytest.mark.parametrize("layers", [[], [L.Dense(4, "relu", name="hidden")]], ids=["alone", "with a layer"])
+@pytest.mark.parametrize("change", [revive, shrink])
+def test_a_dead_neuron_of_a_function_is_left_by_name(change, layers):
+    left = change(net(Block(), *(type(layer).from_config(layer.get_config()) for layer in layers)), X)
+    found = left.layers["block/relu"].left if change is revive else left.left["block/relu"]
+    assert {why.split(",")[0]: list(neurons) for why, neurons in found.items()} == {
+        "the ReLU stands in the code of a layer or in a cell": [0]
+    }
+    assert "the ReLU stands in the code" in " ".join(str(left).split())

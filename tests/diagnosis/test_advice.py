@@ -282,5 +282,36 @@ def test_the_same_advice_stands_once():
     moved = replace(diagnosis, history=type(diagnosis.history)(hidden=replace(history, last_active=last)))
     assert layer.report.dead[0]
     texts = {each.kind: each.text for each in moved.advice}
-    assert texts["trained_down"] == "Lower the learning rate, as above."
+    assert texts["trained_down"] == "Lower the learning rate, for these neurons too."
     assert str(moved).count("Lower the learning rate of SGD") == 1
+
+
+def test_neurons_that_a_training_before_this_fit_moved_down_are_told_so():
+    """A probe that never saw them fire does not hide that the initialiser had put them elsewhere."""
+    model = net(
+        L.Dense(3, "relu", kernel_initializer="ones", name="hidden"), L.Dense(1), optimizer=K.optimizers.SGD(0.0)
+    )
+    set_weights(model.layers[0], 1, [-99, -99, 0])
+    model.fit(X, Y, verbose=0, callbacks=[probe := ReluProbe()])
+    (advice,) = diagnose(model, (X, Y), probe=probe).advice
+    assert (advice.kind, list(advice.neurons["hidden"])) == ("trained_down", [True, True, False])
+
+
+def test_a_jump_that_holds_no_more_deaths_than_one_before_it_is_not_blamed():
+    diagnosis = shocked(ReluProbe())
+    (jump,) = [each for each in diagnosis.loss_jumps if each.is_large]
+    later = jump._replace(step=jump.step + 10, since=jump.since or jump.step, after=jump.after * 100)
+    moved = replace(diagnosis, loss_jumps=(jump, later))
+    (advice,) = [each for each in moved.advice if each.kind == "learning_rate"]
+    assert f"at step {jump.step:,} the loss" in advice.findings["hidden"]
+
+
+def test_advice_has_room_beside_many_dates():
+    diagnosis = shocked(ReluProbe())
+    layer, history = diagnosis.layers["hidden"], diagnosis.history["hidden"]
+    epochs = np.arange(len(history.dead_since)) * layer.report.dead
+    moved = replace(history, dead_since=np.where(layer.report.dead, epochs, -1), found_dead=epochs + 1)
+    summary = str(replace(diagnosis, history=type(diagnosis.history)(hidden=moved))).split("\n\n")[0].splitlines()
+    assert len(summary) <= 10
+    assert any(line.startswith(" 1. ") for line in summary)
+    assert " and more: diagnosis.history has all dates." in summary

@@ -148,8 +148,8 @@ low: 3 of 3 neurons dead, 0 blocked.
   weights (1 neuron): w.x <= 0 on every sample; its largest z is -3.
   1 of 3 neurons is certified dead: no input within the bounds activates it.
     [Gowal et al. 2018, arXiv:1810.12715]
-  -> 1. The bias of 2 neurons began at 0 and was trained to below zero.
-    [Goodfellow et al. 2016, Deep Learning, section 11.4.1]
+  -> 1. The initialiser of the bias gives 0; that of 2 neurons is now below
+    zero. [Goodfellow et al. 2016, Deep Learning, section 11.4.1]
   -> 2. The inputs of this first layer are off centre: the norm of their mean is
     2.55 times that of their deviation. [LeCun et al. 1998, Efficient BackProp,
     section 4.3]

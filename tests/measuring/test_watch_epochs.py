@@ -47,9 +47,9 @@ def jitted_step(model):
     return own_step(model, jit_compile=True)
 
 
-def loop(w, model, step, epochs=EPOCHS):
+def loop(w, model, step, epochs=range(EPOCHS)):
     """One neuron is dead from the start; a second dies before the second call of epoch 1, a third before epoch 3."""
-    for epoch in range(epochs):
+    for epoch in epochs:
         for call in range(CALLS):
             set_dead(model, 1 + (epoch * CALLS + call >= CALLS + 1) + (epoch >= 3))
             step()
@@ -154,12 +154,12 @@ def test_a_loop_that_was_interrupted_is_continued(tmp_path):
 def test_a_full_disk_does_not_end_the_loop(tmp_path):
     model, run = net(), tmp_path / "relu_probe"
     with watch(model, log_dir=tmp_path) as w:
-        loop(w, model, on_batch(model), epochs=1)
+        loop(w, model, on_batch(model), epochs=[0])
         shutil.rmtree(run)
         run.touch()  # a file, where the directory was
         with pytest.warns(UserWarning, match="logging stopped"):
-            loop(w, model, on_batch(model))
-    assert len(w.reports) == 1 + EPOCHS
+            loop(w, model, on_batch(model), epochs=[1, 2])
+    assert len(w.reports) == 3
     assert "logging stopped" in w.reports[-1].incomplete
 
 
@@ -167,3 +167,27 @@ def test_a_full_disk_does_not_end_the_loop(tmp_path):
 def test_wrong_arguments_are_refused_at_once(options, error):
     with pytest.raises(error, match=r"(log_dir|name) is .*; expected"), watch(net(), **options):
         pass
+
+
+@pytest.mark.parametrize("epoch", [-1, 1.5, None, "a", True, 3, 2])
+def test_an_epoch_that_does_not_rise_is_refused(epoch):
+    model = net()
+    with watch(model) as w:
+        on_batch(model)()
+        w.end_epoch(3)
+        on_batch(model)()
+        with pytest.raises(
+            ValueError, match=rf"epoch is {epoch!r}; expected a whole number of at least 4, after epoch 3\."
+        ):
+            w.end_epoch(epoch)
+        assert w.end_epoch(4).samples == len(X)  # nothing was lost
+
+
+def test_an_epoch_cannot_end_after_the_block():
+    model = net()
+    with watch(model) as w:
+        on_batch(model)()
+        w.end_epoch(0)
+    with pytest.raises(RuntimeError, match="the block of this watch has ended"):
+        w.end_epoch(1)
+    assert [each.epoch for each in w.reports] == [0]

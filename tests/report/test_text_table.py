@@ -124,3 +124,14 @@ def test_wide_characters_keep_the_columns_in_line():
 def test_a_long_word_is_not_broken():
     word = "1234567890" * 12
     assert word in wrapped(f"the number {word} is whole", width=40)
+
+
+def test_a_cell_of_several_lines_begins_beside_its_name():
+    assert text_table(["layer", "a\nb"], [["first", "1\n22"], ["second", "3"]]).splitlines() == [
+        "           a",
+        "layer      b",
+        "-------------",
+        "first      1",
+        "          22",
+        "second     3",
+    ]
