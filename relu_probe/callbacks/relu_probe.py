@@ -146,6 +146,11 @@ class ReluProbe(CopyableCallback, GuardedCallback):
         self._follow_losses()
         return self._losses.jumps
 
+    def set_model(self, model: Any) -> None:
+        """Keras's hook, the first of a fit: follows the losses that an interrupted fit has left, with its own model and steps."""
+        self._follow_losses()
+        super().set_model(model)
+
     @guarded(ValueError)
     def on_train_begin(self, logs: Any = None) -> None:
         """Forgets the previous fit, unless this one is appended, and checks all that can be checked before the first step."""
@@ -154,6 +159,7 @@ class ReluProbe(CopyableCallback, GuardedCallback):
             self._close()
             self._reset()
         self._epochs.begin_fit()
+        self._fit_reports.begin_fit()
         check_names(self.name, [c.name for c in getattr(fit_under_way(), "callbacks", []) if isinstance(c, ReluProbe)])
         self._selection = LayerSelection(self.layers, self.model)
         self._source = report_source(self.data, activation_sum=self.activation_sum)
@@ -214,13 +220,12 @@ class ReluProbe(CopyableCallback, GuardedCallback):
 
     @guarded()
     def on_train_end(self, logs: Any = None) -> None:
-        """Completes the event file, and closes it unless the next fit is appended."""
+        """Completes the event file."""
         if (writer := self._log_writer) is not None:
             self._attempt("logging", lambda: writer.finish(last=not self.append))
             complete = "logging" not in self._error_policy
             self._attempt("telling", lambda: writer.print_end(self._fit_reports, complete=complete))
-        if not self.append:
-            self._close()
+        self._close()
 
     def log_revived(self, counts: Mapping[str, int], epoch: int) -> None:
         """Writes how many neurons of each layer `Revive` has revived to the event file."""
@@ -247,7 +252,7 @@ class ReluProbe(CopyableCallback, GuardedCallback):
 
     def _measure_and_log(self, epoch: int) -> None:
         self._attempt("measuring", lambda: self._measure(epoch))
-        if self._error_policy.reasons and not self.reports:  # an empty report, to say why there is none
+        if self._error_policy.reasons and not self._fit_reports.newest_fit_has_reports:  # an empty one, to say why
             self._fit_reports.add(Report(epoch=epoch, source=self._source.kind, incomplete=self._error_policy.reasons))
         self._attempt("logging", lambda: self._log(epoch))
         self._attempt("telling", self._print_nan)
@@ -255,6 +260,7 @@ class ReluProbe(CopyableCallback, GuardedCallback):
     def _measure(self, epoch: int) -> None:
         steps = self._losses.tracker.epoch_steps
         report = selected_report(self._source, self._selection, self.model, steps, strict=self.strict)
+        self._fit_reports.check_widths(report)
         self._fit_reports.add(replace(report, epoch=epoch, incomplete=self._incomplete))
 
     def _log(self, epoch: int) -> None:
@@ -272,13 +278,14 @@ class ReluProbe(CopyableCallback, GuardedCallback):
     def _attempt(self, part: str, work: Callable[[], None]) -> None:
         """Runs a part of the probe. An error does not stop the fit: it switches the part off, with one warning.
 
-        The newest report tells of it. With `strict` the error is raised.
+        The newest report of the fit tells of it. With `strict` the error is raised.
         """
         if not self._error_policy.run(part, work):
             self._fit_reports.mark_incomplete(self._incomplete)
 
     def _close(self) -> None:
-        if self._log_writer is not None:
+        """Closes the event file; not with `append`, where the next fit goes on in it, also after an error."""
+        if self._log_writer is not None and not self.append:
             self._log_writer.close()
             self._log_writer = None
 

@@ -83,6 +83,73 @@ def test_one_line_is_printed_in_all(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.count("relu_probe: ") == 3
 
 
+def fit_without_a_relu(probe):
+    model = sequential(2, L.Dense(1), optimizer="sgd")
+    with pytest.raises(ValueError, match="ReLU"):
+        model.fit(X, Y, verbose=0, callbacks=[probe])
+
+
+def fit_beyond_the_limit(probe):
+    model = net()
+    set_dead(model, 3)
+    with pytest.raises(RuntimeError, match="hidden: 3 of 4 dead"):
+        model.fit(X, Y, batch_size=4, verbose=0, callbacks=[probe])
+
+
+def fit_with_an_error_of_ours(probe):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("relu_probe.callbacks.relu_probe.call_last", None)
+        with pytest.warns(match="ReluProbe stopped"):
+            fits(probe, 1)
+
+
+@pytest.mark.parametrize(
+    ("fit_that_fails", "of_it"),
+    [(fit_without_a_relu, []), (fit_beyond_the_limit, [6]), (fit_with_an_error_of_ours, [])],
+)
+def test_a_fit_that_fails_is_followed_by_the_next(fit_that_fails, of_it, tmp_path):
+    probe = ReluProbe(tmp_path, append=True, max_dead=0.5, on_limit="raise")
+    fits(probe, 3, epochs=2)
+    fit_that_fails(probe)
+    fits(probe, 1, epochs=2)
+    before = 6 + len(of_it)
+    epochs = [*range(6), *of_it, before, before + 1]
+    assert [report.epoch for report in probe.reports] == epochs
+    assert [report.last_step for report in probe.reports] == [2 * epoch + 1 for epoch in epochs]
+    assert [step for step, _ in points(tmp_path / "relu_probe")["dead_fraction"]] == epochs
+    assert len(list((tmp_path / "relu_probe").iterdir())) == 1
+
+
+def test_the_steps_of_an_interrupted_epoch_count():
+    probe, model = ReluProbe(append=True), net()
+
+    class Interrupt(K.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 4:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y, batch_size=1, verbose=0, callbacks=[probe, Interrupt()])
+    fits(probe, 1, model, epochs=2)  # of fewer steps than the interrupted epoch had
+    assert [(report.epoch, report.last_step) for report in probe.reports] == [(1, 6), (2, 8)]
+    assert [report.samples for report in probe.reports] == [8, 8]
+
+
+def test_a_model_with_other_widths_leaves_the_earlier_reports_as_they_are():
+    probe = ReluProbe(append=True)
+    model = fits(probe, 1)
+    wider = sequential(2, L.Dense(9, "relu", name="hidden"), L.Dense(1), optimizer="sgd")
+    advice = r"layer 'hidden' has 9 neurons, and had 4 in an earlier fit.*Give each model a probe of its own, with another name="
+    with pytest.warns(match=advice):
+        logs = wider.fit(X, Y, epochs=2, verbose=0, callbacks=[probe]).history
+    assert np.isnan(logs["dead_fraction"]).all()  # and not those of the other model
+    fits(probe, 1, model)
+    first, none, last = probe.reports
+    assert (first.incomplete, none.epoch, list(none), last.incomplete) == ("", 1, [], "")
+    assert "Give each model a probe of its own" in none.incomplete
+    assert probe.history["hidden"].measured.tolist() == [True, False, True]
+
+
 def test_an_interrupted_fit_is_followed_by_the_next(tmp_path):
     probe, model = ReluProbe(tmp_path, append=True), net()
 
