@@ -267,6 +267,7 @@ def most_samples(layers: Iterable[LayerReport]) -> int:
 
 
 def _whole_number(name: str, value: Any) -> int:
-    if not isinstance(value, (int, float, np.integer, np.floating)) or value % 1 or not value >= 0:
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not number or value % 1 or not 0 <= value < 2**63:
         raise ValueError(f"{name} is {value!r:.60}; expected a whole number >= 0.")
     return int(value)

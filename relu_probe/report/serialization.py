@@ -17,7 +17,10 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "never_called": ((list,), "a list of names"),
     "last_step": ((int, type(None)), "a whole number or null"),
     "frozen": ((bool,), "true or false"),
+    "died": ((int, type(None)), "a whole number or null"),
+    "revived": ((int, type(None)), "a whole number or null"),
 }
+_LEAST = {"epoch": -(2**63), "last_step": 0, "died": 0, "revived": 0}  # the most is what 64 bits hold
 _SPECIAL_FLOATS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
@@ -35,10 +38,10 @@ def checked_schema(data: Any) -> dict[str, Any]:
     Raises:
         ValueError: `data` is no mapping, or has another schema.
     """
-    if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
-        found = data.get("schema", "no schema") if isinstance(data, Mapping) else type(data).__name__
+    found = data.get("schema", "no schema") if isinstance(data, Mapping) else type(data).__name__
+    if type(found) is not int or found != SCHEMA:  # True and 1.0 equal 1
         raise ValueError(
-            f"found {found!r}; expected what Report.to_dict() gives, with schema {SCHEMA}. "
+            f"found {found!r:.60}; expected what Report.to_dict() gives, with schema {SCHEMA}. "
             "Write the report again with this version of relu_probe."
         )
     return {name: value for name, value in data.items() if name != "schema"}
@@ -68,6 +71,9 @@ def checked_fields(data: Any, fields: Iterable[Field[Any]], where: str) -> dict[
     for name, (types, expected) in _TYPES.items():
         if name in data and type(data[name]) not in types:  # not isinstance, for which True is an int
             raise ValueError(f"{name} of {where} is {data[name]!r:.60}; expected {expected}.")
+    for name, least in _LEAST.items():
+        if (value := data.get(name)) is not None and not least <= value < 2**63:
+            raise ValueError(f"{name} of {where} is {value!r:.60}; expected a number from {least} to {2**63 - 1}.")
     texts = [*data.get("unseen", {}).values(), *data.get("never_called", [])]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"unseen or never_called of {where} holds {texts!r:.60}; expected strings.")

@@ -109,6 +109,18 @@ def refused(arguments, text, capsys):
     assert "\x1b" not in err
 
 
+@pytest.mark.parametrize("value", [[], {"a": 1}, "x", -1, True, 1e308, 10**30])
+@pytest.mark.parametrize("field", ["died", "revived", "epoch", "last_step", "samples", "positions"])
+def test_damaged_numbers(files, field, value, capsys):
+    data = training()[-1].to_dict()
+    (data if field in data else data["layers"]["dying"])[field] = value
+    (files / "report.json").write_text(json.dumps(data))
+    if (field, value) == ("epoch", -1):
+        assert main(["show", "report.json"]) == 0
+    else:
+        refused(["report.json"], "report.json holds no report: ", capsys)
+
+
 def test_reports_of_different_models(files, capsys):
     dicts = [Report({"a": LayerReport(8, 8, [1] * neurons)}).to_dict() for neurons in (1, 2)]
     (files / "report.json").write_text(json.dumps(dicts))
