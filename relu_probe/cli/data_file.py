@@ -17,6 +17,17 @@ from relu_probe.utils.memory import available_memory
 # The header of a member of a zip file: it ends with the lengths of the name and of the extra field, which follow.
 _LOCAL_HEADER = struct.Struct("<26xHH")
 
+# What cannot be measured on, for each kind of dtype, and what to save instead.
+_NO_NUMBERS = {
+    "O": "Python objects; expected numbers. Save an array of one number type.",
+    "c": "complex numbers, of which Keras would drop the imaginary part; expected real numbers. Save np.stack([{x}.real, "
+    "{x}.imag], axis=-1), or np.abs({x}).",
+    "M": "times ({dtype}); expected numbers. Save ({x} - {x}.min()) / np.timedelta64(1, 'h'), for example.",
+    "m": "durations ({dtype}); expected numbers. Save {x} / np.timedelta64(1, 'h'), for example.",
+    "V": "records or raw bytes ({dtype}); expected numbers. Save np.lib.recfunctions.structured_to_unstructured({x}), or, "
+    "for bfloat16, {x}.astype('float32').",
+}
+
 
 def load_data(text: str) -> Any:
     """The data that `--data` names: `(x, y)` of an .npz file, or the return value of `module:function`.
@@ -67,8 +78,8 @@ def load_npz(path: str | os.PathLike[str]) -> tuple[NDArray[Any], ...]:
     of `np.savez_compressed` cannot be, and are unpacked in memory.
 
     Raises:
-        ValueError: the file is damaged, has no x, holds Python objects or complex numbers, or unpacks to more than the
-            free memory.
+        ValueError: the file is damaged, has no x, holds other things than real numbers or text, or unpacks to more
+            than the free memory.
     """
     try:
         with ZipFile(path) as archive:
@@ -97,15 +108,7 @@ def _check_memory(size: int) -> None:
 def _array(path: str | os.PathLike[str], archive: ZipFile, info: ZipInfo) -> NDArray[Any]:
     with archive.open(info) as member:
         shape, fortran, dtype = _header(member)
-        if dtype.hasobject:
-            raise ValueError(
-                f"{info.filename} holds Python objects; expected numbers. Save an array of one number type."
-            )
-        if dtype.kind == "c":
-            raise ValueError(
-                f"{info.filename} holds complex numbers, of which Keras would drop the imaginary part; expected real "
-                "numbers. Save np.stack([x.real, x.imag], axis=-1), or np.abs(x)."
-            )
+        _check_numbers(info.filename, shape, dtype)
         start = member.tell()
     size = dtype.itemsize * int(np.prod(shape, dtype=object))
     if info.file_size != start + size:
@@ -117,6 +120,17 @@ def _array(path: str | os.PathLike[str], archive: ZipFile, info: ZipInfo) -> NDA
         with np.load(path) as file:
             return np.asarray(file[info.filename.removesuffix(".npy")])
     return np.memmap(path, dtype, "r", _data_offset(path, info) + start, shape, "F" if fortran else "C")
+
+
+def _check_numbers(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    x = name.removesuffix(".npy")
+    if dtype.kind in _NO_NUMBERS:
+        raise ValueError(f"{name} holds {_NO_NUMBERS[dtype.kind].format(dtype=dtype, x=x)}")
+    if not shape:
+        raise ValueError(
+            f"{name} holds a single value ({dtype}); expected an array with a row for each sample. Save {x}[np.newaxis] "
+            "for one sample."
+        )
 
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -50,6 +50,35 @@ def test_mapped_arrays_give_the_same_report_as_arrays_in_memory(tmp_path, model)
         assert measure(model, data, batch_size=10, max_samples=42) == measure(model, (X[:42], Y[:42])) != whole
 
 
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        (
+            np.float32(3),
+            r"holds a single value \(float32\); expected an array with a row for each sample. Save {x}\[np.n",
+        ),
+        (
+            X[:, 0, 0].astype("M8[s]"),
+            r"holds times \(datetime64\[s\]\); expected numbers. Save \({x} - {x}.min\(\)\) /",
+        ),
+        (
+            X[:, 0, 0].astype("m8[s]"),
+            r"holds durations \(timedelta64\[s\]\); expected numbers. Save {x} / np.timedelta",
+        ),
+        (np.zeros(3, "i4,f4"), r"holds records or raw bytes \(\[\('f0', '<i4'\), .*\); expected numbers. Save np.lib"),
+        (
+            tf.cast(X, tf.bfloat16).numpy(),
+            r"holds records or raw bytes \(\|V2\); expected numbers. .* for bfloat16, {x}",
+        ),
+    ],
+)
+def test_what_is_no_array_of_numbers_is_refused_by_name(tmp_path, x, text):
+    for name, arrays in {"x": {"x": x}, "y": {"x": X, "y": x}}.items():
+        np.savez(tmp_path / "a.npz", **arrays)
+        with pytest.raises(ValueError, match=rf"{name}\.npy {text.format(x=name)}"):
+            load_npz(tmp_path / "a.npz")
+
+
 def test_mapped_arrays_of_unequal_lengths(tmp_path, model):
     np.savez(tmp_path / "a.npz", x=X, y=Y[:-1])
     with pytest.raises(
