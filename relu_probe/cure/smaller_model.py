@@ -1,6 +1,7 @@
 """A copy of a model in which layers have fewer units, with the weights, the compilation and the optimizer's state carried over."""
 
 import inspect
+import warnings
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,15 @@ from relu_probe.cure.cuts import Cuts
 from relu_probe.cure.edit import value_of
 from relu_probe.cure.optimizer_slots import find_slots
 from relu_probe.measuring.inference import call_in_inference
-from relu_probe.structure.keras_layers import held_function, holds_all_calls, keras_class
+from relu_probe.structure.keras_layers import held_function, holds_all_calls, is_defined_by_keras, keras_class
 from relu_probe.structure.run_settings import compile_arguments
 from relu_probe.structure.support import is_tf_keras
 from relu_probe.utils.error_policy import reason
 from relu_probe.utils.foreign_text import shown
 from relu_probe.utils.instance_patch import patched
 
+# The ends of the names of a layer's arguments that are functions, or objects with a configuration of their own.
+_PARTS = ("activation", "_initializer", "_regularizer", "_constraint")
 _UNITS = {"Dense": "units", "EinsumDense": "output_shape"}
 
 
@@ -72,16 +75,16 @@ def _inputs(model: Any) -> Any:
 def _layer(layer: Any, cuts: Cuts) -> Any:
     """A copy of a layer, or of an operation of a functional graph, with as many units as are left."""
     try:
-        config = layer.get_config()
-        activation = getattr(layer, "activation", None)
-        if "activation" in config and not isinstance(activation, tf.keras.layers.Layer):
-            config["activation"] = activation  # a function of the user's need not be registered
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that functions cannot be saved: nothing is saved here
+            config = layer.get_config()
+        config.update(_own_parts(layer, config))
         if keras_class(layer) == "Lambda":
             return type(layer)(held_function(layer), name=layer.name, dtype=config["dtype"])
         if (units := cuts.units(layer)) is not None and units[0] != units[1]:
             config.update(_resized(layer, config, units[1]))
         if any(cuts.of(weight).shape != tuple(weight.shape) for weight in getattr(layer, "weights", [])):
-            config.update({key: "zeros" for key, value in config.items() if _is_array(key, value)})
+            config.update({key: "zeros" for key, value in config.items() if _fits_one_shape(key, value)})
         return type(layer).from_config(config)
     except Exception as error:
         raise ValueError(
@@ -96,10 +99,20 @@ def _resized(layer: Any, config: dict[str, Any], units: int) -> dict[str, Any]:
     return {key: (*shape[:-1], units) if isinstance(shape, (list, tuple)) else units}
 
 
-def _is_array(key: str, value: Any) -> bool:
-    """Whether this is an initialiser with one value for each weight, such as Constant([0.0, 1.0]), which fits one shape only."""
-    values = value.get("config", {}).values() if key.endswith("_initializer") and isinstance(value, dict) else []
-    return any(isinstance(each, dict) or np.ndim(each) > 0 for each in values)
+def _own_parts(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """The functions and objects of the user's own in a layer, which stay as they are: they need not be registered."""
+    parts = {key: getattr(layer, key, None) for key in config if key.endswith(_PARTS)}
+    own = {key: part for key, part in parts.items() if callable(part) and not is_defined_by_keras(type(part))}
+    return {key: part for key, part in own.items() if not isinstance(part, tf.keras.layers.Layer)}
+
+
+def _fits_one_shape(key: str, value: Any) -> bool:
+    """Whether this may be an initialiser of one shape only, such as Constant([0.0, 1.0]) or one of the user's own."""
+    if not key.endswith("_initializer"):
+        return False
+    config = value.get("config") if isinstance(value, dict) else None
+    values = config.values() if isinstance(config, dict) else []
+    return callable(value) or any(isinstance(each, (dict, list, tuple)) or np.ndim(each) > 0 for each in values)
 
 
 # --- compilation ------------------------------------------------------------------------------------------------------

@@ -377,6 +377,42 @@ def test_functions_of_the_users_need_not_be_registered():
     assert "lambda" in left(found)["a"][0]
 
 
+def fixed_values(shape, dtype=None):
+    """An initialiser that is made for one shape."""
+    assert shape[-1] in (4, 2)
+    return tf.constant(np.random.default_rng(0).normal(size=shape), dtype)
+
+
+class RaggedInitializer(K.initializers.Initializer):
+    def __call__(self, shape, dtype=None, **options):
+        return fixed_values(shape, dtype)
+
+    def get_config(self):
+        return {"table": [[1.0], [2.0, 3.0]]}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls()
+
+
+class OwnConstraint(K.constraints.Constraint):
+    def __call__(self, weight):
+        return weight
+
+
+@pytest.mark.parametrize(
+    "start", [fixed_values, lambda shape, dtype=None: fixed_values(shape, dtype), RaggedInitializer()]
+)
+def test_initialisers_of_the_users_need_not_be_registered_nor_fit_another_shape(start):
+    parts = {"kernel_initializer": start, "kernel_constraint": OwnConstraint()}
+    untouched = L.Dense(4, name="untouched", **parts)
+    found = shrunk(model_of((5,), untouched, dead(L.Dense, 4, name="a", **parts), L.Dense(2, **parts)), data(5))
+    assert removed(found) == {"a": [1]}
+    again = found.model.get_layer("untouched")
+    assert again.kernel_initializer is start
+    assert again.kernel_constraint is parts["kernel_constraint"]
+
+
 # --- compilation ------------------------------------------------------------------------------------------------------
 
 
