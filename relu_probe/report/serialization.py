@@ -20,7 +20,8 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "died": ((int, type(None)), "a whole number or null"),
     "revived": ((int, type(None)), "a whole number or null"),
 }
-_LEAST = {"epoch": -(2**63), "last_step": 0, "died": 0, "revived": 0}  # the most is what 64 bits hold
+_MOST = 2**63 - 1
+_RANGES = {"epoch": (-1, 2**31 - 1), "last_step": (0, _MOST), "died": (0, _MOST), "revived": (0, _MOST)}
 _SPECIAL_FLOATS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
@@ -71,9 +72,9 @@ def checked_fields(data: Any, fields: Iterable[Field[Any]], where: str) -> dict[
     for name, (types, expected) in _TYPES.items():
         if name in data and type(data[name]) not in types:  # not isinstance, for which True is an int
             raise ValueError(f"{name} of {where} is {data[name]!r:.60}; expected {expected}.")
-    for name, least in _LEAST.items():
-        if (value := data.get(name)) is not None and not least <= value < 2**63:
-            raise ValueError(f"{name} of {where} is {value!r:.60}; expected a number from {least} to {2**63 - 1}.")
+    for name, (least, most) in _RANGES.items():
+        if (value := data.get(name)) is not None and not least <= value <= most:
+            raise ValueError(f"{name} of {where} is {value!r:.60}; expected a number from {least} to {most}.")
     texts = [*data.get("unseen", {}).values(), *data.get("never_called", [])]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"unseen or never_called of {where} holds {texts!r:.60}; expected strings.")

@@ -121,6 +121,12 @@ def test_damaged_numbers(files, field, value, capsys):
         refused(["report.json"], "report.json holds no report: ", capsys)
 
 
+def test_the_largest_numbers_that_are_read(files):
+    reports = [Report({"a": LayerReport(8, 8, [1, count])}, epoch=2**31 - 2 + i) for i, count in enumerate((1, 0))]
+    (files / "report.json").write_text(json.dumps([{**one.to_dict(), "last_step": 2**63 - 1} for one in reports]))
+    assert main(["show", "report.json", "--html", "page.html"]) == 0
+
+
 def test_reports_of_different_models(files, capsys):
     dicts = [Report({"a": LayerReport(8, 8, [1] * neurons)}).to_dict() for neurons in (1, 2)]
     (files / "report.json").write_text(json.dumps(dicts))
