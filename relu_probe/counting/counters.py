@@ -181,9 +181,9 @@ class Counters:
         batch = tensors_of(data)
         step = None if self.blocks.steps is None else self.blocks.steps.count(batch)
         self._search(trace)
-        passes = gathered_passes(trace, lambda relu: is_frozen(relu.layer, self.model), measuring=self.measuring)
+        passes = gathered_passes(trace, self.model, measuring=self.measuring)
         passes = [each for each in passes if self._has_one_width(each)]
-        gradients = looped_gradients(trace, measuring=self.measuring)
+        gradients = looped_gradients(trace, self.model, measuring=self.measuring)
         reached = {key for each in passes if isinstance(each, BackwardPass) for key in each.keys}
         self._frozen = {key for key in self.relus.keys() - reached if is_frozen_in(self.model, self.relus[key].layer)}
         if not self.measuring:

@@ -110,7 +110,9 @@ def _increments(
     calls: list[LoopedRelu], gradients: Mapping[int, Any], batch: Batch | None, activation_sum: bool
 ) -> LayerIncrements:
     neurons = int(calls[0].zeros.shape[0])
-    found = [gradients[id(call.zeros)] for call in calls if id(call.zeros) in gradients]
+    # A cell that stands twice in a stack is called twice in a loop, which adds up both of its gradients.
+    zeros = dict.fromkeys(id(call.zeros) for call in calls)
+    found = [gradients[each] for each in zeros if each in gradients]
     with_gradient = tf.cast(tf.add_n(found), tf.int64) if found else tf.zeros(neurons, tf.int64)
     counts = tf.concat([tf.zeros(neurons, tf.int64), with_gradient], 0)
     return LayerIncrements(

@@ -43,25 +43,33 @@ class RecurrentCall:
     Args:
         cells: those of its cells that have a ReLU.
         sequences: `(batch, time, ...)`.
+        anchors: what the loop is computed from: a tape that watches one of them goes backwards through the loop.
         counters: what the counts are added to.
         trace: what is gathered of the step.
     """
 
-    def __init__(self, cells: list[RecurrentCell], sequences: tf.Tensor, counters: Any, trace: StepTrace) -> None:
-        self._counters, self._trace, self._graph, self._sequences = counters, trace, trace.graph, sequences
+    def __init__(
+        self,
+        cells: list[RecurrentCell],
+        sequences: tf.Tensor,
+        anchors: list[tf.Tensor],
+        counters: Any,
+        trace: StepTrace,
+    ) -> None:
+        self._counters, self._trace, self._graph = counters, trace, trace.graph
+        self._sequences, self._anchors = sequences, anchors
         self.relus: list[LoopedRelu] = []
         self._zeros = {id(cell.layer): self._make_zeros(cell) for cell in cells}
 
     def _make_zeros(self, cell: RecurrentCell) -> list[tf.Tensor]:
         if self._counters.measuring:
             return plain_zeros(cell.neurons, _MOST_RELUS)
-        anchors = [self._sequences, *(tf.convert_to_tensor(weight) for weight in cell.layer.trainable_weights)]
 
         def receive(*gradients: tf.Tensor) -> None:
             if not is_inside_vectorized_map():  # the rows of a Jacobian are not the gradients of a loss
                 self._receive({id(each): gradient for each, gradient in zip(zeros, gradients)})
 
-        zeros = watched_zeros(cell.neurons, _MOST_RELUS, anchors, receive, self._counters.model)
+        zeros = watched_zeros(cell.neurons, _MOST_RELUS, self._anchors, receive, self._counters.model)
         return zeros
 
     def _receive(self, gradients: dict[int, tf.Tensor]) -> None:
@@ -148,10 +156,23 @@ def _begun(owner: CallOwner, cells: list[RecurrentCell], arguments: Any, counter
     ):
         return None
     try:
-        return RecurrentCall(cells, tf.nest.flatten(arguments)[0], counters, trace)
+        return RecurrentCall(cells, _sequences(*arguments), _anchors(owner.layer, arguments), counters, trace)
     except Exception as error:  # counting never stops a training
         counters.leave_out([owner.name], reason(error))
         return None
+
+
+def _sequences(args: Any, kwargs: Any) -> Any:
+    """Returns the sequences that an RNN layer was called on; its other arguments are states, constants and a mask."""
+    name = next((name for name in ("sequences", "inputs") if name in kwargs), None)
+    return tf.nest.flatten(args if name is None else kwargs[name])[0]
+
+
+def _anchors(rnn: Any, arguments: Any) -> list[tf.Tensor]:
+    """Returns all tensors and weights that the loop of an RNN layer is computed from, and that a tape may watch."""
+    tensors = [each for each in tf.nest.flatten(arguments) if isinstance(each, tf.Tensor)]
+    found = [*tensors, *(tf.convert_to_tensor(weight) for weight in rnn.weights)]
+    return [each for each in found if each.dtype.is_floating]
 
 
 def _of_cell(owner: CallOwner, cell: RecurrentCell, call: Call, counters: Any) -> Call:

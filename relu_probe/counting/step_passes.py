@@ -1,6 +1,6 @@
 """The passes through ReLUs that a step has gathered, and the gradients of a measured loss by their outputs."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -16,6 +16,7 @@ from relu_probe.counting.relu_search import (
 from relu_probe.counting.step_trace import ReluOutput, StepTrace
 from relu_probe.counting.used_operations import UsedOperations
 from relu_probe.structure.relu_layers import ReluLayer
+from relu_probe.structure.weights import is_frozen
 
 Pass = ForwardPass | BackwardPass
 
@@ -49,12 +50,12 @@ def differentiate(trace: StepTrace, loss: tf.Tensor, others: list[tf.Tensor]) ->
     return list(gradients[: len(others)])
 
 
-def gathered_passes(trace: StepTrace, is_frozen: Callable[[ReluLayer], bool], *, measuring: bool) -> list[Pass]:
+def gathered_passes(trace: StepTrace, model: Any, *, measuring: bool) -> list[Pass]:
     """Returns all passes of a step, apart from backward passes that training does not use.
 
     Args:
         trace: what was gathered.
-        is_frozen: whether training cannot use a gradient of a layer, as far as the structure of the model shows it.
+        model: the model. Its structure may show that training cannot use a gradient of a layer.
         measuring: whether all gradients count, and NaN are looked for before the activation.
     """
     found = [each for output in trace.outputs for each in _passes_through(output, trace, measuring)]
@@ -66,13 +67,14 @@ def gathered_passes(trace: StepTrace, is_frozen: Callable[[ReluLayer], bool], *,
     backward = [each for each in passes if isinstance(each, BackwardPass)]
     in_use = [each for each in backward if _recorded(each.gradient, trace) in used]
     if trace.graph is None and not in_use:  # a step of the user's may take all gradients out of TensorFlow, into NumPy
-        in_use = [each for each in backward if not is_frozen(each.relu)]
+        in_use = [each for each in backward if not is_frozen(each.relu.layer, model)]
     return [*forward, *in_use]
 
 
-def looped_gradients(trace: StepTrace, *, measuring: bool) -> dict[int, Any]:
+def looped_gradients(trace: StepTrace, model: Any, *, measuring: bool) -> dict[int, Any]:
     """Returns the gradients by the zeros of ReLUs in loops, by `id(zeros)`, apart from those that training does not use."""
-    found = {id(each.zeros): trace.gradients.get(id(each.zeros)) for each in trace.loops}
+    loops = [each for each in trace.loops if measuring or not is_frozen(each.relu.layer, model)]
+    found = {id(each.zeros): trace.gradients.get(id(each.zeros)) for each in loops}
     found = {key: gradient for key, gradient in found.items() if gradient is not None}
     if measuring or not found:
         return found

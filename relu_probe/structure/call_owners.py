@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from relu_probe.structure.keras_layers import child_layers, held_function, is_defined_by_keras
 from relu_probe.structure.relu_function import is_relu
+from relu_probe.utils.tensorflow_private import is_loop_or_branch
 
 # Keras's functions that contain a ReLU but are none.
 _OTHER_FUNCTIONS = ("hard_", "celu", "sparse", "log_", "soft", "threshold", "glu", "squareplus", "mish")
@@ -63,6 +64,11 @@ def call_owners(model: Any, relus: list[Any]) -> list[CallOwner]:
     return list(owners.values())
 
 
+def recurrent_layers(model: Any) -> list[Any]:
+    """Returns the RNN layers of a model."""
+    return [owner.layer for owner in call_owners(model, []) if isinstance(owner.layer, tf.keras.layers.RNN)]
+
+
 def may_have_functions(model: Any) -> bool:
     """Whether a traced step of the model may contain ReLUs that are no layers of their own."""
     return any(owner.has_functions for owner in call_owners(model, []))
@@ -77,6 +83,8 @@ def possible_keys(model: Any) -> list[tuple[str, Any]]:
 def has_functions(layer: Any, *, in_cell: bool = False) -> bool:
     """Whether the call of a layer may contain ReLUs written as functions."""
     if not is_defined_by_keras(type(layer).call):
+        return True
+    if in_cell and is_relu(vars(layer).get("recurrent_activation")):
         return True
     function = held_function(layer) or vars(layer).get("activation")
     if not callable(function) or isinstance(function, tf.keras.layers.Layer):
@@ -116,8 +124,10 @@ def made_by_keras(frames: Any) -> bool:
 
 
 def is_scratch_graph(graph: Any) -> bool:
-    """Whether Keras builds a model in this graph, which never runs."""
-    return any(part in str(getattr(graph, "name", "")) for part in _SCRATCH)
+    """Whether Keras builds a model in this graph, or in the one that this is a loop or branch of; it never runs."""
+    while graph is not None and not (found := any(part in str(getattr(graph, "name", "")) for part in _SCRATCH)):
+        graph = graph.outer_graph if is_loop_or_branch(graph) else None
+    return graph is not None and found
 
 
 def _is_library_function(function: Any) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from relu_probe.structure.call_owners import recurrent_layers
 from relu_probe.structure.keras_layers import inbound_layers, locate_layers, symbolic_inputs
 
 
@@ -24,7 +25,7 @@ def is_frozen(layer: Any, model: Any = None) -> bool:
         if id(current) in seen:
             continue
         seen.add(id(current))
-        before = inbound_layers(current)
+        before = inbound_layers(current) or _before_cell(current, model)
         if getattr(current, "trainable_weights", []):
             return False
         if model is not None and not before and not _is_input(current, entries):
@@ -33,9 +34,18 @@ def is_frozen(layer: Any, model: Any = None) -> bool:
     return model is None or not _has_own_weights(model)
 
 
+def _before_cell(cell: Any, model: Any) -> list[Any]:
+    """The layers before the cell of an RNN layer: earlier cells, or those before the RNN layer; [] if it is no cell of the model."""
+    for rnn in [] if model is None else recurrent_layers(model):
+        cells = getattr(rnn.cell, "cells", [rnn.cell])
+        if (place := next((i for i, each in enumerate(cells) if each is cell), None)) is not None:
+            return [*cells[:place], *inbound_layers(rnn)]
+    return []
+
+
 def _has_own_weights(model: Any) -> bool:
     """Whether training changes a weight that belongs to no layer of the model, such as a prompt, and may stand before any layer."""
-    layers = [each.layer for each in locate_layers(model)]
+    layers = [*(each.layer for each in locate_layers(model)), *recurrent_layers(model)]
     known = {id(weight) for layer in layers for weight in getattr(layer, "weights", [])}
     return any(id(weight) not in known for weight in model.trainable_weights)
 
@@ -45,7 +55,8 @@ def is_frozen_in(model: Any, layer: Any) -> bool:
 
     Where the model hides what comes before a layer, the layer is frozen only if some layer of the model was frozen at all.
     """
-    hidden = any(getattr(each.layer, "trainable", True) is False for each in locate_layers(model))
+    layers = [*(each.layer for each in locate_layers(model)), *recurrent_layers(model)]
+    hidden = any(getattr(each, "trainable", True) is False for each in layers)
     return is_frozen(layer, model) or (is_frozen(layer) and hidden)
 
 

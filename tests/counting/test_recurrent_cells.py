@@ -152,3 +152,91 @@ def test_the_channels_of_a_convolutional_cell_are_its_neurons():
     assert all(layer.positions == 4 * 3 * 4 * 5 for layer in report.layers.values())
     assert all(layer.neurons == 4 for layer in report.layers.values())
     assert (report["rnn/relu"].with_gradient > 0).any()
+
+
+# --- frozen cells, arguments, builds ----------------------------------------------------------------------------------
+
+
+def trained(model):
+    model.compile(K.optimizers.SGD(0.0), "mse")
+    model.fit(X, Y, verbose=0, callbacks=[probe := ReluProbe(strict=True)])
+    return probe.report
+
+
+def behind_a_state(rnn):
+    inputs = K.Input((STEPS, 3))
+    state = L.Dense(UNITS)(L.Flatten()(inputs))
+    return K.Model(inputs, L.Dense(1)(rnn(inputs, initial_state=[state])))
+
+
+def stacked(rnn):
+    return sequential((STEPS, 3), rnn, L.Dense(1))
+
+
+def stack_with_frozen(place):
+    cells = [L.GRUCell(UNITS, activation="relu"), L.SimpleRNNCell(3, activation="relu")]
+    cells[place].trainable = False
+    return L.RNN(cells, name="rnn")
+
+
+def frozen(**options):
+    return L.GRU(UNITS, activation="relu", name="rnn", trainable=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("layer", "build"),
+    [(frozen, behind_a_state), (lambda: stack_with_frozen(1), stacked)],
+    ids=["a trainable state", "a trainable cell before"],
+)
+def test_a_frozen_cell_through_which_a_gradient_flows_is_counted(layer, build):
+    looped = build(rnn := layer())
+    other = rnn.from_config({**rnn.get_config(), "unroll": True})
+    if isinstance(rnn.cell, L.StackedRNNCells):
+        other.cell.cells[1].trainable = False
+    other = build(other)
+    other.set_weights(looped.get_weights())
+    a, b = trained(looped), trained(other)
+    for key in b:
+        np.testing.assert_array_equal(a[key].with_gradient, b[key].with_gradient)
+        assert a[key].with_gradient.any()
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+@pytest.mark.parametrize("layer", [frozen, None], ids=["a layer", "the first cell of a stack"])
+def test_a_cell_with_nothing_trainable_before_it_is_frozen(layer, unroll):
+    rnn = layer(unroll=unroll) if layer else stack_with_frozen(0)
+    rnn.unroll = unroll
+    report = trained(stacked(rnn))
+    first = report[next(iter(report))]
+    assert (first.frozen, first.with_gradient) == (True, None)
+
+
+def test_a_cell_that_stands_twice_in_a_stack_is_counted_twice():
+    cell = L.SimpleRNNCell(3, activation="relu")
+    cell.trainable = True
+    model = stacked(L.RNN([cell, cell], name="rnn"))
+    report = trained(model)
+    (layer,) = report.layers.values()
+    assert layer.positions == 2 * len(X) * STEPS
+    assert (layer.with_gradient <= layer.active).all()
+
+
+class ByKeyword(K.Model):
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.out = L.GRU(UNITS, activation="relu", name="rnn"), L.Dense(1)
+
+    def call(self, x):
+        name = "sequences" if hasattr(K, "ops") else "inputs"
+        return self.out(self.rnn(**{name: x}, mask=None))
+
+
+def test_a_layer_that_is_called_by_keyword_and_built_in_the_fit_is_counted_and_nothing_else_named():
+    report = trained(ByKeyword())
+    (layer,) = report.layers.values()
+    assert (layer.positions, layer.samples, dict(report.unseen)) == (len(X) * STEPS, len(X), {})
+
+
+def test_a_recurrent_activation_alone_is_counted():
+    report = trained(stacked(L.GRU(UNITS, activation="tanh", recurrent_activation="relu", name="rnn")))
+    assert sum(layer.positions for layer in report.layers.values()) in (len(X) * STEPS, 2 * len(X) * STEPS)
