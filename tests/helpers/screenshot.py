@@ -14,7 +14,7 @@ import page
 
 FILE = Path(__file__).parents[1] / "tensorboard.png"
 WIDTH, HEIGHT = 1400, 1200  # of the window; the page is smaller
-TAGS, RUNS = "^(activation_rate|dead_fraction|life|zero_gradient_fraction)/", "^(zeros|sick_control)$"
+TAGS, RUNS = "^(activation_rate|dead_fraction|life|zero_gradient_fraction)/", "^(zeros|sick_control)/relu_probe$"
 
 
 def main(file=FILE):
