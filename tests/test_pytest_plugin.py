@@ -97,7 +97,7 @@ def test_the_example_of_the_readme(tmp_path):
     assert "1 passed" in result.stdout
 
 
-CI_STEP = "relu-probe check model.keras --data validation.npz --max-dead 0.05 --json relu_report.json"
+CI_STEP = "relu-probe check model.keras --data validation.npz --max-dead 0.05 --json report.json"
 
 
 def test_the_ci_step_of_the_readme(tmp_path):
@@ -110,8 +110,8 @@ def test_the_ci_step_of_the_readme(tmp_path):
     np.savez(tmp_path / "validation.npz", x=x, y=y)
     result = relu_probe(*CI_STEP.split()[1:], *TRUST, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "relu_report.json").exists()
+    assert (tmp_path / "report.json").exists()
 
 
 def test_the_readme_shows_the_command_as_it_is_run():
-    assert f"- run: {CI_STEP}\n" in README.read_text()
+    assert f"`{CI_STEP}` checks a saved model" in README.read_text()
