@@ -83,8 +83,10 @@ class Shrunk:
         before, after = (1000 * seconds for seconds in self.seconds)
         notes = [
             f"Predictions on {number(self.report.samples, 'sample')} agree: they differ by {self.largest_difference:.3g} at most.",
-            f"Prediction of one batch: {before:.3g} ms before, {after:.3g} ms after, {before / after:.3g} times as fast.",
         ]
+        if self.units_removed:
+            faster = f"{before / after:.3g} times as fast"
+            notes.append(f"Prediction of one batch: {before:.3g} ms before, {after:.3g} ms after, {faster}.")
         notes += [
             f"{shown(name)}: {len(neurons):,} left: {shown(reason, 300)}."
             for name, reasons in self.left.items()

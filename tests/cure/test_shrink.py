@@ -487,3 +487,9 @@ def test_the_table():
     ]
     assert "Predictions on 40 samples agree" in str(found)
     assert found.report["a"].dead.tolist() == [True, True, False, False]
+
+
+def test_the_times_of_equal_models_are_not_compared():
+    found = shrunk(model_of((5,), L.Dense(4, "relu", bias_initializer="ones", name="a")), data(5))
+    assert found.units_removed == 0
+    assert "times as fast" not in str(found)
