@@ -65,6 +65,7 @@ class EventFile:
         if self._writer is None or (self._path is not None and not self._path.exists()):
             self.close()
             self.open()
+        before = self._size()
         # Not as a Python number: TensorFlow keeps a tensor of each that it ever saw, about 700 bytes an epoch.
         with self._writer.as_default(step=tf.constant(np.array(step, np.int64))), tf.summary.record_if(True):
             resumed = [] if self._has_events else self._interrupted_files(step)
@@ -75,7 +76,16 @@ class EventFile:
             self._has_events = True
             yield
         self._writer.flush()
+        # TensorFlow ignores that a large event could not be written; only what it has in its buffer makes a flush fail.
+        if before is not None and self._size() == before:
+            raise tf.errors.ResourceExhaustedError(
+                None, None, f"{self._path}: nothing could be written; is the disk full?"
+            )
         shorten_files(resumed, step)  # only now that the step is written again
+
+    def _size(self) -> int | None:
+        """Returns the bytes of the file; None if it is not on a local disk."""
+        return self._path.stat().st_size if self._path is not None and self._path.exists() else None
 
     def end(self, step: int) -> None:
         """Records that the fit has ended, so that no later fit resumes it."""

@@ -126,7 +126,7 @@ class Summaries:
             last: whether nothing will follow. Else images are written only if the reports have become a tenth more: there may
                 be thousands of fits.
         """
-        if self._written > self._drawn * (1.0 if last else 1.1):
+        if self.images and self._written > self._drawn * (1.0 if last else 1.1):
             with self._file.recording(self._step):
                 self._write_images()
         if self._written:
