@@ -211,14 +211,16 @@ def test_a_cell_with_nothing_trainable_before_it_is_frozen(layer, unroll):
     assert (first.frozen, first.with_gradient) == (True, None)
 
 
-def test_a_cell_that_stands_twice_in_a_stack_is_counted_twice():
-    cell = L.SimpleRNNCell(3, activation="relu")
-    cell.trainable = True
-    model = stacked(L.RNN([cell, cell], name="rnn"))
-    report = trained(model)
-    (layer,) = report.layers.values()
-    assert layer.positions == 2 * len(X) * STEPS
-    assert (layer.with_gradient <= layer.active).all()
+def test_a_cell_that_stands_twice_in_a_stack_counts_what_the_unrolled_layer_counts():
+    cell = L.SimpleRNNCell(3, activation="relu", kernel_initializer="ones")
+    layers = [L.RNN([cell, cell], name="rnn", unroll=unroll, return_sequences=True) for unroll in (False, True)]
+    labels = np.ones((len(X), STEPS, 1), "f")
+    looped, unrolled = (list(measure(sequential((STEPS, 3), rnn, L.Dense(1)), (X, labels)).values()) for rnn in layers)
+    assert sum(layer.positions for layer in looped) == 2 * len(X) * STEPS
+    for name in ("active", "with_gradient"):
+        a, b = (sum(getattr(layer, name) for layer in found) for found in (looped, unrolled))
+        np.testing.assert_array_equal(a, b)
+        assert a.any()
 
 
 class ByKeyword(K.Model):
