@@ -23,7 +23,7 @@ def warn_if_nothing_is_counted(report: Report) -> bool:
     """Warns if a report has no samples because its ReLUs cannot be counted, and returns whether that is so."""
     if report.samples or not report.unseen:
         return False
-    warn(f"relu_probe: {uncounted(report)}.", stacklevel=4)
+    warn(f"relu_probe: {uncounted(report)}.")
     return True
 
 

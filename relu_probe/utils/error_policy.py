@@ -4,10 +4,12 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Collection
+from types import FrameType
 
 from relu_probe.utils.foreign_text import shown
 
 _MOST = 500  # characters of a reason
+_LIBRARIES = ("relu_probe", "keras", "tf_keras", "tensorflow", "contextlib")  # whose lines a warning does not name
 # Lines that TensorFlow writes before the one that says what happened inside a graph.
 _PREAMBLE = ("Graph execution error", "Detected at node", "  File", "<stack traces unavailable>")
 _FRAMES = re.compile(r'in user code:\n.*\n    File "[^\n]*\n[^\n]*\n', re.DOTALL)
@@ -72,20 +74,27 @@ class ErrorPolicy:
             raise error
         if part not in self:
             self._reasons[part] = f"{part} stopped: {_describe(error)}"
-            warn(f"relu_probe: {self._reasons[part]} The training goes on. strict=True would raise.", stacklevel=5)
+            warn(f"relu_probe: {self._reasons[part]} The training goes on. strict=True would raise.")
 
 
-def warn(message: str, stacklevel: int) -> None:
-    """Warns; where warnings are errors (`-W error`), writes to stderr instead: a warning never ends a training.
+def warn(message: str) -> None:
+    """Warns, naming the user's line that led here, as `model.fit(...)`.
 
-    Args:
-        message: the warning.
-        stacklevel: as for `warnings.warn`, counted from this function.
+    Where warnings are errors (`-W error`), writes to stderr instead: a warning never ends a training.
     """
     try:
-        warnings.warn(message, stacklevel=stacklevel)
+        warnings.warn(message, stacklevel=_level_of_the_user())
     except Warning:
         print(message, file=sys.stderr)
+
+
+def _level_of_the_user() -> int:
+    """Returns the `stacklevel` with which a warning of the caller names the innermost line that is not a library's."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 1
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _LIBRARIES:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def reason(error: Exception) -> str:

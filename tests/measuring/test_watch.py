@@ -156,6 +156,7 @@ def test_a_custom_train_step_in_fit_and_in_train_on_batch():
         assert_report(w.report(), expected, SAMPLES)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("mistake", ["a batch too few", "a batch twice", "no backward pass"])
 def test_the_comparison_rejects(mistake):
     model, (x, y) = build(), data()
@@ -327,9 +328,10 @@ def test_a_layer_inside_a_tensorflow_loop_is_named_and_trained_as_without_a_prob
             reports = [w.report()]
     for probe in (ReluProbe(), ReluProbe(data=(x, y))):
         fitted = looping(kind)
-        with pytest.warns(UserWarning, match=NOTHING_COUNTED):
+        with pytest.warns(UserWarning, match=NOTHING_COUNTED) as caught:
             fitted.fit(x, y, batch_size=len(x), shuffle=False, verbose=0, callbacks=[probe])
         assert all(np.array_equal(a, b) for a, b in zip(plain.get_weights(), fitted.get_weights()))
+        assert {warning.filename for warning in caught} == {__file__}  # the line of the fit, not one of a library
         reports.append(probe.report)
     with pytest.warns(UserWarning, match=NOTHING_COUNTED):
         reports.append(measure(plain, (x, y)))
