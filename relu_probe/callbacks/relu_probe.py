@@ -53,7 +53,7 @@ class ReluProbe(CopyableCallback, GuardedCallback):
         keep: the number of newest reports that stay in `.reports`, for long trainings; None keeps all. Pictures then
             show those; dates of deaths (`.history`, `diagnose`) still rest on all.
         append: go on over many fits, as for an agent that trains a little again and again: one run in TensorBoard, epochs and
-            training steps that rise, one line in all; `.reports` is not cleared.
+            training steps that rise, one line in all; `.reports` is not cleared. The fits are of one model, or of copies of it.
 
     Raises:
         ValueError, TypeError: at once if an argument is wrong; before the first step if the model or the data is wrong.

@@ -20,7 +20,7 @@ from relu_probe.cli.model_command import (
 from relu_probe.cli.streams import say
 from relu_probe.report.comparison import compare, not_compared
 from relu_probe.report.export import write_csv, write_json
-from relu_probe.report.limits import Limits, explain, not_all_counted, unmeasured
+from relu_probe.report.limits import Limits, not_all_counted, unmeasured
 from relu_probe.report.report import Report
 
 ALIVE, EXCEEDED = 0, 1
@@ -119,7 +119,8 @@ def _verdict(report: Report, baseline: Report | None, args: argparse.Namespace) 
     if why := unmeasured(report.layers, report.unseen) or limits.missing_gradients(report.layers):
         raise ValueError(why)
     exceeded = limits.exceeded_by(report.layers)
-    found = [explain(exceeded)] if exceeded else []
+    found = [f"{len(exceeded)} limits are exceeded"] if len(exceeded) > 1 else []
+    found += map(str, exceeded)
     if args.require_all and report.unseen:
         found.append(not_all_counted(report.unseen))
     passed = [f"no layer above {limits}"] if limits else []

@@ -42,6 +42,8 @@ def _read(path: str, parsed: Callable[[Any], T]) -> T:
     try:
         with open(path, encoding="utf-8") as file:
             return parsed(json.load(file))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} holds no text; expected a file that relu-probe check --json wrote.") from error
     except (ValueError, AttributeError, TypeError, OSError, RecursionError) as error:
         raise ValueError(
             f"{path} holds no report: {shown(error, 300).rstrip('.')}. Expected a file that relu-probe check --json wrote."

@@ -151,6 +151,11 @@ def _as_arrays(value: Any) -> Any:
     array = value if tf.is_tensor(value) else np.asarray(value)
     if not len(array.shape) or array.dtype == object:
         raise ValueError(f"data is {value!r:.60} ({type(value).__name__}); {_EXPECTED}.")
+    if not tf.is_tensor(array) and array.dtype.kind in "mM":
+        raise ValueError(
+            f"data has times (dtype {array.dtype}), which TensorFlow does not know; expected numbers. Pass seconds, as "
+            'x.astype("datetime64[s]").astype("float64"), or a time difference divided by np.timedelta64(1, "s").'
+        )
     return array if tf.is_tensor(array) else tf.convert_to_tensor(array.astype(_dtype(array), copy=False))
 
 

@@ -153,6 +153,18 @@ def test_a_limit_on_gradients(check):
     assert "relu-probe check: hidden: 3 of 4 without gradient (limit 50 %) on 20 samples" in result.stdout
 
 
+def test_each_of_several_limits_is_printed_once(check):
+    result = check("dead.keras", "--data", "our_data:dataset", "--max-dead", 0, "--max-zero-gradient", 0)
+    head, *lines = result.stdout[result.stdout.index("relu-probe check: ") :].splitlines()
+    assert head == f"relu-probe check: {len(lines)} limits are exceeded"
+    assert [
+        re.match(r"hidden: 3 of 4 (dead|without gradient) \(limit 0 %\) on 20 samples;", line)[1] for line in lines
+    ] == [
+        "dead",
+        "without gradient",
+    ]
+
+
 def test_a_limit_on_gradients_without_a_loss(check):
     result = check("uncompiled.keras", "--data", "data.npz", "--max-zero-gradient", 0.5)
     assert result.returncode == 2

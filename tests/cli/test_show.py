@@ -90,13 +90,14 @@ def test_the_width_of_the_terminal_is_kept(files, columns, monkeypatch, capsys):
         ("{}", "report.json holds no report: found 'no schema'; expected what"),
         ('{"\x1b[2J', "report.json holds no report: Invalid control character at: line 1 column 3 (char 2). Expected"),
         ("[" * 100_000, "report.json holds no report: "),
+        ("\udc89PNG", "report.json holds no text; expected a file that relu-probe check --json wrote."),
         (None, "report.json: no such file; expected a report that relu-probe check --json wrote."),
     ],
 )
 def test_files_that_are_no_reports(files, content, text, capsys):
     (files / "report.json").unlink()
     if content is not None:
-        (files / "report.json").write_text(content)
+        (files / "report.json").write_text(content, errors="surrogateescape")
     refused(["report.json"], text, capsys)
 
 
