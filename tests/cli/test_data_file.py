@@ -11,6 +11,8 @@ from models import sequential
 from relu_probe import measure
 from relu_probe.cli.data_file import load_npz
 
+pytestmark = pytest.mark.any_keras
+
 X = np.random.default_rng(0).normal(size=(103, 4, 3))
 Y = np.arange(103) % 2
 

@@ -4,6 +4,8 @@ import pytest
 
 from relu_probe.cli.findings import Outcome, findings, outcome_table
 
+pytestmark = pytest.mark.once
+
 NAMES = ["zeros", "random_normal", "custom_uniform", "zeros_revived", "sick_control"]
 HEALTHY = Outcome(64, 1437, 360, dead=[0, 1], zero_gradient=[0, 1], accuracy=[0.1, 0.95])
 REVIVED = HEALTHY._replace(dead=[0, 0], accuracy=[0.1, 0.96])

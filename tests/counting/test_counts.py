@@ -89,6 +89,7 @@ def test_a_probe_with_data_measures_at_the_end_of_each_epoch():
         assert report.source == "data"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("mistake", ["dL/da for dL/dz", "a dropped last batch", "counting >= 0", "only the last batch"])
 def test_the_comparison_rejects(mistake):
     model, weights, data = network(0)

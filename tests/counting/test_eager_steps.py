@@ -67,6 +67,7 @@ def test_gradients_that_nobody_uses_are_not_counted():
     assert report["d"].with_gradient.any()
 
 
+@pytest.mark.once
 def test_a_gradient_that_nobody_uses_is_found(monkeypatch):
     """The planted mistake takes every gradient for a used one."""
     monkeypatch.setattr(UsedOperations, "__contains__", lambda self, tensor: True)

@@ -13,6 +13,8 @@ from relu_probe import ReluProbe, measure
 from relu_probe.counting import call_counts, kernels, passes
 from relu_probe.counting.deferred_nan import may_have_nan
 
+pytestmark = pytest.mark.any_keras
+
 K, L = tf.keras, tf.keras.layers
 SHAPES = {  # name -> (shape, axis of the neurons)
     "narrow": ((7, 5), -1),
@@ -64,6 +66,7 @@ def test_counts_equal_those_of_numpy(name, xla, known):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("name", "xla", "bound"), [("more rows than a byte counts", False, "_BYTE"), ("an image", True, "_BITS")]
 )

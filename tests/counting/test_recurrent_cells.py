@@ -73,6 +73,7 @@ def test_trained_cells_agree_with_brute_force(kind, jit):
     assert last.max() == 3
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("mistake", ["dL/da for dL/dz", "a time step left out"])
 def test_a_wrong_count_is_found(mistake, monkeypatch):
     model = recurrent("SimpleRNN")

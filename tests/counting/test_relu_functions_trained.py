@@ -198,6 +198,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_wrong_count_is_found(mistake, monkeypatch):
     name = "identity block" if mistake == "a wrong axis" else "made inside"

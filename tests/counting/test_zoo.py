@@ -85,6 +85,7 @@ def test_two_backward_passes_through_one_call_count_a_position_once():
     np.testing.assert_array_equal(report["made"].with_gradient > 0, report["made"].active > 0)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("mistake", ["dL/da for dL/dz", "a dropped last batch", "the last axis"])
 def test_the_comparison_rejects(mistake):
     """Each mistake planted in the expected counts must fail the comparison."""

@@ -90,6 +90,7 @@ def test_slots_go_back_to_their_own_initial_values(name):
     }
 
 
+@pytest.mark.once
 def test_a_slot_zeroed_that_begins_elsewhere_is_found(monkeypatch):
     """The planted mistake."""
     name = "RMSprop" if "Adagrad" in REFUSED else "Adagrad"

@@ -10,6 +10,8 @@ from relu_probe.cure import operation as module
 from relu_probe.cure.plan import Planner
 from relu_probe.diagnosis import consumers
 
+pytestmark = pytest.mark.once
+
 K, L = tf.keras, tf.keras.layers
 X = np.random.default_rng(0).standard_normal((200, 4, 4, 2)).astype("float32")
 Y = X.sum((1, 2, 3))[:, None]

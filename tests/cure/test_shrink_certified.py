@@ -84,6 +84,7 @@ def test_where_the_bounds_stop_is_said():
     assert "a: 3 left: the bounds could not be carried through norm." in str(found)
 
 
+@pytest.mark.once
 def test_a_neuron_that_is_not_certified_removed_is_found(monkeypatch):
     """The planted mistake."""
     init = ChannelFlow.__init__

@@ -36,6 +36,7 @@ def test_random_models(record_property):
     run(agrees, 4, record_property)
 
 
+@pytest.mark.once
 def test_a_planted_mistake_is_found(monkeypatch, record_property):
     """Units that only look as if nothing blocked them."""
     monkeypatch.setattr(ChannelFlow, "_check_constants", lambda *args: None)

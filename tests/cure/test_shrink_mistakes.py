@@ -10,6 +10,8 @@ from relu_probe.cure import channel_flow, cuts
 from relu_probe.cure.channel_flow import ChannelFlow
 from relu_probe.diagnosis import consumers
 
+pytestmark = pytest.mark.once
+
 K, L = tf.keras, tf.keras.layers
 
 

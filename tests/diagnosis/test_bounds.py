@@ -97,6 +97,7 @@ def test_a_relu_is_left_to_its_activation():
     assert bounds_after(L.ReLU(), [box := random_box((3,))], FLOAT32) is box
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["Conv2D, same, strides", "BatchNormalization", "AveragePooling2D"])
 def test_a_missing_part_of_the_box_is_found(name, monkeypatch):
     """The planted mistake: the lower ends are taken for both."""

@@ -17,6 +17,8 @@ from relu_probe import LayerReport, ReluProbe, Report
 from relu_probe.report.markup import markdown_table
 from relu_probe.tensorboard.summaries import OVERVIEW_TAG, Summaries
 
+pytestmark = pytest.mark.any_keras
+
 L = tf.keras.layers
 
 

@@ -12,6 +12,8 @@ from relu_probe import LayerReport, ReluProbe, Report
 from relu_probe.tensorboard.summaries import Summaries
 from relu_probe.tensorboard.summary_values import EDGES, histogram
 
+pytestmark = pytest.mark.any_keras
+
 K, L = tf.keras, tf.keras.layers
 
 

@@ -114,6 +114,7 @@ def test_two_devices_train_bit_by_bit_as_without_the_probe(mirrored):
     assert mirrored["harmful"] == "the callback changed the training"  # the comparison can fail
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("mistake", ["one replica's counts", "every replica's counts twice"])
 def test_the_comparison_rejects(mistake, one_device):
     built, (x, y) = integer_network(), cluster.arrays()

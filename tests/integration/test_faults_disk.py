@@ -20,6 +20,8 @@ from relu_probe import LayerReport, ReluProbe, Report
 from relu_probe.tensorboard.summaries import Summaries
 from relu_probe.utils.foreign_text import shown
 
+pytestmark = pytest.mark.any_keras
+
 
 @cache
 def untouched(epochs):

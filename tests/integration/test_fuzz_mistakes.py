@@ -7,6 +7,8 @@ import pytest
 from fuzz_checks import measured, run, trained
 from hypothesis import Phase
 
+pytestmark = pytest.mark.once
+
 
 def assert_refused(check):
     """`check` fails on one of 16 random cases."""

@@ -127,6 +127,7 @@ def test_files_of_others_and_what_is_not_written_again_stay(copy):
     assert before == {path: path.read_bytes() for path in directory.iterdir()}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("mistake", ["repeats", "a gap"])
 def test_the_comparison_rejects(copy, mistake):
     directory = copy("never")

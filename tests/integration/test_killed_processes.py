@@ -15,6 +15,8 @@ from harm import Interrupt
 from relu_probe import ReluProbe
 from relu_probe.tensorboard import file_lock
 
+pytestmark = pytest.mark.any_keras
+
 # A fit of five epochs. After the third it prints "waits", and waits for a line on its standard input.
 FIT = """
 import os, sys

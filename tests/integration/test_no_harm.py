@@ -121,11 +121,13 @@ class Moves(K.callbacks.Callback):
         self.model(held_out()[0], training=True)
 
 
+@pytest.mark.once
 def test_the_comparison_rejects_a_harmful_callback():
     with pytest.raises(AssertionError, match="the callback changed the training"):
         harm.assert_no_harm(train_large, [Moves()])
 
 
+@pytest.mark.once
 def test_the_comparison_rejects_what_it_cannot_compare():
     """If two trainings without any callback differ, the comparison says nothing about the callback."""
     seeds = iter(range(100))
@@ -139,6 +141,7 @@ def test_the_comparison_rejects_what_it_cannot_compare():
         harm.assert_no_harm(train, [ReluProbe()])
 
 
+@pytest.mark.once
 def test_the_comparison_rejects_a_probe_that_is_not_the_identity(monkeypatch):
     counted = Probe.__call__
     monkeypatch.setattr(Probe, "__call__", lambda self, output: counted(self, output) * np.float32(1 + 2**-20))

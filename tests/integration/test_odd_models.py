@@ -56,6 +56,7 @@ def test_a_noisy_relu_draws_the_same_numbers_as_without_the_probe():
     harm.assert_no_harm(trained, [ReluProbe(strict=True)])
 
 
+@pytest.mark.once
 def test_the_comparison_rejects_a_function_that_is_called(monkeypatch):
     def called(function):
         if isinstance(function, L.Lambda):

@@ -1,6 +1,7 @@
 """The kinds of data: `fit` counts every batch that is trained, `measure` counts all samples."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -219,6 +220,7 @@ def test_dicts_and_lists_are_inputs():
     assert measure(K.Model({"one": one, "two": two}, hidden), data)["hidden"].active.tolist() == active.tolist()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("mistake", ["the last batch dropped", "a batch twice", "the first sample lost"])
 def test_the_comparison_rejects(mistake, model):
     x, y = arrays()
@@ -309,6 +311,15 @@ def test_complex_data_is_refused(kind):
     ]
     with pytest.raises(ValueError, match=r"^data is complex, and Keras would drop its imaginary part; expected real"):
         measure(model, data)
+
+
+@pytest.mark.parametrize(
+    "times", [np.array(["2026-01-01"] * 8, "datetime64[D]"), np.arange(8).astype("timedelta64[s]")]
+)
+def test_times_are_refused(times):
+    model = sequential(1, tf.keras.layers.Dense(2, "relu"))
+    with pytest.raises(ValueError, match=rf"^data has times \(dtype {re.escape(str(times.dtype))}\), which TensorFlow"):
+        measure(model, times.reshape(8, 1))
 
 
 def test_a_model_may_have_complex_inputs():

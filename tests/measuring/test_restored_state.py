@@ -71,6 +71,7 @@ def test_everything_that_a_pass_changes_is_put_back(way, how):
         np.testing.assert_array_equal(value, expected)
 
 
+@pytest.mark.once
 def test_the_comparison_rejects_a_pass_that_is_not_put_back(monkeypatch):
     monkeypatch.setattr(inference, "assigned_handles", lambda graph: [])
     with pytest.raises(AssertionError):

@@ -12,6 +12,8 @@ from tensorboard.plugin_util import markdown_to_safe_html
 from relu_probe import LayerReport, Report
 from relu_probe.report.markup import markdown_table
 
+pytestmark = pytest.mark.once
+
 IN_CELLS = {"lstm": "relu inside its cells", "gru": "relu inside its cells", "block/relu": "in a loop"}
 ALIVE = LayerReport(4, 4, [4, 3], [1, 2])
 NOTES = ["not counted: lstm, gru (relu inside its cells); block/relu (in a loop)", "never called: spare, unused"]

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from relu_probe import LayerReport
 from relu_probe.report.life_image import DEAD, ROWS, UNKNOWN, WIDTH, colours, draw_life, draw_lives
 
+pytestmark = pytest.mark.once
+
 N = 1000
 
 

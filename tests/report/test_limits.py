@@ -10,6 +10,8 @@ from report_strategies import reports
 
 from relu_probe import LayerReport, Report
 
+pytestmark = pytest.mark.once
+
 fractions = st.floats(0, 1) | st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
 
 

@@ -7,6 +7,8 @@ from tensorboard.plugin_util import markdown_to_safe_html
 from relu_probe import LayerReport, Report
 from relu_probe.report.markup import markdown_table, plain_text
 
+pytestmark = pytest.mark.once
+
 NAMES = [
     "dense_1",
     "<img src=x>",

@@ -11,6 +11,8 @@ from report_strategies import NEURONS, layers, reports
 
 from relu_probe import LayerReport, Report
 
+pytestmark = pytest.mark.once
+
 
 @given(reports, reports, reports)
 def test_reports_add_up(a, b, c):

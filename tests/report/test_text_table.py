@@ -16,6 +16,8 @@ from shown_numbers import disagreements
 from relu_probe import LayerReport, Report, history
 from relu_probe.report.text_table import middle_cut, text_table, wrapped
 
+pytestmark = pytest.mark.once
+
 WIDTHS = [60, 80, 120, None]
 KINDS = ["expand_relu", "depthwise_relu", "project_relu", "out"]
 

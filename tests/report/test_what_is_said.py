@@ -166,6 +166,7 @@ def test_of_random_models(case):
     assert_diagnosis_is_said(diagnose(model, data, batch_size=case.batch))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("mistake", ["of all neurons", "another layer", "cut"])
 def test_the_check_rejects(mistake):
     """The planted mistakes: a share of all neurons instead of those judged, swapped rows, a number without its end."""

@@ -135,6 +135,7 @@ def test_a_noisy_lambda_draws_the_same_numbers_as_without_the_probe(name):
     assert_no_harm(trained, [ReluProbe(strict=True)])
 
 
+@pytest.mark.once
 def test_the_comparison_rejects_random_states_that_are_not_restored(monkeypatch):
     monkeypatch.setattr(relu_function, "random_states_restored", nullcontext)
     with pytest.raises(AssertionError, match="changed the training"):
