@@ -1,6 +1,7 @@
 """The picture of a layer's history: its life image with an axis of epochs and a legend."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -23,11 +24,21 @@ def framed_life(life: Pixels, name: str, neurons: int, epochs: Sequence[int]) ->
         neurons: the number of its neurons.
         epochs: the epoch of each report, oldest first.
     """
-    canvas = Canvas(LEFT + WIDTH + _MARGIN, TOP + len(life) + FOOT)
+    rows = group_starts(len(epochs), ROWS)
+    picture = _empty_frame(tuple(epochs[i] for i in rows), len(life)).copy()
+    canvas = Canvas(picture.shape[1], TOP)
     title = f"{shown(name)}: {number(neurons, 'neuron')}"
     canvas.text(_MARGIN, TOP / 2, fitted(title, canvas.width - 2 * _MARGIN, _TEXT), _TEXT)
-    canvas.paste(life, LEFT, TOP)
-    _write_epochs(canvas, [epochs[i] for i in group_starts(len(epochs), ROWS)], len(life))
+    np.minimum(picture[:TOP], canvas.pixels(), out=picture[:TOP])  # a label of the axis may reach up here
+    picture[TOP : TOP + len(life), LEFT : LEFT + life.shape[1]] = life
+    return picture
+
+
+@lru_cache(maxsize=1)  # all layers share it: text takes longer to draw than the picture takes to copy
+def _empty_frame(epochs: Sequence[int], height: int) -> Pixels:
+    """Returns the picture without title and life image, which is `height` pixels high; `epochs` are those of its rows."""
+    canvas = Canvas(LEFT + WIDTH + _MARGIN, TOP + height + FOOT)
+    _write_epochs(canvas, epochs, height)
     rates = colours(np.linspace(0, 1, 90)[None]).repeat(16, axis=0)
     dead, unknown = (np.full((16, 24, 3), colour, np.uint8) for colour in (DEAD, UNKNOWN))
     parts: list[str | Pixels] = [dead, "dead", "activation rate: 0", rates, "1", unknown, "white: unknown"]
