@@ -48,6 +48,8 @@ _HISTOGRAMS = {
 OVERVIEW_TAG = "a_overview/dead"  # sorts before all others: the page shows it first
 _IMAGES_AT_ONCE = 32  # in one event: to write an event takes longer than to draw an image
 _SMALL = 2**11  # neurons up to which layers are drawn together
+_MANY = 100  # layers, of more than which no images are drawn before report `_LATER`: 500 images take a second
+_LATER = 4
 _UNMEASURED = LayerReport(0, 0, np.zeros(0, np.int64))  # a layer that a report does not have
 _TABLE = "The report of this epoch. The scalars of the same names show its numbers over time."
 
@@ -61,7 +63,7 @@ class Summaries:
         log_dir: TensorBoard's directory.
         name: the name of the run.
         images: whether to write an overview, and an image of each layer's history: each time the number of reports has doubled,
-            and at the end.
+            and at the end. The images of more than 100 layers begin with the fourth report, or at the end.
         text: whether to write each report as a table.
         keep: the number of newest reports that the images show; None for all.
     """
@@ -75,7 +77,8 @@ class Summaries:
         self._reports: deque[tuple[int, Report]] = deque(maxlen=keep if images else 1)  # for the images, with the steps
         self._overview = Overview(keep)
         self._written = 0  # the number of reports written
-        self._drawn = 0  # the number of reports when the newest images were drawn
+        self._drawn = 0  # the number of reports when the newest overview was drawn
+        self._lives_drawn = 0  # and when the newest images of layers were
         self._step = 0
         self._file = EventFile(self.directory)
 
@@ -126,17 +129,21 @@ class Summaries:
             last: whether nothing will follow. Else images are written only if the reports have become a tenth more: there may
                 be thousands of fits.
         """
-        if self.images and self._written > self._drawn * (1.0 if last else 1.1):
+        if self.images and self._written > self._lives_drawn * (1.0 if last else 1.1):
             with self._file.recording(self._step):
-                self._write_images()
+                self._write_images(last=True)
         if self._written:
             self._file.end(self._step)
 
-    def _write_images(self) -> None:
-        self._drawn = self._written
-        if self.images and (overview := self._overview.draw()) is not None:
+    def _write_images(self, *, last: bool = False) -> None:
+        if not self.images:
+            return
+        if self._written > self._drawn and (overview := self._overview.draw()) is not None:
             _write([image_value(OVERVIEW_TAG, overview, f"The dead neurons of every layer: {OVERVIEW_LEGEND}")])
-        names = list(self._reports[-1][1]) if self.images else []
+        self._drawn, names = self._written, list(self._reports[-1][1])
+        if len(names) > _MANY and self._written < _LATER and not last:
+            return
+        self._lives_drawn = self._written
         for start in range(0, len(names), _IMAGES_AT_ONCE):
             _write(list(self._images(names[start : start + _IMAGES_AT_ONCE])))
 

@@ -3,6 +3,7 @@
 import os
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,6 +76,23 @@ def test_images_are_written_when_the_reports_have_doubled_and_at_the_end(tmp_pat
     image = tf.io.decode_png(png).numpy()
     np.testing.assert_array_equal(image, life_picture("two", probe.reports))
     assert (int(width), int(height)) == (image.shape[1], image.shape[0])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("epochs", "layers", "overviews"), [(1, [0], [0]), (3, [2], [0, 1, 2]), (5, [3, 4], [0, 1, 3, 4])]
+)
+def test_images_of_very_many_layers_begin_with_the_fourth_report_or_at_the_end(tmp_path, epochs, layers, overviews):
+    summaries = Summaries(str(tmp_path), "relu_probe", text=False)
+    report = Report({f"layer_{i}": LayerReport(samples=2, positions=2, active=[0, 1]) for i in range(101)})
+    for epoch in range(epochs):
+        summaries.write(replace(report, epoch=epoch), epoch)
+    summaries.finish()
+    summaries.close()
+    found = steps(tmp_path, "life/")
+    assert len(found) == 101
+    assert set(map(tuple, found.values())) == {tuple(layers)}
+    assert steps(tmp_path, OVERVIEW_TAG) == {OVERVIEW_TAG: overviews}
 
 
 def test_a_table_for_each_epoch(tmp_path):
