@@ -71,6 +71,7 @@ def _count_in_function(call: LayerCall, shared: SharedFunctions) -> tuple[tf.Ten
         gradients = tf.cond(may, lambda: run(_count_gradients, call), lambda: run(_count_gradients, windows))
         counts = tf.concat([active, gradients], 0)
     counts.set_shape([neurons * (1 + bool(call.gradients))])
+    may.set_shape([])
     return _with_zeros(counts, call), may
 
 

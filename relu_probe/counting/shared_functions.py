@@ -41,10 +41,19 @@ class SharedFunctions:
         with self._lock:
             if key not in self._functions:
                 attributes = None if inline else {"_noinline": True}
+                function = partial(body, *static)
                 self._functions[key] = tf.function(
-                    partial(body, *static),
+                    function if inline else partial(_without_shapes, function),
                     input_signature=specs,
                     autograph=False,
                     experimental_attributes=attributes,
                 )
         return self._functions[key](*tensors)
+
+
+def _without_shapes(body: Callable[..., Any], *tensors: tf.Tensor) -> Any:
+    """Returns `body(*tensors)`, with the shapes of the tensors hidden from TensorFlow's shape inference.
+
+    For each call in a graph, TensorFlow infers all shapes in the body, and evaluates what depends on known ones: 3 ms a call.
+    """
+    return body(*(tf.compat.v1.placeholder_with_default(each, None) for each in tensors))
