@@ -112,7 +112,7 @@ def packed_parts(parts: list[list[Mask]]) -> tf.Tensor:
     if block > 1:
         blocks = tf.reduce_sum(tf.reshape(values, [-1, block, neurons]), 1)
     else:
-        blocks = _sum_blocks(tf.reshape(values, [-1, neurons]), most)
+        (blocks,) = _sums_of_blocks([tf.reshape(values, [-1, neurons])], most)
     shifts = tf.range(0, _BITS * len(parts[0]), _BITS)[:, None, None]
     each = tf.bitwise.bitwise_and(tf.bitwise.right_shift(blocks[None], shifts), 2**_BITS - 1)
     return tf.reshape(tf.reduce_sum(tf.cast(each, tf.int64), 1), [-1])
@@ -120,27 +120,37 @@ def packed_parts(parts: list[list[Mask]]) -> tf.Tensor:
 
 def in_bytes(masks: list[Mask], axis: int) -> tf.Tensor:
     """Counts with one byte per position, which moves a quarter of the memory that floats would; int32."""
-    mask = masks[0][0]
+    first = masks[0][0]
     # In a function that serves layers of all shapes, no argument may tell the width: a constant one would make TensorFlow
     # specialize the function for each call, and optimize each copy.
-    neurons = tf.shape(mask)[-1] if mask.shape.rank is None else mask.shape[-1]
-    return concat([_count_bytes(mask, neurons // 4) for mask in masks])
+    neurons = tf.shape(first)[-1] if first.shape.rank is None else first.shape[-1]
+    tensors = {id(each): each for mask in masks for each in mask}
+    fours = {key: _four_neurons(each, neurons // 4) for key, each in tensors.items()}
+    together = [reduce(tf.bitwise.bitwise_and, [fours[id(each)] for each in mask]) for mask in masks]
+    return concat([_count_bytes(each) for each in _sums_of_blocks(together, _BYTE)])
 
 
-def _count_bytes(mask: Mask, quarter: Any) -> tf.Tensor:
-    fours = [tf.bitcast(tf.reshape(tf.cast(m, tf.uint8), [-1, quarter, 4]), tf.int32) for m in mask]
-    blocks = tf.bitcast(_sum_blocks(reduce(tf.bitwise.bitwise_and, fours), _BYTE), tf.uint8)
-    return tf.reshape(tf.reduce_sum(tf.cast(blocks, tf.int32), 0), [-1])
+def _four_neurons(mask: tf.Tensor, quarter: Any) -> tf.Tensor:
+    """Returns `(rows, neurons / 4)` int32, each of four bytes that are 0 or 1."""
+    return tf.bitcast(tf.reshape(tf.cast(mask, tf.uint8), [-1, quarter, 4]), tf.int32)
 
 
-def _sum_blocks(values: tf.Tensor, size: int) -> tf.Tensor:
-    """Sums blocks of `size` rows: `(rows, n)` -> `(blocks, n)`.
+def _count_bytes(blocks: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(tf.reduce_sum(tf.cast(tf.bitcast(blocks, tf.uint8), tf.int32), 0), [-1])
+
+
+def _sums_of_blocks(tensors: list[tf.Tensor], size: int) -> list[tf.Tensor]:
+    """Sums blocks of `size` rows of tensors of one shape: `(rows, n)` -> `(blocks, n)`.
 
     The number of rows may be unknown in the graph. The full blocks are not copied; the last block has the remaining rows.
     """
-    whole = tf.shape(values)[0] // size * size
-    blocks = tf.reduce_sum(tf.reshape(values[:whole], tf.stack([-1, size, tf.shape(values)[1]])), 1)
-    return tf.concat([blocks, tf.reduce_sum(values[whole:], 0, keepdims=True)], 0)
+    rows, width = (tf.shape(tensors[0])[i] if known is None else known for i, known in enumerate(tensors[0].shape))
+    whole, sums = rows // size * size, []
+    for each in tensors:
+        full, rest = tf.split(each, [whole, rows - whole])
+        blocks = tf.reduce_sum(tf.reshape(full, [-1, size, width]), 1)
+        sums.append(tf.concat([blocks, tf.reduce_sum(rest, 0, keepdims=True)], 0))
+    return sums
 
 
 def _digits(masks: list[Mask]) -> tf.Tensor:
