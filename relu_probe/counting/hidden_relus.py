@@ -70,7 +70,7 @@ def unsearched(model: Any) -> dict[str, str]:
 def _in_graph(graph: Any, trace: StepTrace, named: set[str]) -> Iterator[tuple[str, str]]:
     """Yields the ReLUs that calls of layers made in another graph; adds the names of the operations to `named`."""
     operations = graph.get_operations()
-    counted = {id(each.relu.layer) for each in trace.loops if is_part_of(graph, trace.graph)}
+    counted = {id(each.relu.layer) for each in trace.loops if each.body is graph}
     for op, call in zip(operations, owners_of(trace.calls, graph, len(operations))):
         if op.type in RELUS and call is not None:
             named.add(op.name)

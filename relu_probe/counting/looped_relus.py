@@ -27,11 +27,13 @@ class LoopedRelu(NamedTuple):
         relu: what it is counted as.
         sequences: `(batch, time, ...)`, which the RNN layer was called on.
         zeros: `(neurons,)`, by which the gradient is the number of positions with a gradient.
+        body: the graph of the loop's body.
     """
 
     relu: ReluLayer
     sequences: tf.Tensor
     zeros: tf.Tensor
+    body: Any
 
     def samples(self, batch: Batch | None) -> Rows:
         """Returns the number of samples that the RNN layer saw."""

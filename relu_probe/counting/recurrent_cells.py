@@ -116,7 +116,7 @@ class RecurrentCall:
 
     def _count(self, forward: ForwardPass, zeros: tf.Tensor) -> tf.Tensor:
         self._counters.record_in_loop(forward)
-        self.relus.append(LoopedRelu(forward.relu, self._sequences, zeros))
+        self.relus.append(LoopedRelu(forward.relu, self._sequences, zeros, current_graph()))
         return with_counted_gradient(forward, zeros, self._counters.model)
 
 

@@ -104,7 +104,7 @@ def _functions(trace: StepTrace, used: UsedOperations, taken: Container[str]) ->
             continue
         if id(call.owner.layer) in looped:
             continue
-        if not call.owner.in_cell and made_by_keras(op.traceback):
+        if made_by_keras(op.traceback, in_cell=call.owner.in_cell):
             continue
         if output not in used or not depends_on_batch(output):
             continue

@@ -81,9 +81,9 @@ class Watch:
             self._counters.reset()
         if not warn_if_nothing_is_counted(report) and not report.samples:
             raise RuntimeError(
-                f"watch counted no call of model {shown(repr(self._model_name))}: it was not called in the block, or only by a "
-                "tf.function that was traced before the first watch, which runs without the probes. Make or first call "
-                "the tf.function inside the block."
+                f"watch counted no call of model {shown(repr(self._model_name))}: it was not called in the block; or only by a "
+                "fit with a ReluProbe or by measure, which have reports of their own; or only by a tf.function that was traced "
+                "before the first watch, which runs without the probes. Make or first call the tf.function inside the block."
             )
         return replace(report, epoch=epoch)
 

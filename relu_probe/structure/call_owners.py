@@ -4,13 +4,19 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from relu_probe.structure.keras_layers import child_layers, held_function, is_defined_by_keras
+from relu_probe.structure.keras_layers import (
+    cell_activations,
+    child_layers,
+    held_function,
+    is_activation_layer,
+    is_cell,
+    is_defined_by_keras,
+)
 from relu_probe.structure.relu_function import is_relu
 from relu_probe.utils.tensorflow_private import is_loop_or_branch
 
 # Keras's functions that contain a ReLU but are none.
 _OTHER_FUNCTIONS = ("hard_", "celu", "sparse", "log_", "soft", "threshold", "glu", "squareplus", "mish")
-_MOST_FUNCTIONS = 100  # in one call, of those that `layers=` can name before they are found
 _SCRATCH = ("scratch_graph", "build_graph", "keras_graph")
 
 
@@ -23,7 +29,7 @@ class CallOwner(NamedTuple):
         prefix: the beginning of the keys of ReLUs written as functions in its call: "block/"; "" for the outermost model.
         has_functions: whether its call may contain ReLUs written as functions: it is of a class of the user's, holds a
             function of the user's, or is in a cell and ends in a ReLU.
-        in_cell: whether it is the cell of an RNN layer, or part of one.
+        in_cell: whether it is the cell of an RNN layer, a cell that a loop of the user's calls, or part of one.
     """
 
     layer: Any
@@ -43,25 +49,25 @@ class CallOwner(NamedTuple):
 
 
 def call_owners(model: Any, relus: list[Any]) -> list[CallOwner]:
-    """Returns the model and all layers and operations below it, outer ones first, also those inside of RNN layers."""
+    """Returns the model and all layers and operations below it, also those inside of RNN layers; each before what it holds."""
     counted = {id(relu.layer): relu for relu in relus}
     owners = {id(model): CallOwner(model, None, "", has_functions(model), in_cell=False)}
-    pending, names = [owners[id(model)]], {""}
+    pending, names, ordered = [owners[id(model)]], {""}, []
     while pending:
-        parent = pending.pop()
+        ordered.append(parent := pending.pop())
         found = []
         for layer in child_layers(parent.layer) if isinstance(parent.layer, tf.keras.layers.Layer) else ():
             if id(layer) not in owners:
-                is_cell = isinstance(parent.layer, tf.keras.layers.RNN)
-                prefix = parent.prefix if is_cell else _free(f"{parent.prefix}{layer.name}/", names)
+                is_held = isinstance(parent.layer, tf.keras.layers.RNN)
+                prefix = parent.prefix if is_held else _free(f"{parent.prefix}{layer.name}/", names)
                 relu = counted.get(id(layer))
-                in_cell = is_cell or parent.in_cell
+                in_cell = is_held or parent.in_cell or is_cell(layer)
                 functions = relu is None and has_functions(layer, in_cell=in_cell)
                 owner = CallOwner(layer, relu, prefix, functions, in_cell)
                 owners[id(layer)] = owner
                 found.append(owner)
         pending += reversed(found)
-    return list(owners.values())
+    return ordered
 
 
 def recurrent_layers(model: Any) -> list[Any]:
@@ -74,22 +80,16 @@ def may_have_functions(model: Any) -> bool:
     return any(owner.has_functions for owner in call_owners(model, []))
 
 
-def possible_keys(model: Any) -> list[tuple[str, Any]]:
-    """Returns keys that ReLUs written as functions may get, each with the layer in whose call they stand."""
-    owners = [owner for owner in call_owners(model, []) if owner.has_functions]
-    return [(owner.key(i), owner.layer) for owner in owners for i in range(_MOST_FUNCTIONS)]
-
-
 def has_functions(layer: Any, *, in_cell: bool = False) -> bool:
     """Whether the call of a layer may contain ReLUs written as functions."""
     if not is_defined_by_keras(type(layer).call):
         return True
-    if in_cell and is_relu(vars(layer).get("recurrent_activation")):
-        return True
+    if in_cell:
+        held = layer if is_activation_layer(layer) else vars(layer).get("activation")
+        return any(is_relu(function) for function in (held, *cell_activations(layer).values()))
     function = held_function(layer) or vars(layer).get("activation")
-    if not callable(function) or isinstance(function, tf.keras.layers.Layer):
-        return False
-    return is_relu(function) if in_cell else not _is_library_function(function)
+    is_function = callable(function) and not isinstance(function, tf.keras.layers.Layer)
+    return is_function and not _is_library_function(function)
 
 
 def _free(prefix: str, names: set[str]) -> str:
@@ -102,13 +102,14 @@ def _free(prefix: str, names: set[str]) -> str:
     return prefix
 
 
-def made_by_keras(frames: Any) -> bool:
+def made_by_keras(frames: Any, *, in_cell: bool) -> bool:
     """Whether Keras made a ReLU operation inside of another function than a ReLU, such as hard_swish, or in a layer of its own.
 
     Layers that are made while a model is built are not known yet. Layers for activations alone are as good as a function.
 
     Args:
         frames: the stack at the operation, outermost first.
+        in_cell: whether it is made in a cell, whose activations are counted.
     """
     names: set[str] = set()
     for frame in reversed(list(frames)):
@@ -120,7 +121,7 @@ def made_by_keras(frames: Any) -> bool:
                 return True
             own_call = frame.name == "call" and "/layers/" in where and "/layers/activation" not in where
             names.add("layer" if own_call else frame.name)
-    return {"layer", "__call__"} <= names
+    return not in_cell and {"layer", "__call__"} <= names
 
 
 def is_scratch_graph(graph: Any) -> bool:

@@ -182,10 +182,22 @@ def child_layers(layer: Any) -> list[Any]:
     ends_in = (held_function(layer), output_activation(layer))
     held = [each for each in ends_in if isinstance(each, tf.keras.layers.Layer) and each is not layer]
     carried = [id(each) for each in held if output_activation(each) is each]
+    carried += [id(each) for each in cell_activations(layer).values()]
     operations = list(keras_property(layer, "operations") or [])  # Keras 3, functional: layers and operations in order
     tracked = layer._flatten_layers(recursive=False, include_self=False)
     found = {id(child): child for child in (*operations, *tracked, *held)}  # tf_keras does not track a Lambda's model
     return [child for key, child in found.items() if key not in carried]
+
+
+def is_cell(layer: Any) -> bool:
+    """Whether this is a cell of Keras's, or several stacked, which an RNN layer or a loop of the user's calls at each time step."""
+    return runs_keras_call(layer) and hasattr(layer, "state_size") and not isinstance(layer, tf.keras.layers.RNN)
+
+
+def cell_activations(layer: Any) -> dict[str, Any]:
+    """Returns the activations that a cell of Keras's applies in its call, by the names of its attributes; {} for another layer."""
+    names = ("activation", "recurrent_activation") if is_cell(layer) else ()
+    return {name: function for name in names if (function := vars(layer).get(name)) is not None}
 
 
 def symbolic_inputs(model: Any) -> list[Any]:

@@ -2,10 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from relu_probe.structure.keras_layers import runs_keras_call
+from relu_probe.structure.keras_layers import cell_activations
 from relu_probe.structure.relu_function import is_relu
-
-_ATTRIBUTES = ("activation", "recurrent_activation")
 
 
 class RecurrentCell(NamedTuple):
@@ -26,9 +24,9 @@ class RecurrentCell(NamedTuple):
     @classmethod
     def of(cls, layer: Any) -> "RecurrentCell | None":
         """Returns the description of a cell; None if it has no ReLU, or a `call` of the user's, which may do anything."""
-        relus = {name: function for name in _ATTRIBUTES if is_relu(function := vars(layer).get(name))}
+        relus = {name: function for name, function in cell_activations(layer).items() if is_relu(function)}
         neurons = getattr(layer, "units", None) or getattr(layer, "filters", None)
-        if not (relus and neurons and runs_keras_call(layer)):
+        if not (relus and neurons):
             return None
         axis = 1 if getattr(layer, "data_format", None) == "channels_first" else -1
         return cls(layer, int(neurons), axis, relus)

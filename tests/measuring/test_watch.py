@@ -173,8 +173,9 @@ def test_the_comparison_rejects(mistake):
 # --- traced when? -----------------------------------------------------------------------------------------------------
 
 TRACED_BEFORE = (
-    "watch counted no call of model 'net': it was not called in the block, or only by a tf.function that was traced "
-    "before the first watch, which runs without the probes. Make or first call the tf.function inside the block."
+    "watch counted no call of model 'net': it was not called in the block; or only by a fit with a ReluProbe or by "
+    "measure, which have reports of their own; or only by a tf.function that was traced before the first watch, which runs "
+    "without the probes. Make or first call the tf.function inside the block."
 )
 
 
