@@ -1,13 +1,14 @@
 """One call of `revive`: which neurons, what is done to each layer, front to back, and the check that no prediction changed."""
 
 import math
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from relu_probe.cure.edit import Edit
-from relu_probe.cure.forward_pass import FirstPass, NoSignals, largest_change, predictions, read_signals
+from relu_probe.cure.forward_pass import FirstPass, NoSignals, Signals, largest_change, predictions, read_signals
 from relu_probe.cure.incoming import Healer
 from relu_probe.cure.optimizer_slots import reset_slots
 from relu_probe.cure.outgoing import close_gates
@@ -106,7 +107,8 @@ class Operation:
     def _change(self, edit: Edit) -> None:
         keys = [relu.key for relu in self.relus]
         seeds = dict(zip(keys, np.random.SeedSequence(self.options.seed).generate_state(len(keys)).tolist()))
-        treatments = [self._treat(edit, plan, seeds[plan.relu.key] >> 1) for plan in self.plans]
+        causes = [None, *(self._causes(plan) for plan in self.plans[1:])]  # before any change
+        treatments = [self._treat(edit, plan, why, seeds[plan.relu.key] >> 1) for plan, why in zip(self.plans, causes)]
         for plan, done in zip(self.plans, treatments):  # now it is known which neurons were left after all
             close_gates(edit, plan, done.revived, self.revived)
         reset_slots(edit, self.model)
@@ -116,17 +118,28 @@ class Operation:
                 "expected no change. Everything is as before. Leave layers out with layers=..."
             )
 
-    def _treat(self, edit: Edit, plan: LayerPlan, seed: int) -> Treatment:
-        """Revives the neurons of one layer. The layers before it have been treated: its neurons may wake with their input."""
-        relu = plan.relu
+    def _causes(self, plan: LayerPlan) -> NDArray[np.str_] | NoSignals:
+        """Why each of the neurons to revive is dead; instead the reason why that cannot be computed."""
+        try:
+            return self._read(plan.relu, np.flatnonzero(self.revived[plan.relu.key])).causes
+        except NoSignals as unknown:
+            return unknown
 
-        def read(neurons: NDArray[np.intp]) -> Any:
-            return read_signals(self.model, self.data, relu, neurons)
+    def _read(self, relu: ReluLayer, neurons: NDArray[np.intp]) -> Signals:
+        return read_signals(self.model, self.data, relu, neurons)
 
+    def _treat(self, edit: Edit, plan: LayerPlan, causes: NDArray[np.str_] | NoSignals | None, seed: int) -> Treatment:
+        """Revives the neurons of one layer. The layers before it have been treated: its neurons may wake with their input.
+
+        `causes` is None for the first layer, whose signals nothing has changed yet.
+        """
+        relu, read = plan.relu, partial(self._read, plan.relu)
         healer = Healer(edit, plan.incoming, read, threshold=relu.threshold, fire=self.options.fire, seed=seed)
         neurons = np.flatnonzero(self.revived[relu.key])
         try:
-            done = healer.heal(neurons) if self.options.method == "cause" else healer.redraw(neurons)
+            if isinstance(causes, NoSignals):
+                raise causes
+            done = (healer.heal if self.options.method == "cause" else healer.redraw)(neurons, causes)
         except NoSignals as unknown:
             done = Treatment.none(neurons, str(unknown))
         self.revived[relu.key] = np.isin(np.arange(len(self.revived[relu.key])), done.revived)

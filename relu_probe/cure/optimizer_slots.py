@@ -5,6 +5,7 @@ initial values, are known only to the optimizer's class. So a twin is built from
 variables are those of the optimizer, in the same order, and it records for which weight each was made.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -103,18 +104,29 @@ def _twin(optimizer: Any, weights: list[Any]) -> tuple[Any, list[tuple[Any, Any,
         The twin, and for each of its slots the weight, the twin's variable, and whether it is a moving average.
     """
     made: list[tuple[Any, Any, bool]] = []
+    loop = _Loop(weights)
     kind = type(optimizer)
     if not hasattr(kind, "add_variable_from_reference"):
         raise _unknown(optimizer)
+
+    def add_variable(
+        self: Any, *args: Any, **keywords: Any
+    ) -> Any:  # without a reference: Adagrad and Ftrl of Keras 3.3
+        variable = super(twin_class, self).add_variable(*args, **keywords)
+        if loop.weight is not None:
+            made.append((loop.weight, variable, False))
+        return variable
 
     def add_variable_from_reference(self: Any, *args: Any, **keywords: Any) -> Any:
         variable = super(twin_class, self).add_variable_from_reference(*args, **keywords)
         # The weight comes first, then the name of the slot; Keras 3 and tf_keras have other keywords for them.
         weight, name, *_ = [*args, *(keywords[key] for key in _KEYWORDS if key in keywords), None]
+        made[:] = [each for each in made if each[1] is not variable]  # it calls `add_variable`
         made.append((weight, variable, name == "average" and bool(self.use_ema)))
         return variable
 
-    twin_class: Any = type(kind.__name__, (kind,), {"add_variable_from_reference": add_variable_from_reference})
+    own = {"add_variable": add_variable, "add_variable_from_reference": add_variable_from_reference}
+    twin_class: Any = type(kind.__name__, (kind,), own)
     config = optimizer.get_config()
     if isinstance(
         config.get("learning_rate"), dict
@@ -122,13 +134,24 @@ def _twin(optimizer: Any, weights: list[Any]) -> tuple[Any, list[tuple[Any, Any,
         config["learning_rate"] = tf.keras.optimizers.schedules.ExponentialDecay(0.1, 1, 1.0)
     try:
         twin = twin_class.from_config(config)
-        twin.build(list(weights))
+        twin.build(loop)
     except Exception as error:
         raise _unknown(optimizer) from error
     known = {id(variable) for weight, variable, _ in made if tuple(variable.shape) == tuple(weight.shape)}
     if any(len(v.shape) and id(v) not in known for v in twin.variables):
         raise _unknown(optimizer)
     return twin, made
+
+
+class _Loop(list[Any]):
+    """Weights, and the one that a loop over them has reached: the weight for which an optimizer makes a variable there."""
+
+    weight: Any = None
+
+    def __iter__(self) -> Iterator[Any]:
+        for self.weight in super().__iter__():
+            yield self.weight
+        self.weight = None
 
 
 def _unknown(optimizer: Any) -> ValueError:

@@ -39,9 +39,10 @@ def revive(
         data: the same types as for `measure`. It must have so many samples that a neuron which fires on `min_rate` of
             samples like these is, with probability `confidence`, not dead on them.
         layers: names, globs or layer objects; None for every ReLU layer.
-        method: "cause" changes what the cause of the death asks for: the bias is raised; weights are flipped, or drawn if
-            they are zero; BatchNormalization before the ReLU gets the statistics of the data. "redo" draws all incoming
-            weights by the layer's initialiser and sets the bias to 0 (Sokar et al. 2023, arXiv:2302.12902).
+        method: "cause" changes what the cause of the death asks for: the bias is raised; weights are drawn anew if they are
+            zero, far too large, or the cause themselves (without a bias their sign is flipped); BatchNormalization before
+            the ReLU gets the statistics of the data. "redo" draws all incoming weights by the layer's initialiser and sets
+            the bias to 0 (Sokar et al. 2023, arXiv:2302.12902).
         fire: the share of positions at which a revived neuron fires, with method "cause"; 0 < fire <= 1.
         confidence, min_rate: see `data`; both between 0 and 1.
         validation: other data, on which the largest change of a prediction is reported.

@@ -61,16 +61,27 @@ def test_the_bias_lies_halfway_between_two_values():
     assert model.layers[0].get_weights()[1] == [-74.5]  # 75, ..., 99 fire
 
 
-def test_weights_that_no_sample_makes_positive_are_flipped():
+def test_weights_that_no_sample_makes_positive_are_drawn():
     model = net()
     for neuron in range(4):
         set_neuron(model.layers[0], neuron, kernel=[-0.5, -1, -0.25] if neuron == 2 else [1, 0, 0])
     x = np.abs(X)
     assert diagnose(model, x).layers["hidden"].cause[2] == "weights"
-    layer = revive(model, x, fire=0.3).layers["hidden"]
-    assert (layer.cause.tolist(), layer.action.tolist()) == (["weights"], ["sign flipped"])
-    assert model.layers[0].get_weights()[0][:, 2].tolist() == [0.5, 1, 0.25]
+    kernel = model.layers[0].get_weights()[0]
+    layer = revive(model, x, fire=0.3, seed=0).layers["hidden"]
+    assert (layer.cause.tolist(), layer.action.tolist()) == (["weights"], ["weights drawn"])
+    changed = np.any(model.layers[0].get_weights()[0] != kernel, axis=0)
+    assert changed.tolist() == [False, False, True, False]
     assert rates(model, x)[2] == pytest.approx(0.3)
+
+
+def test_weights_are_flipped_where_the_initialiser_makes_zeros():
+    model = net(L.Dense(1, "relu", kernel_initializer="zeros", name="hidden"))
+    set_neuron(model.layers[0], 0, kernel=[-5, -10, -2.5])
+    x = np.abs(X)
+    assert revive(model, x).layers["hidden"].action.tolist() == ["sign flipped"]
+    assert model.layers[0].get_weights()[0][:, 0].tolist() == [5, 10, 2.5]
+    assert rates(model, x)[0] == 0.5
 
 
 def test_zero_weights_are_drawn_by_the_layers_initialiser_and_the_seed():
@@ -190,6 +201,21 @@ def chain(depth=4):
         for neuron in range(3):
             set_neuron(model.layers[i], neuron, bias=-30 if i == 0 else -0.1)
     return model
+
+
+def test_causes_are_those_before_a_layer_in_front_was_revived():
+    model = net(*(L.Dense(3, "relu", name=name) for name in ("h1", "h2")))
+    model.layers[0].bias.assign([-40.0, 1.0, 1.0])
+    set_neuron(model.layers[1], 2, kernel=[3.0, -0.1, -0.1])  # dead, until the first neuron before it fires
+    causes = {name: layer.cause for name, layer in diagnose(model, (X, Y)).layers.items()}
+    assert causes["h2"][2] == "weights"
+    for method in ("cause", "redo"):
+        revival = revive(model, (X, Y), method=method, seed=0)
+        for name, layer in revival.layers.items():
+            assert layer.cause.tolist() == causes[name][layer.neurons].tolist()
+        if method == "cause":
+            assert revival.layers["h2"].action.tolist() == ["woke with its input"]
+        revival.undo()
 
 
 def test_a_chain_of_dead_layers_wakes_at_once():
