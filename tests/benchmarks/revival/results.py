@@ -53,23 +53,49 @@ def final_error(bins: Any) -> Any:
 
 def table(study: str, found: Results) -> str:
     """The results as text."""
-    columns, rows = {"birth": _birth, "regression": _regression}.get(study, _digits)(found)
+    columns, rows = {"birth": _birth, "slots": _birth, "regression": _regression}.get(
+        study.removesuffix("_tries"), _digits
+    )(found)
     return text_table(columns, rows, 140)
 
 
 def _birth(found: Results) -> tuple[list[str], list[list[str]]]:
-    columns = ["arm", "collapsed at birth", "collapsed at the end", "[95 %]", "of these in training", "median error"]
+    columns = [
+        "arm",
+        "collapsed at birth",
+        "at the end",
+        "[95 %]",
+        "in training",
+        "median error",
+        "mean error",
+        "against the first arm",
+    ]
+    first = np.array(next(iter(found.values()))["error"])
     rows = []
     for name, arm in found.items():
-        born, end = (np.array(arm[key], bool) for key in ("collapsed_at_birth", "collapsed"))
+        born, end = (flags(arm[key]) for key in ("collapsed_at_birth", "collapsed"))
         low, high = share(end.sum(), len(end))
         each = [f"{born.mean():.1%}", f"{end.mean():.1%}", f"[{low:.2%}, {high:.2%}]", f"{np.sum(end & ~born):,}"]
-        rows.append([name, *each, f"{np.median(arm['error']):.2g}"])
+        error = np.array(arm["error"])
+        paired = "{:+.3f} ± {:.3f}".format(*interval(error - first)) if rows else ""
+        rows.append([name, *each, f"{np.median(error):.2g}", f"{np.mean(error):.3g}", paired])
     return columns, rows
 
 
+def flags(text: str) -> Any:
+    """`(nets,)` bool, from a text with a digit for each net."""
+    return np.array(list(text)) == "1"
+
+
 def _digits(found: Results) -> tuple[list[str], list[list[str]]]:
-    columns = ["arm", "accuracy, %", "against nothing, points", "dead at the end", "revived neurons that fire later"]
+    columns = [
+        "arm",
+        "accuracy, %",
+        "against nothing, points",
+        "blew up",
+        "dead at the end",
+        "revived neurons that fire later",
+    ]
     nothing = 100 * np.array(found["nothing"]["accuracy"]) if "nothing" in found else None
     rows = []
     for name, arm in found.items():
@@ -79,7 +105,7 @@ def _digits(found: Results) -> tuple[list[str], list[list[str]]]:
         )
         dead = "" if arm["dead_fraction"] is None else f"{arm['dead_fraction']:.1%}"
         survival = ", ".join(f"{n} epochs {fire / total:.1%}" for n, (fire, total) in arm["survival"].items())
-        rows.append([name, "{:.2f} ± {:.2f}".format(*interval(accuracy)), against, dead, survival])
+        rows.append([name, "{:.2f} ± {:.2f}".format(*interval(accuracy)), against, f"{arm['blew_up']}", dead, survival])
     return columns, rows
 
 
@@ -87,9 +113,9 @@ def _regression(found: Results) -> tuple[list[str], list[list[str]]]:
     columns = ["arm", "task", "rate", "lowest", "last 60,000 examples", "against nothing"]
     rows = []
     for key, bins in found.items():
-        arm, task, rate = key.split(", ")
+        arm, task, rate = key.split(" | ")
         final = final_error(bins)
-        nothing = found.get(f"nothing, {task}, {rate}")
+        nothing = found.get(f"nothing | {task} | {rate}")
         against = "" if nothing in (None, bins) else "{:+.3f} ± {:.3f}".format(*interval(final - final_error(nothing)))
         lowest = np.mean(bins, axis=0).min()
         rows.append([arm, task, rate, f"{lowest:.3f}", "{:.3f} ± {:.3f}".format(*interval(final)), against])

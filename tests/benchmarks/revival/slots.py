@@ -1,18 +1,17 @@
 """Study 5: what the slots of a revived neuron's weights should be: Adam has one step count for all weights.
 
-The digits with one bad step, trained by Adam with rate 0.001, and revived with three kinds of slots: their initial values, as
-`revive` has it; the second moments the mean of those of the weights that were not touched; and no reset at all.
+The nets of study 1, revived with three kinds of slots: their initial values, as `revive` has it; the second moments the mean
+of those of the weights that were not touched; and no reset at all. (Study 3 with Adam was tried first, with seeds below 1,000:
+there no kind of revival changed the mean accuracy of 5 nets by more than 0.3 points.)
 
-Primary outcome: the accuracy at the end. Primary comparison: the mean second moment against the initial values.
+Primary outcome: the error at the end. Primary comparison: the mean second moment against the initial values.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
-import digits
+import collapse_at_birth
 import numpy as np
-from stacked_nets import K
 
 from relu_probe.cure import operation
 from relu_probe.cure.edit import Edit, value_of
@@ -20,36 +19,28 @@ from relu_probe.cure.optimizer_slots import find_slots, reset_slots
 
 
 def mean_second_moment(edit: Edit, model: Any) -> None:
-    """Initial values, and then the mean of the other weights for Adam's second moments."""
+    """Initial values, and then for Adam's second moments the mean of those of the other weights of the same net and layer."""
     reset_slots(edit, model)
     touched = {id(variable): mask for variable, mask in edit.touched()}
     for slot in find_slots(model):
         mask = touched.get(id(slot.weight))
-        if mask is not None and np.any(~mask) and "velocity" in slot.variable.name:
-            edit.write(slot.variable, mask, value_of(slot.variable)[~mask].mean())
+        if mask is not None and "velocity" in slot.variable.name:
+            others = np.ma.masked_array(value_of(slot.variable), mask)
+            mean = others.mean(axis=tuple(range(1, mask.ndim)), keepdims=True).filled(0)
+            edit.write(slot.variable, mask, mean)
 
 
 def no_reset(edit: Edit, model: Any) -> None:
     """All slots stay."""
 
 
-KINDS = {"nothing": None, "initial values": reset_slots, "mean second moment": mean_second_moment, "no reset": no_reset}
+KINDS = {"initial values": reset_slots, "mean second moment": mean_second_moment, "no reset": no_reset}
 
 
 def run(nets: int, seed: int, *, arms: dict[str, Any] = KINDS) -> dict[str, Any]:
-    """Kind of slots -> the results of `digits.train`; "nothing" is without a revival."""
+    """Kind of slots -> the results of `collapse_at_birth.train`."""
     results = {}
     for name, reset in arms.items():
-        with _reset_by(reset):
-            revive: dict[str, Any] | None = {} if reset else None
-            results[name] = digits.train(nets, seed, 12, revive=revive, optimizer=K.optimizers.Adam, rate=0.001)
+        with patch.object(operation, "reset_slots", reset):
+            results[name] = collapse_at_birth.train(nets, seed, collapse_at_birth.EPOCHS, revive={})
     return results
-
-
-@contextmanager
-def _reset_by(reset: Any) -> Iterator[None]:
-    operation.reset_slots, usual = reset, operation.reset_slots
-    try:
-        yield
-    finally:
-        operation.reset_slots = usual

@@ -11,11 +11,9 @@ Primary outcome: the mean squared error over the last 60,000 examples, of "flip 
 by cause against nothing.
 """
 
-from functools import partial
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from stacked_nets import OfOneNet, stacked
 
 from relu_probe import revive
@@ -28,8 +26,8 @@ MODELS: dict[str, dict[str, dict[str, Any]]] = {
         "nothing": {},
         "standardised inputs": {"standardised": True},
         "L2 towards the initial weights": {"l2": 1e-3},
+        "LeakyReLU": {"slope": 0.1},
     },
-    "leaky": {"LeakyReLU": {"slope": 0.1}},
     "linear": {"linear": {}},
     "revive": {"revive by cause": {}},
     "redo": {"redo": {"method": "redo"}},
@@ -47,7 +45,9 @@ class Tasks:
 
     def __init__(self, arms: dict[str, dict[str, Any]], seeds: int, first: int) -> None:
         self.names = [(arm, task, rate) for arm in arms for task in TASKS for rate in RATES]
-        self.streams = [[Stream(task, first + i) for i in range(seeds)] for task in TASKS]
+        self.streams = [Stream(task, first + i) for task in TASKS for i in range(seeds)]
+        of_name = [TASKS.index(task) * seeds + np.arange(seeds) for _, task, _ in self.names]
+        self.stream_of = np.concatenate(of_name)  # of each learner
         self.arms, self.seeds = arms, seeds
 
     def per_learner(self, value: Any) -> Any:
@@ -56,12 +56,11 @@ class Tasks:
         return np.repeat(np.array(values, np.float32), self.seeds)
 
     def next(self, examples: int) -> tuple[Any, Any]:
-        """The next examples: `(examples, learners, inputs)` and `(examples, learners, 1)`."""
-        found = [[stream.next(examples) for stream in streams] for streams in self.streams]
-        of_task = [[np.stack(parts, 1) for parts in zip(*streams)] for streams in found]
-        x, y = (np.concatenate([of_task[TASKS.index(task)][i] for _, task, _ in self.names], 1) for i in (0, 1))
-        centred = self.per_learner(lambda arm, rate: arm.get("standardised", False))[:, None]
-        return np.where(centred, 2 * x - 1, x).astype(np.float32), y.astype(np.float32)
+        """The next examples: `(examples, inputs, streams)` and `(examples, streams)`."""
+        found = [stream.next(examples) for stream in self.streams]
+        return np.stack([x for x, _ in found], -1).astype(np.float32), np.stack([y for _, y in found], -1).astype(
+            np.float32
+        )
 
 
 class Stream:
@@ -77,13 +76,13 @@ class Stream:
         self.slow, self.shift = self._bits(SLOW), self.rng.integers(0, 2) * 2.0 - 1
 
     def next(self, examples: int) -> tuple[Any, Any]:
-        """`(examples, 20)` and `(examples, 1)`; `examples` divides 10,000."""
+        """`(examples, 20)` and `(examples,)`; `examples` divides 10,000."""
         if self.seen and self.seen % FLIP == 0:
             self._change()
         self.seen += examples
         x = np.concatenate([np.tile(self.slow, (examples, 1)), self._bits((examples, INPUTS - SLOW))], 1)
         fires = x @ self.weights + self.bias > self.threshold
-        return x, (fires @ self.out + self.shift)[:, None]
+        return x, fires @ self.out + self.shift
 
     def _change(self) -> None:
         if self.task == "flip one":
@@ -95,7 +94,7 @@ class Stream:
         return self.rng.integers(0, 2, shape, np.int8)
 
 
-def run(seeds: int, first: int, *, examples: int = 300_000, arms: dict[str, Any] = MODELS) -> dict[str, Any]:
+def run(seeds: int, first: int, *, examples: int = 200_000, arms: dict[str, Any] = MODELS) -> dict[str, Any]:
     """Returns "arm, task, rate" -> for each seed the mean squared error of each bin of 20,000 examples."""
     results = {}
     for kind, of_model in arms.items():
@@ -103,67 +102,93 @@ def run(seeds: int, first: int, *, examples: int = 300_000, arms: dict[str, Any]
         errors = _learn(kind, tasks, examples, first)
         errors = errors.reshape(len(errors), len(tasks.names), seeds)
         for i, name in enumerate(tasks.names):
-            results[", ".join(map(str, name))] = np.round(errors[:, i].T, 4).tolist()
+            results[" | ".join(map(str, name))] = np.round(errors[:, i].T, 4).tolist()
     return results
 
 
 def _learn(kind: str, tasks: Tasks, examples: int, seed: int) -> Any:
     """`(bins, learners)`, the mean squared errors before each update."""
     model = _learners(kind, tasks, seed)
-    update = _update(model, tasks)
+    update = PlainSgd(model, tasks)
     errors = []
     for _ in range(examples // NEWEST):
         x, y = tasks.next(NEWEST)
-        errors.append(np.asarray(update(x, y)))
+        errors.append(update(x, y))
         if kind in ("revive", "redo"):
             (options,) = tasks.arms.values()
-            revive(model, x, batch_size=NEWEST, seed=seed + len(errors), **options)
+            newest = np.moveaxis(x[..., tasks.stream_of], 1, 2)
+            update.write(model)
+            revive(model, newest, batch_size=NEWEST, seed=seed + len(errors), **options)
+            update.read(model)
     return np.mean(np.reshape(errors, (-1, BIN // NEWEST, len(errors[0]))), axis=1)
 
 
 def _learners(kind: str, tasks: Tasks, seed: int) -> Any:
     """The learners of one model. Those of the same seed begin with the same weights in all arms, tasks and rates."""
-    kernels = [OfOneNet("he_uniform", seed), OfOneNet("linear_uniform", seed + 1)]
-    units: list[int] = [HIDDEN, 1]
-    activation: Any = "relu"
-    if kind == "leaky":
-        slopes = tasks.per_learner(lambda arm, rate: arm["slope"])[:, None]
-        activation = partial(_leaky, slopes)
-    elif kind == "linear":
+    kernels, units = [OfOneNet("he_uniform", seed), OfOneNet("linear_uniform", seed + 1)], [HIDDEN, 1]
+    if kind == "linear":
         kernels, units = kernels[1:], units[1:]
-    model = stacked(len(tasks.names) * tasks.seeds, INPUTS, units, activation, kernels)
+    model = stacked(len(tasks.names) * tasks.seeds, INPUTS, units, "relu", kernels)
     for layer, initializer in zip(model.layers, kernels):
         drawn = np.asarray(initializer((tasks.seeds, *layer.kernel.shape[1:]), "float32"))
         layer.kernel.assign(np.tile(drawn, (len(tasks.names), 1, 1)))
     return model
 
 
-def _leaky(slopes: Any, z: Any) -> Any:
-    return tf.maximum(z, slopes * z)
+class PlainSgd:
+    """Trains the learners by one step of plain SGD for each example. The learners stand on the last axis of all arrays.
 
+    Args:
+        model: the learners, with the weights to begin with.
+        tasks: of the learners.
+    """
 
-def _update(model: Any, tasks: Tasks) -> Any:
-    """A compiled function: one step of plain SGD for each example; returns the mean squared error of each learner."""
-    rates = tasks.per_learner(lambda arm, rate: rate)
-    l2 = tasks.per_learner(lambda arm, rate: arm.get("l2", 0.0))
-    weights = model.trainable_variables
-    initial = [tf.identity(tf.convert_to_tensor(weight)) for weight in weights]
+    def __init__(self, model: Any, tasks: Tasks) -> None:
+        self.stream_of = tasks.stream_of
+        self.rates, self.slopes, self.l2 = (
+            tasks.per_learner(value)
+            for value in (
+                lambda arm, rate: rate,
+                lambda arm, rate: arm.get("slope", 0),
+                lambda arm, rate: arm.get("l2", 0),
+            )
+        )
+        self.centred = tasks.per_learner(lambda arm, rate: arm.get("standardised", False)) > 0
+        self.read(model)
+        self.initial = [weight.copy() for weight in self.weights]
 
-    @tf.function(jit_compile=True)
-    def update(x: Any, y: Any) -> Any:
-        total = tf.zeros(len(rates))
-        for i in tf.range(NEWEST):
-            with tf.GradientTape() as tape:
-                errors = tf.square(model(x[i : i + 1])[0] - y[i])[:, 0]
-                loss = tf.reduce_sum(rates * errors)
-                if np.any(l2):
-                    drift = [
-                        tf.reduce_sum((w - w0) ** 2, list(range(1, len(w.shape)))) for w, w0 in zip(weights, initial)
-                    ]
-                    loss += tf.reduce_sum(rates * l2 * tf.add_n(drift))
-            for weight, gradient in zip(weights, tape.gradient(loss, weights)):
-                weight.assign_sub(gradient)
-            total += errors
-        return total / NEWEST
+    def read(self, model: Any) -> None:
+        """Takes the weights of the model."""
+        self.weights = [np.ascontiguousarray(np.moveaxis(weight, 0, -1)) for weight in model.get_weights()]
 
-    return update
+    def write(self, model: Any) -> None:
+        """Gives the weights to the model."""
+        model.set_weights([np.moveaxis(weight, -1, 0) for weight in self.weights])
+
+    def __call__(self, x: Any, y: Any) -> Any:
+        """`(learners,)`, the mean squared errors before the updates. x: `(examples, inputs, streams)`; y: `(examples, streams)`."""
+        total = np.zeros(len(self.stream_of))
+        for bits, target in zip(x, y):
+            inputs = bits[:, self.stream_of]
+            total += self._step(np.where(self.centred, 2 * inputs - 1, inputs), target[self.stream_of]) ** 2
+        return total / len(x)
+
+    def _step(self, x: Any, y: Any) -> Any:
+        """One update; returns the error before it."""
+        *hidden, out, shift = self.weights
+        activation, at_hidden = x, None
+        if hidden:
+            z = np.einsum("il,iul->ul", x, hidden[0]) + hidden[1]
+            activation = np.where(z > 0, z, self.slopes * z)
+            at_hidden = out[:, 0] * np.where(z > 0, 1, self.slopes)
+        error = (activation * out[:, 0]).sum(axis=0) + shift[0] - y
+        down = -2 * self.rates * error
+        if np.any(self.l2):
+            for weight, first in zip(self.weights, self.initial):
+                np.subtract(weight, 2 * self.rates * self.l2 * (weight - first), out=weight)
+        if hidden:
+            hidden[0] += x[:, None] * (down * at_hidden)
+            hidden[1] += down * at_hidden
+        out[:, 0] += down * activation
+        shift[0] += down
+        return error

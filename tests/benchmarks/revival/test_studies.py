@@ -41,28 +41,37 @@ def test_the_draw_has_the_variance_that_is_usual_for_one_net():
 
 
 def test_the_regression_takes_the_steps_of_plain_sgd():
-    arms = {"nothing": {}, "L2 towards the initial weights": {"l2": 0.1}}
-    tasks = slow_regression.Tasks(arms, 1, 5)
-    x, y = tasks.next(slow_regression.NEWEST)
+    arms = {"nothing": {}, "L2": {"l2": 0.1}, "LeakyReLU, standardised": {"slope": 0.3, "standardised": True}}
+    tasks = slow_regression.Tasks(arms, 2, 5)
     model = slow_regression._learners("relu", tasks, 5)
     initial = [weight.astype(np.float64) for weight in model.get_weights()]
-    slow_regression._update(model, tasks)(x, y)
-    rates, l2 = (tasks.per_learner(lambda arm, rate, k=k: (rate, arm.get("l2", 0.0))[k]) for k in (0, 1))
-    for learner in (0, 2, 8):  # two rates, and an arm with L2
-        first = [weight[learner] for weight in initial]
-        kernel, bias, out, shift = (weight.copy() for weight in first)
-        for inputs, target in zip(x[:, learner].astype(np.float64), y[:, learner, 0]):
-            z = inputs @ kernel + bias
-            a = np.maximum(z, 0)
-            error = 2 * (a @ out[:, 0] + shift[0] - target)
-            at_z = error * out[:, 0] * (z > 0)
-            gradients = [np.outer(inputs, at_z), at_z, error * a[:, None], np.array([error])]
-            pull = [2 * l2[learner] * (now - w0) for now, w0 in zip((kernel, bias, out, shift), first)]
-            for weight, gradient, back in zip((kernel, bias, out, shift), gradients, pull):
-                weight[...] = weight - rates[learner] * (gradient + back)
-        for found, expected in zip(model.get_weights(), (kernel, bias, out, shift)):
-            np.testing.assert_allclose(found[learner], expected, rtol=0.02, atol=0.02)
-            assert np.abs(found[learner] - first[0].mean()).max() > 0
+    x, y = (part[:300] for part in tasks.next(slow_regression.NEWEST))
+    update = slow_regression.PlainSgd(model, tasks)
+    update(x, y)
+    update.write(model)
+    for learner in (0, 5, 15, 26, 35):  # each arm and rate, both tasks and seeds
+        arm, task, rate = tasks.names[learner // 2]
+        stream = ("flip one", "redraw all").index(task) * 2 + learner % 2
+        options = {"slope": 0.0, "l2": 0.0, "standardised": False} | arms[arm]
+        expected = one_by_one([w[learner] for w in initial], x[..., stream], y[..., stream], rate, **options)
+        for found, weight in zip(model.get_weights(), expected):
+            np.testing.assert_allclose(found[learner], weight, rtol=1e-3, atol=1e-3)
+        assert not np.allclose(model.get_weights()[0][learner], initial[0][learner], atol=1e-2)
+
+
+def one_by_one(first, x, y, rate, *, slope, l2, standardised):
+    """The weights of one learner after plain SGD: the slow, obvious way."""
+    kernel, bias, out, shift = (weight.copy() for weight in first)
+    for bits, target in zip(x.astype(np.float64), y):
+        inputs = 2 * bits - 1 if standardised else bits
+        z = inputs @ kernel + bias
+        a = np.where(z > 0, z, slope * z)
+        error = 2 * (a @ out[:, 0] + shift[0] - target)
+        at_z = error * out[:, 0] * np.where(z > 0, 1, slope)
+        gradients = [np.outer(inputs, at_z), at_z, error * a[:, None], np.array([error])]
+        for weight, gradient, start in zip((kernel, bias, out, shift), gradients, first):
+            weight[...] = weight - rate * (gradient + 2 * l2 * (weight - start))
+    return kernel, bias, out, shift
 
 
 def test_the_task_changes_as_it_should():
