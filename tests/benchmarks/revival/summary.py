@@ -37,7 +37,7 @@ def studies() -> dict[str, dict[str, Any]]:
 
 def _row(name: str, arms: dict[str, Any]) -> str:
     digits = 2 if "error" in name else 1
-    cells = [_cell(arms[arm], digits, is_share="collapsed" in name) for arm in ARMS]
+    cells = [_cell(arms[arm], digits, is_share="collapsed" in name) if arm in arms else "" for arm in ARMS]
     gain, half = interval(arms["revive by cause"] - arms["nothing"])
     cells.append(f"{gain:+.{digits}f} ± {half:.{digits}f}")
     return f"| {name} | {len(arms['nothing']):,} | {' | '.join(cells)} |"
