@@ -36,7 +36,7 @@ def test_the_intervals_cover_the_truth_as_often_as_they_say():
 
 
 def test_every_study_was_kept_with_paired_arms():
-    for study in ("birth", "bad_step", "healthy"):
+    for study in ("birth", "slots", "bad_step", "healthy"):
         arms = results.load(study)
         assert len({len(arm["error" if "error" in arm else "accuracy"]) for arm in arms.values()}) == 1
     assert len({np.shape(bins) for bins in results.load("regression").values()}) == 1
