@@ -64,25 +64,32 @@ TEXTS = {
     "regularizer": "Lower the regulariser's factor, or remove it.",
     "bias_start": "Initialise {what} at zero, or at a small positive value such as 0.1.",
     "batchnorm_lag": "Train longer, or lower the momentum of the BatchNormalization, so that its moving averages follow.",
-    "inputs": "Standardise the inputs (keras.layers.Normalization): mean 0 and deviation 1 over the training data.",
-    "narrow": "Widen the layers, or initialise them differently (randomized asymmetric initialization).",
+    "inputs": "{remedy}",
+    "narrow": "Widen the layers and use fewer of them, or initialise them differently (randomized asymmetric initialization).",
     "threshold": "Lower the threshold of the ReLU.",
-    "cut": "Mend the cause, then start again from new weights: further training cannot wake this layer.",
+    "cut": "Mend the cause, then start again from new weights{revive}: further training cannot wake this layer.",
     "no_path": "Remove the stop_gradient, or give the output that the layer leads to a loss.",
     "loss": "Look at the loss, its weights and the labels: the network passes on the gradient that it gets.",
     "saturated": "Use an unbounded ReLU, or smaller weights before it.",
     "outgoing": "Initialise the weights of the next layer at random, not at zero.",
     "second_cause": "Mend the layers before it first, and then its bias, which is below zero: either alone keeps it dead.",
     "general": "Nothing that was measured points to one cause. Usually tried first: a lower learning rate, standardised inputs, "
-    "the default initialisers, a ReluProbe in the training (probe=...), which dates the deaths.",
+    "the default initialisers{probe}.",
 }
+DATES = ", a ReluProbe in the training (probe=...), which dates the deaths"
 
 
 def rate_text(optimizer: OptimizerFacts) -> str:
     """What to do about a learning rate that is too high. Clipping helps only where a step grows with the gradient."""
-    rate = "" if optimizer.learning_rate is None else f" (it is {optimizer.learning_rate:.3g})"
+    rate, of_optimizer = optimizer.learning_rate, f" of {optimizer.name}" if optimizer.name else ""
     clip = "" if optimizer.scale_invariant else ", or clip the gradients (clipnorm=1.0 in the optimizer)"
-    return f"Lower the learning rate{' of ' + optimizer.name if optimizer.name else ''}{rate}, tenfold at first{clip}."
+    if optimizer.schedule:
+        whose = f"all rates of the {optimizer.schedule}{of_optimizer}"
+    elif rate == 0:
+        whose = f"the learning rate{of_optimizer}, which is 0 now, from what it was in the training"
+    else:
+        whose = f"the learning rate{of_optimizer}{'' if rate is None else f' (it is {rate:.3g})'}"
+    return f"Lower {whose}, tenfold at first{clip}."
 
 
 def offset_words(offset: float) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from relu_probe.report.layer_report import Floats, LayerReport, Mask
 
 DEAD = ("input", "zero weights", "bias", "weights")
-BLOCKED = ("path", "loss", "saturated", "outgoing", "downstream")
+BLOCKED = ("path", "loss", "saturated", "outgoing", "downstream", "disjoint")
 UNKNOWN = "unknown"
 
 Causes = NDArray[np.str_]
@@ -33,6 +33,7 @@ class Evidence:
         no_loss_gradient: no gradient left the loss for the outputs that depend on the neuron; None without gradients.
         no_outgoing: all outgoing weights of the neuron are zero.
         no_downstream: all units that receive the neuron's output are dead or blocked.
+        only_relus: all units that receive the neuron's output are of ReLUs whose gradients are counted.
         fired: the number of samples on which the neuron fired.
         samples: the number of all samples.
     """
@@ -46,6 +47,7 @@ class Evidence:
     no_loss_gradient: Mask | None
     no_outgoing: Mask | None
     no_downstream: Mask | None
+    only_relus: Mask | None
     fired: NDArray[np.int64]
     samples: int
 
@@ -54,7 +56,7 @@ class Evidence:
         """The evidence of a ReLU of which nothing but its counts is known: it fired on at most as many samples as positions."""
         unknown, yes = np.full(layer.neurons, np.nan), np.ones(layer.neurons, bool)
         fired = np.minimum(layer.active, layer.samples)
-        return cls(unknown, unknown, None, yes, None, yes, no_loss_gradient, None, None, fired, layer.samples)
+        return cls(unknown, unknown, None, yes, None, yes, no_loss_gradient, None, None, None, fired, layer.samples)
 
 
 def causes(layer: LayerReport, evidence: Evidence) -> Causes:
@@ -62,7 +64,8 @@ def causes(layer: LayerReport, evidence: Evidence) -> Causes:
 
     A dead neuron: `input` if only zeros reach it, else `zero weights` if it has no other weights, else `bias` if some sample
     has w.x > 0, else `weights`. A blocked neuron: the first of `path`, `loss`, `saturated`, `outgoing` and `downstream` that
-    applies. `unknown` if the structure of the model does not show the cause.
+    applies; `disjoint` if none does and the neuron feeds ReLUs only: wherever it fires, none of them passes a gradient on.
+    `unknown` if the structure of the model does not show the cause.
     """
     found = np.full(layer.neurons, "", "<U12")
     found[layer.dead] = _causes_of_death(evidence)[layer.dead]
@@ -81,6 +84,6 @@ def _causes_of_death(evidence: Evidence) -> Causes:
 def _causes_of_blocking(evidence: Evidence, neurons: int) -> Causes:
     masks = (
         *(evidence.no_path, evidence.no_loss_gradient),
-        *(~evidence.below_ceiling, evidence.no_outgoing, evidence.no_downstream),
+        *(~evidence.below_ceiling, evidence.no_outgoing, evidence.no_downstream, evidence.only_relus),
     )
     return np.select([np.zeros(neurons, bool) if mask is None else mask for mask in masks], BLOCKED, UNKNOWN)

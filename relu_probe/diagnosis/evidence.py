@@ -89,6 +89,7 @@ class EvidenceCollector:
             no_loss_gradient=no_loss_gradient,
             no_outgoing=_no_outgoing(consumers),
             no_downstream=_no_downstream(consumers, report),
+            only_relus=_only_relus(consumers, report),
             fired=self.fired,
             samples=self.samples,
         )
@@ -112,6 +113,14 @@ def _no_downstream(consumers: Consumers | None, report: Report) -> Mask | None:
         learns = np.ones(connected.shape[1], bool) if zero_gradient is None else ~zero_gradient
         passes.append((connected & learns).any(axis=1))
     return ~np.any(passes, axis=0)
+
+
+def _only_relus(consumers: Consumers | None, report: Report) -> Mask | None:
+    """`(neurons,)` bool: all units that a weight other than zero leads to are of ReLUs whose gradients are counted."""
+    if consumers is None or consumers.outputs:
+        return None
+    counted = {key for key, layer in report.layers.items() if layer.zero_gradient is not None}
+    return ~np.any([each.connected.any(axis=1) & (each.relu not in counted) for each in consumers.connections], axis=0)
 
 
 def _sign(z: PreActivation) -> Any:

@@ -38,6 +38,14 @@ class InputMoments:
         return bool(np.isfinite(self.total).all())
 
     @property
+    def size(self) -> float:
+        """The root mean square of the inputs, of all channels that are used; nan if none is."""
+        with np.errstate(all="ignore"):
+            return float(
+                np.sqrt(self.squares[self.used].sum() / (np.float64(self.count) * np.count_nonzero(self.used)))
+            )
+
+    @property
     def offset(self) -> float:
         """The norm of the inputs' mean over the norm of their deviation: 0 if centred; nan if all are zero or one is not finite."""
         with np.errstate(all="ignore"):

@@ -15,7 +15,8 @@ class LayerDiagnosis:
     Args:
         report: the counts of the layer.
         cause: `(neurons,)` of str, "" for a healthy neuron. Dead: "input", "zero weights", "bias", "weights". Blocked:
-            "path", "loss", "saturated", "outgoing", "downstream". "unknown" if the structure of the model does not show the cause.
+            "path", "loss", "saturated", "outgoing", "downstream", "disjoint". "unknown" if the structure of the model does not
+            show the cause.
         margin: `(neurons,)`, the largest z over the data, that is the distance from firing; nan if z is not visible.
         certified: `(neurons,)` bool, no input within the bounds makes the neuron fire in inference mode; None without
             bounds.
@@ -26,6 +27,7 @@ class LayerDiagnosis:
         lowest_input: the smallest value among the inputs of the layer on the data.
         input_offset: the norm of the mean of the layer's inputs over the norm of their deviation, 0 for centred inputs; nan
             if z is not visible.
+        input_size: the root mean square of the layer's inputs; nan if z is not visible.
         bounds_stopped_at: the layer through which the bounds could not be carried, "" if there is none.
         feeds: the names of the counted ReLU layers that receive the layer's output next.
         is_output: the layer's output is an output of the model.
@@ -34,6 +36,7 @@ class LayerDiagnosis:
         offset: `(neurons,)`, the bias now; None if it is unknown or not only a bias.
         regularizers: names the regularisers that act on the layer, "" if there are none.
         finite_inputs: no NaN and no infinity is known to be among the inputs of the layer.
+        revivable: its weights and all that it leads to are visible, and it is no output: `revive` can bring it back.
         targets: the number of negative targets, and of all targets, of the output that the layer is; None otherwise.
     """
 
@@ -48,6 +51,7 @@ class LayerDiagnosis:
     lowest_input: float
     input_offset: float
     bounds_stopped_at: str
+    input_size: float = float("nan")
     feeds: tuple[str, ...] = ()
     is_output: bool = False
     behind_batch_norm: bool = False
@@ -55,4 +59,5 @@ class LayerDiagnosis:
     offset: Floats | None = None
     regularizers: str = ""
     finite_inputs: bool = True
+    revivable: bool = False
     targets: tuple[int, int] | None = None

@@ -34,12 +34,14 @@ class OptimizerFacts(NamedTuple):
     Args:
         name: the name of its class, "" without one.
         scale_invariant: whether the size of its steps does not depend on the size of the gradients.
-        learning_rate: None if it follows a schedule.
+        learning_rate: the rate now; None if it is not known.
+        schedule: the name of the class of its learning rate schedule, "" without one.
     """
 
     name: str = ""
     scale_invariant: bool = False
     learning_rate: float | None = None
+    schedule: str = ""
 
     @classmethod
     def of(cls, model: Any) -> OptimizerFacts:
@@ -52,7 +54,16 @@ class OptimizerFacts(NamedTuple):
         except (AttributeError, TypeError, ValueError):
             rate = None
         name = "" if optimizer is None else names[0]
-        return cls(name, any(known in names for known in _SCALE_INVARIANT), rate)
+        return cls(name, any(known in names for known in _SCALE_INVARIANT), rate, _schedule(optimizer))
+
+
+def _schedule(optimizer: Any) -> str:
+    """The name of the class of the optimizer's learning rate schedule, which its attribute `learning_rate` hides in Keras 3."""
+    try:
+        rate = optimizer.get_config()["learning_rate"]
+    except Exception:  # no optimizer, or one of the user's without a config
+        return ""
+    return str(rate["class_name"]) if isinstance(rate, dict) and "class_name" in rate else ""
 
 
 def initial_offset(*layers: Any) -> float | None:

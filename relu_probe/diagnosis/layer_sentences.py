@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from relu_probe.diagnosis.causes import BLOCKED, DEAD, UNKNOWN
+from relu_probe.diagnosis.finding import steps
 from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis
-from relu_probe.diagnosis.triggers import steps
 from relu_probe.report.layer_history import LayerHistory
 from relu_probe.report.layer_report import Counts, Floats, Mask
 from relu_probe.utils.foreign_text import shown
@@ -26,6 +26,7 @@ _CAUSE_DESCRIPTIONS = {
     "saturated": "whenever active, at the ceiling of the bounded ReLU",
     "outgoing": "all outgoing weights are zero",
     "downstream": "all units that receive {their} output are dead or blocked",
+    "disjoint": "wherever {they} fire{s3}, no unit that receives {their} output passes a gradient on",
     UNKNOWN: "the structure of the model does not show the cause",
 }
 
@@ -43,7 +44,9 @@ def cause_lines(layer: LayerDiagnosis) -> Iterator[str]:
         if not np.any(mask := layer.cause == cause):
             continue
         offset, count = layer.offset_description, int(np.count_nonzero(mask))
-        pronouns = {"them": "it", "their": "its"} if count == 1 else {"them": "them", "their": "their"}
+        pronouns = {"they": "it", "them": "it", "their": "its", "s3": "s"}
+        if count > 1:
+            pronouns = {"they": "they", "them": "them", "their": "their", "s3": ""}
         description = _CAUSE_DESCRIPTIONS[cause].format(**pronouns, offset=offset, s="" if " and " in offset else "s")
         margins = layer.margin[mask & layer.report.dead & ~np.isnan(layer.margin)]
         largest = f"; {pronouns['their']} largest z {_span(margins)}" if len(margins) else ""

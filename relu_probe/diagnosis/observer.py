@@ -19,8 +19,8 @@ from relu_probe.diagnosis.loss_gradients import LossGradientCollector
 from relu_probe.diagnosis.observation import is_finite, observe_activity, observe_call, received_gradients
 from relu_probe.diagnosis.pre_activation import LinearCopies, PreActivation, pre_activation_of
 from relu_probe.diagnosis.reach import following_relus, is_behind_no_weights
-from relu_probe.report.layer_report import LayerReport
 from relu_probe.report.report import Report
+from relu_probe.structure.call_owners import call_owners
 from relu_probe.structure.keras_layers import keras_class
 from relu_probe.structure.relu_layers import ReluLayer, find_relus
 
@@ -36,6 +36,9 @@ class Observer:
     def __init__(self, model: Any, bounds: Any = None) -> None:
         self._model = model
         self._relus = {relu.key: relu for relu in find_relus(model)}
+        self._owners = {
+            owner.prefix: owner.layer for owner in reversed(call_owners(model, []))
+        }  # an RNN before its cells
         self._copies = LinearCopies()
         self._z: dict[str, list[PreActivation] | None] = {}  # of each call of a layer; None if some z is not visible
         self._collectors: dict[str, EvidenceCollector] = {}
@@ -126,7 +129,7 @@ class Observer:
         if (
             relu is None
         ):  # a ReLU written as a function: its neurons are counted, and nothing before or behind it is visible
-            return self._function(counts, certified=certifier is not None, confidence=confidence)
+            return self._function(key, report, certified=certifier is not None, confidence=confidence)
         collector = self._collectors.get(key)
         if collector is None or len(collector.fired) != counts.neurons:
             collector = EvidenceCollector(relu, counts.neurons)
@@ -143,12 +146,15 @@ class Observer:
             is_first_layer=collector.is_first_layer,
             lowest_input=collector.lowest_input,
             input_offset=float("nan") if collector.inputs is None else collector.inputs.offset,
+            input_size=float("nan") if collector.inputs is None else collector.inputs.size,
             bounds_stopped_at=certificate.stopped_at,
+            revivable=evidence.receives_input is not None and evidence.no_outgoing is not None,
             finite_inputs=collector.inputs is None or collector.inputs.finite,
-            **self._structure(relu),
+            **self._structure(relu, report),
         )
 
-    def _function(self, counts: LayerReport, *, certified: bool, confidence: float) -> LayerDiagnosis:
+    def _function(self, key: str, report: Report, *, certified: bool, confidence: float) -> LayerDiagnosis:
+        counts = report[key]
         missing = None if self.loss is None else self.loss.missing(None, None, counts.neurons)
         evidence = Evidence.without_structure(counts, missing)
         return LayerDiagnosis(
@@ -163,9 +169,18 @@ class Observer:
             lowest_input=float("nan"),
             input_offset=float("nan"),
             bounds_stopped_at="",
+            feeds=self._feeds(self._holder(key), report),
         )
 
-    def _structure(self, relu: ReluLayer) -> dict[str, Any]:
+    def _holder(self, key: str) -> Any:
+        """The counted ReLU layer of that key, or the layer in whose call it stands as a function."""
+        prefix = key.rpartition("/")[0]
+        return self._relus[key].layer if key in self._relus else self._owners.get(f"{prefix}/" if prefix else "")
+
+    def _feeds(self, layer: Any, report: Report) -> tuple[str, ...]:
+        return tuple(following_relus(self.trace, layer, {key: self._holder(key) for key in report}))
+
+    def _structure(self, relu: ReluLayer, report: Report) -> dict[str, Any]:
         """The fields of a `LayerDiagnosis` that the structure of the model and the settings of its layers give."""
         calls, z = self.trace.calls_of(relu.layer), self._z.get(relu.key) or []
         outputs = {i for call in calls if (i := self.trace.output_index(call.output)) is not None}
@@ -175,7 +190,7 @@ class Observer:
         first = next(iter(z), None)
         own = [] if first is None else [call.layer for call in first.chain]
         return {
-            "feeds": tuple(following_relus(self.trace, relu, list(self._relus.values()))),
+            "feeds": self._feeds(relu.layer, report),
             "is_output": bool(outputs),
             "behind_batch_norm": behind_batch_norm,
             "initial_offset": None if first is None else initial_offset(*[call.layer for call in first.chain]),

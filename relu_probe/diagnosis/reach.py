@@ -1,5 +1,6 @@
 """What the output of a ReLU leads to, and what stands before a layer: walks through the trace of a step."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from relu_probe.diagnosis.call_trace import CallTrace
@@ -21,10 +22,18 @@ def reachable_outputs(trace: CallTrace, relu: ReluLayer) -> set[int] | None:
     return outputs
 
 
-def following_relus(trace: CallTrace, relu: ReluLayer, relus: list[ReluLayer]) -> list[str]:
-    """The keys of the counted ReLUs that receive the output of the ReLU, with no other counted ReLU between them."""
-    keys = {id(other.layer): other.key for other in relus}
-    todo, seen, found = [call.output for call in trace.calls_of(relu.layer)], set(), []
+def following_relus(trace: CallTrace, layer: Any, holders: Mapping[str, Any]) -> list[str]:
+    """The keys of the counted ReLUs that receive the output of the layer, with no other counted ReLU between them.
+
+    Args:
+        trace: the calls of a step.
+        layer: the layer.
+        holders: key of a counted ReLU -> the ReLU layer, or the layer in whose call it stands as a function.
+    """
+    keys: dict[int, list[str]] = {}
+    for key, holder in holders.items():
+        keys.setdefault(id(holder), []).append(key)
+    todo, seen, found = [call.output for call in trace.calls_of(layer)], set(), []
     while todo:
         tensor = todo.pop()
         if id(tensor) in seen:
@@ -32,7 +41,7 @@ def following_relus(trace: CallTrace, relu: ReluLayer, relus: list[ReluLayer]) -
         seen.add(id(tensor))
         for call in trace.consumers(tensor):
             if id(call.layer) in keys:
-                found.append(keys[id(call.layer)])
+                found += keys[id(call.layer)]
             else:
                 todo.append(call.output)
     return list(dict.fromkeys(found))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from relu_probe.diagnosis.causes import UNKNOWN
 from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis
 from relu_probe.report.layer_report import Mask
 
@@ -14,7 +15,8 @@ class SicknessGraph:
     """Which layer's sickness makes which neurons sick.
 
     A neuron without inputs is made sick by the dead layers that feed it; a neuron that is blocked downstream, or that has no path
-    from the loss, by the sick layers that it feeds. All other causes are a neuron's own.
+    from the loss, by the sick layers that it feeds. All other causes are a neuron's own. A neuron that is blocked and of which it
+    is not known by what explains nothing: it makes its layer the root only where nothing else is sick.
 
     Args:
         layers: name -> `LayerDiagnosis`, in the model's order.
@@ -42,7 +44,8 @@ class SicknessGraph:
 
     def root(self) -> str | None:
         """The layer that explains the most sick neurons, its own included; of several the earliest. None in a healthy model."""
-        return max(self.sick, key=self._explained, default=None)  # the first of equal ones
+        explaining = [name for name in self.sick if np.any(~self.blocked_by_unknown(name) & self.own(name))]
+        return max(explaining or self.sick, key=self._explained, default=None)  # the first of equal ones
 
     def by_weight(self) -> list[str]:
         """The sick layers, the root first, then in the model's order."""
@@ -66,4 +69,10 @@ class SicknessGraph:
     def _number(self, name: str, cause: str) -> int:
         """The number of sick neurons of a layer: with this cause, or all of them."""
         causes = self._layers[name].cause
-        return int(np.count_nonzero(causes == cause if cause else causes != ""))
+        sick = causes == cause if cause else (causes != "") & ~self.blocked_by_unknown(name)
+        return int(np.count_nonzero(sick))
+
+    def blocked_by_unknown(self, name: str) -> Mask:
+        """`(neurons,)`: blocked, and it is not known by which layer."""
+        layer = self._layers[name]
+        return ~layer.report.dead & np.isin(layer.cause, ("disjoint", UNKNOWN))

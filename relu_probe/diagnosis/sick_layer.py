@@ -14,7 +14,7 @@ from relu_probe.report.loss_jumps import LossJump
 
 STEPS_AFTER_JUMP = 5  # gradients stay large for a few steps after a jump
 FIRST_STEPS = 20  # of a training: deaths in them are early
-EARLY_SHARE = 0.1  # of a layer's neurons: at least so many early deaths are more than chance
+MANY = 0.1  # of a layer's neurons: so many deaths, or early deaths, are more than what happens in trainings that learn well
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,9 @@ class SickLayer:
 
     Args:
         diagnosis: the diagnosis of the layer.
-        name: its name.
+        own: `(neurons,)`, the sick neurons that no other layer makes sick.
         feeders: the layers because of which neurons without input are dead.
+        unplaced: the ReLUs of which it is not known what they feed, and that are dead as a whole or not counted.
         relu_widths: the number of neurons of each ReLU layer up to and including this one.
         history: the history of its neurons, None without a probe.
         loss_jumps: the jumps of the training loss.
@@ -32,8 +33,9 @@ class SickLayer:
     """
 
     diagnosis: LayerDiagnosis
-    name: str = ""
+    own: Mask
     feeders: tuple[str, ...] = ()
+    unplaced: tuple[str, ...] = ()
     relu_widths: tuple[int, ...] = ()
     history: LayerHistory | None = None
     loss_jumps: tuple[LossJump, ...] = ()
@@ -101,7 +103,7 @@ class SickLayer:
         last = self._last_active()
         if last is None:
             return np.zeros_like(self.dead)
-        return self._if_many(self.dead & (last >= 0) & (last < FIRST_STEPS))
+        return self.if_many(self.dead & (last >= 0) & (last < FIRST_STEPS))
 
     def deaths_in_first_or_jumping_epoch(self) -> tuple[Mask, int] | None:
         """The dead neurons that died in the first epoch, or in one whose loss jumped, and that epoch; None if they are few.
@@ -112,7 +114,7 @@ class SickLayer:
         if history is None or history.last_active is not None or not len(history.epochs) or history.epochs[0] != -1:
             return None
         jumping = {jump.epoch for jump in self.large_jumps()} | {0}
-        died = [self._if_many(self.dead & mask) for mask in history.died if len(mask) == len(self.dead)]
+        died = [self.if_many(self.dead & mask) for mask in history.died if len(mask) == len(self.dead)]
         found = [(mask, int(epoch)) for mask, epoch in zip(died, history.epochs) if epoch in jumping and np.any(mask)]
         return max(found, key=lambda pair: np.count_nonzero(pair[0]), default=None)
 
@@ -124,6 +126,7 @@ class SickLayer:
         last = None if self.history is None else self.history.last_active
         return None if last is None or len(last) != len(self.dead) else last
 
-    def _if_many(self, mask: Mask) -> Mask:
-        many = np.count_nonzero(mask) >= max(EARLY_SHARE * len(mask), 1)
+    def if_many(self, mask: Mask) -> Mask:
+        """The mask if it has many of the layer's neurons, else one without any."""
+        many = np.count_nonzero(mask) >= max(MANY * len(mask), 1)
         return mask if many else np.zeros_like(mask)

@@ -8,13 +8,13 @@ import pytest
 import tensorflow as tf
 from models import sequential
 
-from relu_probe import ReluProbe, diagnose
+from relu_probe import History, ReluProbe, diagnose, revive
 from relu_probe.diagnosis import triggers
 from relu_probe.diagnosis.advice import KINDS
 
 K, L = tf.keras, tf.keras.layers
 X, Y = np.array([[1, 2], [3, 4]], np.float32), np.full((2, 1), 0.5, np.float32)
-RULES = triggers._RULES
+TRIGGERS = triggers._TRIGGERS
 CENTRED = np.array([[1, -1], [-1, 1], [2, -2], [-2, 2]], np.float32)
 POSITIVE = K.initializers.RandomUniform(0.1, 0.5, seed=0)  # no neuron is born dead on positive inputs
 TARGETS = np.ones((4, 1), np.float32)
@@ -137,11 +137,18 @@ def nan_arithmetic():
     return diagnose(model, (X, Y)), {"nan_arithmetic"}
 
 
-def general():
+def inner_inputs():
+    """What arrives at a layer behind the first one is off centre."""
     model = net(L.Dense(2), L.Dense(2, "relu"), L.Dense(1))
     set_weights(model.layers[0], 1, 0)
     set_weights(model.layers[1], -1, 0)
-    return diagnose(model, (X, Y)), {"general"}
+    return diagnose(model, (X, Y)), {"inputs", "cut"}
+
+
+def general():
+    """The Rescaling hides from the diagnosis what leads to z."""
+    model = net(L.Dense(2, kernel_initializer="ones"), L.Rescaling(-1.0), L.ReLU(name="r"), L.Dense(1))
+    return diagnose(model, (X, Y)), {"general", "cut"}
 
 
 class Shock(K.callbacks.Callback):
@@ -200,6 +207,7 @@ def batchnorm_lag():
 
 CASES = [
     *(dead_output, zero_kernel, zero_input, bias_start, beta_start, threshold, trained_down, inputs, negative_inputs),
+    inner_inputs,
     *(narrow, second_cause, no_path, loss, saturated, outgoing, nan_data, nan_weights, nan_arithmetic),
     *(general, learning_rate, regularizer, penalising_layer, batchnorm_lag),
 ]
@@ -229,10 +237,10 @@ def test_every_kind_has_a_case(found):
 @pytest.mark.once
 def test_swapping_the_triggers_of_any_two_kinds_is_found(found, monkeypatch):
     """The planted mistakes: a case of one of the two kinds then gets the other."""
-    for pair in combinations([kind for kind, *_ in RULES], 2):
+    for pair in combinations(dict.fromkeys(kind for kind, *_ in TRIGGERS), 2):
         swapped = dict(zip(pair, reversed(pair)))
-        rules = tuple((swapped.get(kind, kind), *rest) for kind, *rest in RULES)
-        monkeypatch.setattr(triggers, "_RULES", rules)
+        rules = tuple((swapped.get(kind, kind), *rest) for kind, *rest in TRIGGERS)
+        monkeypatch.setattr(triggers, "_TRIGGERS", rules)
         cases = [(diagnosis, kinds) for diagnosis, kinds in found.values() if len(kinds & set(pair)) == 1]
         assert any({each.kind for each in diagnosis.advice} != kinds for diagnosis, kinds in cases), pair
 
@@ -274,14 +282,14 @@ def test_deaths_between_reports_of_given_data_are_blamed_on_the_rate_where_the_l
 
 
 def test_the_same_advice_stands_once():
-    """Neurons that died at a jump, and one that died at another time: the rate is advised once, and then referred to."""
+    """Neurons that died at a jump, and two that died at another time: the rate is advised once, and then referred to."""
     diagnosis = shocked(ReluProbe())
     layer = diagnosis.layers["hidden"]
     history = diagnosis.history["hidden"]
     last = history.last_active.copy()
-    last[0] = 25
+    last[[0, 1]] = 25
     moved = replace(diagnosis, history=type(diagnosis.history)(hidden=replace(history, last_active=last)))
-    assert layer.report.dead[0]
+    assert layer.report.dead[:2].all()
     texts = {each.kind: each.text for each in moved.advice}
     assert texts["trained_down"] == "Lower the learning rate, for these neurons too."
     assert str(moved).count("Lower the learning rate of SGD") == 1
@@ -316,3 +324,81 @@ def test_advice_has_room_beside_many_dates():
     assert len(summary) <= 10
     assert any(line.startswith(" 1. ") for line in summary)
     assert " and more: diagnosis.history has all dates." in summary
+
+
+def text_of(diagnosis, kind):
+    (advice,) = [each for each in diagnosis.advice if each.kind == kind]
+    return advice.text
+
+
+def test_inputs_are_standardised_and_what_arrives_at_an_inner_layer_is_centred():
+    assert "Standardise the inputs" in text_of(inputs()[0], "inputs")
+    assert "a BatchNormalization before it" in text_of(inner_inputs()[0], "inputs")
+
+
+def test_large_inputs_are_standardised_even_if_they_are_centred():
+    """The weights stand upright on all samples."""
+    model = net(L.Dense(2, "relu", kernel_initializer="ones"), L.Dense(1))
+    for scale, kind in ((100, "inputs"), (1, "general")):
+        found = diagnose(model, (scale * CENTRED, TARGETS))
+        assert [each.kind for each in found.advice] == [kind, "cut"]
+        assert ("their root mean square is 158" in " ".join(str(found).split())) == (scale == 100)
+
+
+def test_the_neurons_that_no_other_advice_is_about_get_the_general_one():
+    """One neuron has no weights, and the weights of another stand upright on all samples, which are centred."""
+    model = net(L.Dense(3, "relu", name="h"), L.Dense(1, kernel_initializer="ones"))
+    set_weights(model.layers[0], [[0, 1, 1], [0, 1, -1]], 0)
+    found = diagnose(model, (CENTRED, TARGETS))
+    assert {each.kind: each.neurons["h"].tolist() for each in found.advice} == {
+        "zero_kernel": [True, False, False],
+        "general": [False, True, False],
+    }
+
+
+def test_the_probe_is_advised_only_to_those_who_have_none():
+    diagnosis, _ = general()
+    assert "probe=..." in text_of(diagnosis, "general")
+    assert "probe" not in text_of(replace(diagnosis, history=History()), "general")
+
+
+def test_few_sick_neurons_are_no_reason_for_advice():
+    """Of neurons that the training has moved down; a setting that is wrong is one whatever it holds down."""
+    for width, kinds in ((10, ["trained_down"]), (11, [])):
+        model = net(L.Dense(width, "relu"), L.Dense(1, kernel_initializer="ones"))
+        set_weights(model.layers[0], np.eye(2, 1), np.array([-99.0] + [0.0] * (width - 1)))
+        found = diagnose(model, (CENTRED, TARGETS))
+        assert [each.kind for each in found.advice] == kinds
+        assert ("No advice: less than 10 % of each layer" in str(found)) == (not kinds)
+
+
+def test_a_cut_can_be_healed_by_revive_where_that_is_said():
+    model = net(L.Dense(8, "relu", bias_initializer=constant(-99.0), name="h"), L.Dense(1), inputs=4, optimizer="adam")
+    x = np.random.default_rng(0).normal(size=(300, 4)).astype("f")
+    y = np.abs(x[:, :1])
+    assert "or bring the layer back with relu_probe.revive" in text_of(diagnose(model, (x, y)), "cut")
+    assert "revive" not in text_of(general()[0], "cut")
+    assert "revive" not in text_of(dead_output()[0], "cut")
+    model.fit(x, y, epochs=3, verbose=0)
+    before = model.evaluate(x, y, verbose=0)
+    assert diagnose(model, (x, y)).report.dead_fraction == 1
+    revive(model, (x, y))
+    assert model.evaluate(x, y, verbose=0) == before
+    model.fit(x, y, epochs=3, verbose=0)
+    assert diagnose(model, (x, y)).report.zero_gradient_fraction == 0
+    assert model.evaluate(x, y, verbose=0) < before
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [
+        (0.5, "Lower the learning rate of SGD (it is 0.5), tenfold at first, or clip"),
+        (0.0, "Lower the learning rate of SGD, which is 0 now, from what it was in the training, tenfold at first"),
+        (K.optimizers.schedules.CosineDecay(0.1, 1), "Lower all rates of the CosineDecay of SGD, tenfold at first"),
+    ],
+)
+def test_the_learning_rate_that_is_to_be_lowered(rate, words):
+    model = net(L.Dense(2, "relu", kernel_initializer="ones"), L.Dense(1))
+    model.compile(K.optimizers.SGD(rate), "mse")
+    set_weights(model.layers[0], [[1, 1], [0, 0]], -99)
+    assert words in text_of(diagnose(model, (CENTRED, TARGETS)), "trained_down")

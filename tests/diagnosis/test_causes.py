@@ -75,6 +75,16 @@ def hidden_saturated(x, name):
     return L.ReLU(6.0, name=name)(dense(x, 100, activation=None))
 
 
+def hidden_on_one_sample(x, name):
+    """z is x1 - x0, which is above zero on the first sample only."""
+    return dense(x, [[-1], [1], [0]], name=name)
+
+
+def on_elsewhere(x):
+    """Units that are on where nothing arrives, and only there."""
+    return out(dense(x, -2, 1))
+
+
 def out(x, kernel=1):
     return dense(x, kernel, units=1, activation=None)
 
@@ -97,6 +107,7 @@ BRANCHES = {
     "saturated": (hidden_saturated, out, 1, "saturated"),
     "outgoing": (hidden_alive, lambda x: out(x, 0), 1, "outgoing"),
     "downstream": (hidden_alive, dead_end, 1, "downstream"),
+    "disjoint": (hidden_on_one_sample, on_elsewhere, 1, "disjoint"),
     "blocked_unknown": (hidden_alive, lambda x: L.Rescaling(0.0)(out(x)), 1, "unknown"),
     # Two causes apply to one neuron: the first in the order of the definitions is expected.
     "input+bias": (lambda x, name: hidden_input(x, name, bias=-1), out, 1, "input"),
@@ -109,7 +120,18 @@ BRANCHES = {
     "saturated+downstream": (hidden_saturated, dead_end, 1, "saturated"),
     "outgoing+downstream": (hidden_alive, lambda x: dead_end(x, 0), 1, "outgoing"),
 }
-CAUSES = ("input", "bias", "weights", "dead_unknown", "loss", "saturated", "outgoing", "downstream", "blocked_unknown")
+CAUSES = (
+    "input",
+    "bias",
+    "weights",
+    "dead_unknown",
+    "loss",
+    "saturated",
+    "outgoing",
+    "downstream",
+    "disjoint",
+    "blocked_unknown",
+)
 
 
 def model_with(names):
@@ -390,7 +412,7 @@ def oracle(net, mistake=""):
         elif not units:
             first.append("outgoing")
         else:
-            first.append("downstream" if all(zero2[k] for k in units) else "unknown")
+            first.append("downstream" if all(zero2[k] for k in units) else "disjoint")
     return first, second
 
 
@@ -423,7 +445,7 @@ def test_causes_equal_the_oracle_and_not_a_mistaken_one(small):
     found = [diagnosed(small, net) for net in nets]
     assert found == [oracle(net) for net in nets]
     assert {cause for pair in found for layer in pair for cause in layer} == {
-        *("", "input", "zero weights", "bias", "weights", "outgoing", "downstream", "unknown")
+        *("", "input", "zero weights", "bias", "weights", "outgoing", "downstream", "disjoint")
     }
     for mistake in ("inputs are ignored", "bias is part of w.x"):
         assert found != [oracle(net, mistake) for net in nets]

@@ -135,12 +135,13 @@ def test_the_whole_text():
         """\
 2 of 2 ReLU layers have dead or blocked neurons on N = 2 samples. The root is
 low.
- 1. low: Lower the learning rate of SGD (it is 0), tenfold at first, or clip the
-    gradients (clipnorm=1.0 in the optimizer).
+ 1. low: Lower the learning rate of SGD, which is 0 now, from what it was in the
+    training, tenfold at first, or clip the gradients (clipnorm=1.0 in the
+    optimizer).
  2. low: Standardise the inputs (keras.layers.Normalization): mean 0 and
     deviation 1 over the training data.
- 3. low: Mend the cause, then start again from new weights: further training
-    cannot wake this layer.
+ 3. low: Mend the cause, then start again from new weights, or bring the layer
+    back with relu_probe.revive: further training cannot wake this layer.
 
 low: 3 of 3 neurons dead, 0 blocked.
   bias (2 neurons): w.x > 0 on some sample, but the bias keeps z <= 0; their

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from models import sequential
+from models import OwnCell, sequential
 
 from relu_probe import diagnose
 
 L = tf.keras.layers
+constant = tf.keras.initializers.Constant
 X, Y = np.random.default_rng(0).normal(size=(32, 4)).astype("f"), np.ones((32, 1), "f")
 ALIVE = {"kernel_initializer": tf.keras.initializers.RandomUniform(0.01, 0.3, seed=1)}
 
@@ -61,3 +62,78 @@ def test_a_path_that_a_later_layer_lacks_is_its_matter():
     found = diagnose(model, (X, Y))
     assert found.first_sick_layer == "b"
     assert [(advice.kind, advice.layers) for advice in found.advice] == [("no_path", ("b", "a"))]
+
+
+class Block(L.Layer):
+    """Holds a ReLU that is written as a function."""
+
+    def __init__(self, bias, **options):
+        super().__init__(**options)
+        self.dense = L.Dense(4, bias_initializer=tf.keras.initializers.Constant(bias))
+
+    def call(self, x):
+        return tf.nn.relu(self.dense(x))
+
+
+@pytest.mark.parametrize(
+    ("layers", "root"),
+    [
+        ([Block(-99.0, name="block")], "block/relu"),
+        ([L.Reshape((2, 2)), L.SimpleRNN(4, "relu", bias_initializer=constant(-99.0), name="rnn")], "rnn/relu"),
+        ([L.Dense(3, "relu", name="before", **ALIVE), Block(-99.0, name="block")], "block/relu"),
+    ],
+)
+def test_what_gets_only_zeros_from_a_dead_function_died_with_it(layers, root):
+    model = sequential(4, *layers, L.Dense(12, "relu", name="behind"), L.Dense(1))
+    found = diagnose(model, (np.abs(X), Y))
+    assert found.first_sick_layer == root
+    assert found.layers["behind"].cause.tolist() == ["input"] * 12
+    assert f"behind: its inputs died with {root}." in str(found)
+    assert {name for advice in found.advice for name in advice.layers} == {root}
+
+
+class Functions(tf.keras.Model):
+    """A ReLU that is written as a function of the model's own, of which it is not known what it feeds."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.out = L.Dense(2), L.Dense(4, "relu", name="second"), L.Dense(1)
+
+    def call(self, x):
+        return self.out(self.second(tf.nn.relu(self.first(x) - 99)))
+
+
+def test_a_dead_relu_of_unknown_place_is_named_where_only_zeros_arrive():
+    model = Functions()
+    model(X)
+    model.compile("sgd", "mse")
+    text = " ".join(str(diagnose(model, (X, Y))).split())
+    assert "no ReLU explains it of those that are known to be before; relu may" in text
+    zeros = diagnose(sequential(4, L.Dense(4, "relu"), L.Dense(1)), (X * 0, Y))
+    assert "Nothing but zeros reaches 4 neurons, and no ReLU before explains it." in " ".join(str(zeros).split())
+
+
+def test_relus_that_are_not_counted_are_named_where_only_zeros_arrive():
+    x = tf.keras.Input((3, 2))
+    y = L.Dense(3, "relu", name="behind")(L.Rescaling(0.0)(L.RNN(OwnCell(), name="rnn")(x)))
+    model = tf.keras.Model(x, L.Dense(1)(y))
+    assert "; rnn may, of which" in " ".join(str(diagnose(model, np.ones((4, 3, 2), "f"))).split())
+
+
+def disjoint(some=()):
+    """The neurons of `first` fire on the first sample only, and the units of `second` on all others."""
+    names, widths = ("first", "second", "third"), (4, 2, 4)
+    hidden = [L.Dense(n, "relu", name=name, **ALIVE) for name, n in zip(names, widths)]
+    model = sequential(1, *hidden, L.Dense(1, **ALIVE))
+    hidden[0].set_weights([np.ones((1, 4)), np.full(4, -0.5)])
+    hidden[1].set_weights([np.full((4, 2), -2.0), np.full(2, 0.5)])
+    bias = np.zeros(4)
+    bias[list(some)] = -99
+    hidden[2].set_weights([hidden[2].get_weights()[0], bias])
+    return diagnose(model, (np.array([[1.0], [0], [0], [0]], "f"), np.ones((4, 1), "f")))
+
+
+def test_what_is_blocked_by_living_units_is_no_root_where_another_layer_is_sick():
+    assert disjoint().layers["first"].cause.tolist() == ["disjoint"] * 4
+    assert (disjoint().first_sick_layer, [each.kind for each in disjoint().advice]) == ("first", ["general"])
+    assert disjoint(some=[2]).first_sick_layer == "third"
