@@ -2,7 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
-from networks import mlp, usual
+from networks import mlp
 from trainings import Training, healthy, sick
 
 from relu_probe import watch
@@ -28,36 +28,37 @@ def returns_of(policy):
 Q_VALUES = (-1 + DISCOUNT * returns_of(BEST_MOVES)[NEXT]).astype("float32")
 
 
-def corridor(seed):
-    """The inputs of all states, 20 times, and the true values of both actions."""
-    return np.tile(INPUTS, (20, 1)), np.tile(Q_VALUES, (20, 1))
-
-
 # --- deep Q-learning by train_on_batch --------------------------------------------------------------------------------
 
 
-def q_learning(seed, output=None, rate=0.001, episodes=60, steps=20):
+def q_learning(seed, output=None, rate=0.0003, *, kernel="glorot_uniform", episodes=120):
     """An agent that learns from random states; the network that gives its targets follows once an episode."""
     rng = np.random.default_rng(seed)
     optimizer = K.optimizers.Adam(rate)
-    model = mlp(4, L.Dense(32, "relu", name="hidden"), L.Dense(2, output, name="out"), optimizer=optimizer)
+    hidden = L.Dense(32, "relu", name="hidden", kernel_initializer=kernel)
+    model = mlp(4, hidden, L.Dense(2, output, name="out"), optimizer=optimizer)
 
     def loop():
         for _ in range(episodes):
             targets = -1 + DISCOUNT * (model(INPUTS).numpy().max(axis=1) * GOES_ON)[NEXT]
             with watch(model) as seen:
-                for states in rng.integers(STATES, size=(steps, 32)):
+                for states in rng.integers(STATES, size=(20, 32)):
                     model.train_on_batch(INPUTS[states], targets[states])
         return seen.report()
 
     return Training(model, INPUTS, Q_VALUES, loop=loop, chance=float(np.mean(Q_VALUES.var(axis=0))))
 
 
+def usual_agent(seed):
+    """The reference learns as the agents do, with He initialisation: one that is given the true values is no agent."""
+    return q_learning(seed, kernel="he_normal")
+
+
 @sick(
     "out",
     "dead_output cut",
     forbidden="narrow inputs bias_start",
-    reference=usual(corridor, 32),
+    reference=usual_agent,
     output=None,
 )
 def an_agent_whose_values_end_in_a_relu(seed, output="relu"):
@@ -68,8 +69,8 @@ def an_agent_whose_values_end_in_a_relu(seed, output="relu"):
     "hidden",
     "trained_down",
     forbidden="narrow inputs bias_start dead_output",
-    reference=usual(corridor, 32),
-    rate=0.001,
+    reference=usual_agent,
+    rate=0.0003,
 )
 def an_agent_at_a_high_rate(seed, rate=1.0):
     return q_learning(seed, rate=rate)

@@ -105,11 +105,12 @@ def a_dead_layer_behind_a_living_one(seed, bias=-99.0):
     forbidden="inputs dead_output learning_rate",
     reference=usual(positive, 64, epochs=30),
     width=64,
+    depth=3,
     sick_below=0.15,
 )
-def deep_and_two_wide(seed, width=2):
+def deep_and_two_wide(seed, width=2, depth=12):
     x, y = positive(seed)
-    hidden = [L.Dense(width, "relu", name=f"hidden{i}", kernel_initializer="he_normal") for i in range(12)]
+    hidden = [L.Dense(width, "relu", name=f"hidden{i}", kernel_initializer="he_normal") for i in range(depth)]
     model = mlp(8, L.Dense(8, use_bias=False), *hidden, L.Dense(1), optimizer=K.optimizers.Adam(0.001))
     return regression(model, x, y, epochs=30, at_start=True)
 
@@ -184,17 +185,16 @@ def a_threshold_that_nothing_reaches(seed, threshold=50.0):
 
 @sick(
     "hidden",
-    "general",
-    forbidden="bias_start inputs narrow learning_rate trained_down",
+    "inputs cut",
+    forbidden="bias_start narrow learning_rate trained_down general",
     reference=usual(normal, 16),
-    kernel="glorot_uniform",
+    centred=True,
 )
-def kernels_below_zero_behind_positive_features(seed, kernel=None):
-    """What nothing measured explains: the advice is the list of what is usually tried, default initialisers among it."""
+def kernels_below_zero_behind_positive_features(seed, centred=False):
     x, y = normal(seed)
-    features = L.Dense(16, "softplus")
-    hidden = L.Dense(16, "relu", name="hidden", kernel_initializer=kernel or uniform(-0.5, -0.1, seed))
-    return regression(mlp(8, features, hidden, L.Dense(1)), x, y)
+    features = [L.Dense(16, "softplus"), *([L.BatchNormalization(momentum=0.8)] if centred else [])]
+    hidden = L.Dense(16, "relu", name="hidden", kernel_initializer=uniform(-0.5, -0.1, seed))
+    return regression(mlp(8, *features, hidden, L.Dense(1)), x, y)
 
 
 @sick(

@@ -77,16 +77,17 @@ def a_column_of_timestamps(seed, standard=False):
 
 @sick(
     "conv",
-    "learning_rate",
+    "inputs",
     forbidden="bias_start narrow dead_output",
     reference=classifies(filters=8, samples=300, epochs=10),
-    rate=1e-4,
+    standard=True,
 )
-def convolutions_on_raw_pixels(seed, rate=0.03):
+def convolutions_on_raw_pixels(seed, standard=False):
     x, y = digits(samples=300)
     layers = [L.Conv2D(8, 3, activation="relu", name="conv"), L.Flatten()]
-    model = classifier(*layers, inputs=(8, 8, 1), optimizer=K.optimizers.SGD(rate, momentum=0.9))
-    return Training(model, (x * 255).reshape(-1, 8, 8, 1), y, epochs=10, chance=LN_10)
+    model = classifier(*layers, inputs=(8, 8, 1), optimizer=K.optimizers.SGD(0.03, momentum=0.9))
+    x = standardised(x) if standard else x * 255
+    return Training(model, x.reshape(-1, 8, 8, 1), y, epochs=10, chance=LN_10)
 
 
 @sick("hidden", "zero_input cut", forbidden="bias_start inputs narrow", reference=usual(normal, 16), broken=False)
@@ -154,11 +155,11 @@ def q_values_behind_a_relu(seed, output="relu"):
     "out",
     "dead_output cut",
     forbidden="narrow inputs",
-    reference=usual(moved(normal, 1, -3), 16, 16, 16, activation="sigmoid", epochs=60),
+    reference=usual(moved(normal, 1, -3), 16, 16, 16, activation="sigmoid", epochs=250),
     output=None,
 )
 def three_sigmoids_and_a_relu_output(seed, output="relu"):
     x, y = normal(seed)
     hidden = [L.Dense(16, "sigmoid") for _ in range(3)]
     model = mlp(8, *hidden, L.Dense(1, output, name="out"))
-    return regression(model, x, y - 3, epochs=60, has_relu=output is not None)
+    return regression(model, x, y - 3, epochs=250, has_relu=output is not None)

@@ -70,7 +70,9 @@ def regression(model, x, y, **options):
 
 
 @lru_cache(None)
-def usual(data: Data, *widths: int, activation: str = "relu", epochs: int = 20) -> Callable[[int], Training]:
+def usual(
+    data: Data, *widths: int, activation: str = "relu", epochs: int = 20, batch_size: int = 32
+) -> Callable[[int], Training]:
     """The reference of a regression: columns and targets standardised, He initialisation, a linear output, Adam at 0.01.
 
     The loss is that of the targets as they were.
@@ -79,7 +81,7 @@ def usual(data: Data, *widths: int, activation: str = "relu", epochs: int = 20) 
         data: `data(seed) -> (x, y)`.
         widths: those of the hidden layers of the sick network.
         activation: of the hidden layers; others than a ReLU are initialised as Keras does by default.
-        epochs: as long as the sick network is trained.
+        epochs, batch_size: as the sick network is trained.
     """
 
     def train(seed: int) -> Training:
@@ -99,6 +101,7 @@ def usual(data: Data, *widths: int, activation: str = "relu", epochs: int = 20) 
             inputs,
             targets,
             epochs=epochs,
+            batch_size=batch_size,
             has_relu=activation == "relu",
             chance=float(np.mean(scale**2)),
             loss=loss,

@@ -75,10 +75,10 @@ class OneStep(K.callbacks.Callback):
     "hidden",
     "learning_rate",
     forbidden="dead_output narrow bias_start inputs",
-    reference=usual(sums, 16),
+    reference=usual(sums, 16, batch_size=8),
     rate=0.02,
 )
-def a_rate_too_high_at_one_step(seed, rate=100.0):
+def a_rate_too_high_at_one_step(seed, rate=300.0):
     x, y = sums(seed)
     hidden = L.Dense(16, "relu", name="hidden", kernel_initializer=uniform(0.1, 0.5, seed))
     model = mlp(4, hidden, L.Dense(1), optimizer=K.optimizers.SGD(0.02))
@@ -118,7 +118,7 @@ def own_step(rate, x, y, kernel="glorot_uniform", returns_loss=True, **options):
     "learning_rate",
     forbidden="dead_output narrow bias_start",
     reference=usual(above, 32, epochs=30),
-    rate=0.01,
+    rate=0.04,
 )
 def a_train_step_of_its_own(seed, rate=0.4):
     x, y = above(seed)
@@ -129,19 +129,19 @@ def a_train_step_of_its_own(seed, rate=0.4):
     "hidden",
     "learning_rate",
     forbidden="dead_output narrow bias_start inputs trained_down",
-    reference=usual(sums, 32, epochs=30),
+    reference=usual(sums, 32, epochs=30, batch_size=8),
     rate=0.02,
 )
-def a_train_step_without_a_loss(seed, rate=100.0):
+def a_train_step_without_a_loss(seed, rate=300.0):
     """One step at a rate far too high, in a training step that returns no loss: only the weights tell of it."""
     x, y = sums(seed)
-    bad_step = OneStep(133, rate, 0.02)
+    bad_step = OneStep(33, rate, 0.02)
     return own_step(0.02, x, y, uniform(0.1, 0.5, seed), False, batch_size=8, callbacks=(bad_step,))
 
 
 @sick(
     "",
-    "general",  # it names the rate first; the activation of a cell is seen, and not what leads to it
+    "learning_rate|trained_down|general",  # all of them name the rate first
     forbidden="dead_output narrow bias_start inputs",
     reference=usual(normal, 16, epochs=30),
     rate=0.01,

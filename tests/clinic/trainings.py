@@ -68,7 +68,7 @@ class Case:
     Args:
         train: `train(seed, **changes) -> Training`; without changes it is the sick one.
         root: the expected `first_sick_layer`; a name that ends in `*` is a prefix, "" any.
-        kinds: kinds of advice that must be given.
+        kinds: kinds of advice that must be given; one with a "|" names kinds of which one must be.
         forbidden: kinds that must not be given.
         treat: the changes that follow the advice, nothing else.
         reference: `reference(seed) -> Training`, a network for the same data that was never sick.

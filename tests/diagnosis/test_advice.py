@@ -331,11 +331,13 @@ def text_of(diagnosis, kind):
     return advice.text
 
 
+@pytest.mark.once
 def test_inputs_are_standardised_and_what_arrives_at_an_inner_layer_is_centred():
     assert "Standardise the inputs" in text_of(inputs()[0], "inputs")
     assert "a BatchNormalization before it" in text_of(inner_inputs()[0], "inputs")
 
 
+@pytest.mark.once
 def test_large_inputs_are_standardised_even_if_they_are_centred():
     """The weights stand upright on all samples."""
     model = net(L.Dense(2, "relu", kernel_initializer="ones"), L.Dense(1))
@@ -345,6 +347,7 @@ def test_large_inputs_are_standardised_even_if_they_are_centred():
         assert ("their root mean square is 158" in " ".join(str(found).split())) == (scale == 100)
 
 
+@pytest.mark.once
 def test_the_neurons_that_no_other_advice_is_about_get_the_general_one():
     """One neuron has no weights, and the weights of another stand upright on all samples, which are centred."""
     model = net(L.Dense(3, "relu", name="h"), L.Dense(1, kernel_initializer="ones"))
@@ -356,12 +359,14 @@ def test_the_neurons_that_no_other_advice_is_about_get_the_general_one():
     }
 
 
+@pytest.mark.once
 def test_the_probe_is_advised_only_to_those_who_have_none():
     diagnosis, _ = general()
     assert "probe=..." in text_of(diagnosis, "general")
     assert "probe" not in text_of(replace(diagnosis, history=History()), "general")
 
 
+@pytest.mark.once
 def test_few_sick_neurons_are_no_reason_for_advice():
     """Of neurons that the training has moved down; a setting that is wrong is one whatever it holds down."""
     for width, kinds in ((10, ["trained_down"]), (11, [])):
@@ -372,6 +377,7 @@ def test_few_sick_neurons_are_no_reason_for_advice():
         assert ("No advice: less than 10 % of each layer" in str(found)) == (not kinds)
 
 
+@pytest.mark.once
 def test_a_cut_can_be_healed_by_revive_where_that_is_said():
     model = net(L.Dense(8, "relu", bias_initializer=constant(-99.0), name="h"), L.Dense(1), inputs=4, optimizer="adam")
     x = np.random.default_rng(0).normal(size=(300, 4)).astype("f")

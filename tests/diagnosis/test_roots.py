@@ -103,6 +103,7 @@ class Functions(tf.keras.Model):
         return self.out(self.second(tf.nn.relu(self.first(x) - 99)))
 
 
+@pytest.mark.once
 def test_a_dead_relu_of_unknown_place_is_named_where_only_zeros_arrive():
     model = Functions()
     model(X)
@@ -113,6 +114,7 @@ def test_a_dead_relu_of_unknown_place_is_named_where_only_zeros_arrive():
     assert "Nothing but zeros reaches 4 neurons, and no ReLU before explains it." in " ".join(str(zeros).split())
 
 
+@pytest.mark.once
 def test_relus_that_are_not_counted_are_named_where_only_zeros_arrive():
     x = tf.keras.Input((3, 2))
     y = L.Dense(3, "relu", name="behind")(L.Rescaling(0.0)(L.RNN(OwnCell(), name="rnn")(x)))
@@ -133,6 +135,7 @@ def disjoint(some=()):
     return diagnose(model, (np.array([[1.0], [0], [0], [0]], "f"), np.ones((4, 1), "f")))
 
 
+@pytest.mark.once
 def test_what_is_blocked_by_living_units_is_no_root_where_another_layer_is_sick():
     assert disjoint().layers["first"].cause.tolist() == ["disjoint"] * 4
     assert (disjoint().first_sick_layer, [each.kind for each in disjoint().advice]) == ("first", ["general"])
