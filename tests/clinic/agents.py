@@ -31,7 +31,7 @@ Q_VALUES = (-1 + DISCOUNT * returns_of(BEST_MOVES)[NEXT]).astype("float32")
 # --- deep Q-learning by train_on_batch --------------------------------------------------------------------------------
 
 
-def q_learning(seed, output=None, rate=0.0003, *, kernel="glorot_uniform", episodes=120):
+def q_learning(seed, output=None, rate=0.001, *, kernel="glorot_uniform", episodes=60):
     """An agent that learns from random states; the network that gives its targets follows once an episode."""
     rng = np.random.default_rng(seed)
     optimizer = K.optimizers.Adam(rate)
@@ -70,7 +70,7 @@ def an_agent_whose_values_end_in_a_relu(seed, output="relu"):
     "trained_down",
     forbidden="narrow inputs bias_start dead_output",
     reference=usual_agent,
-    rate=0.0003,
+    rate=0.001,
 )
 def an_agent_at_a_high_rate(seed, rate=1.0):
     return q_learning(seed, rate=rate)
