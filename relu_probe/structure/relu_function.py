@@ -69,7 +69,7 @@ def _recognize(function: Any) -> ReluFunction | None:
         return None
     if pure.key not in _recognized:
         printed = io.StringIO()
-        with random_states_restored(), redirect_stdout(printed), redirect_stderr(printed), warnings.catch_warnings():
+        with redirect_stdout(printed), redirect_stderr(printed), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras warns of a softmax over one value
             # A thread is eager also while a graph is traced; in `tf.init_scope` a tape records nothing.
             with ThreadPoolExecutor(1) as thread:
@@ -79,7 +79,7 @@ def _recognize(function: Any) -> ReluFunction | None:
 
 def _evaluated(call: Callable[..., Any]) -> ReluFunction | None:
     """Traces the function, which calls it once, and runs the trace, unless an operation has side effects."""
-    with suppress(Exception):  # it is no function of one tensor
+    with random_states_restored(), suppress(Exception):  # it is no function of one tensor
         return _relu_of(_traced(call))
     return None
 

@@ -142,6 +142,14 @@ def test_the_comparison_rejects_random_states_that_are_not_restored(monkeypatch)
         test_a_noisy_lambda_draws_the_same_numbers_as_without_the_probe("numpy")
 
 
+def test_a_function_is_recognized_while_a_graph_is_traced():
+    tf.random.get_global_generator()  # its state cannot be read in a graph
+    relu_function._recognized.clear()
+    found = []
+    tf.function(lambda: found.append(is_relu(lambda t: tf.maximum(t, 0.0))), autograph=False)()
+    assert found == [True]
+
+
 def test_what_a_function_prints_is_swallowed(capfd):
     relu_function._recognized.clear()
     assert is_relu(lambda t: print("printed") or tf.nn.relu(t))
