@@ -125,8 +125,8 @@ def private_names(text):
             isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
         ):
             yield from filter(is_private, [node.value.value])
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and MODULES.fullmatch(node.value):
-            yield node.value
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value:
+            yield from [node.value] if MODULES.fullmatch(node.value) else []
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
             yield from (name for name in names if MODULES.fullmatch(name) and "." in name)
@@ -157,5 +157,5 @@ def test_a_private_name_is_found(line, name):
 def test_names_of_the_package_are_not_taken_for_private_names_of_others():
     own = "class A:\n    def __init__(self): self._x = 1\n    def same(self, other): return self._y, other._x, a._replace()"
     assert list(private_names(own)) == []
-    assert list(private_names("frame = sys._getframe(1)\nkept = model._relu_probe\n'keras is a library'")) == []
+    assert list(private_names("frame = sys._getframe(1)\nkept = model._relu_probe\n'keras is a library', 'keras'")) == []
     assert set(private_names((PACKAGE / "structure" / "keras_layers.py").read_text())) >= {"_flatten_layers", "keras."}
