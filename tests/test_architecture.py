@@ -157,5 +157,7 @@ def test_a_private_name_is_found(line, name):
 def test_names_of_the_package_are_not_taken_for_private_names_of_others():
     own = "class A:\n    def __init__(self): self._x = 1\n    def same(self, other): return self._y, other._x, a._replace()"
     assert list(private_names(own)) == []
-    assert list(private_names("frame = sys._getframe(1)\nkept = model._relu_probe\n'keras is a library', 'keras'")) == []
+    assert (
+        list(private_names("frame = sys._getframe(1)\nkept = model._relu_probe\n'keras is a library', 'keras'")) == []
+    )
     assert set(private_names((PACKAGE / "structure" / "keras_layers.py").read_text())) >= {"_flatten_layers", "keras."}
