@@ -27,8 +27,10 @@ def attached(counters: Counters) -> Iterator[None]:
         counters.users += 1
     try:
         with _lock:
-            for owner in _followed(counters) if not counters.detach else ():
-                _attach(owner, counters)
+            owners = _followed(counters) if not counters.detach else []
+            searched = counters.everywhere and any(owner.has_functions for owner in owners)
+            for owner in owners:
+                _attach(owner, counters, searched=searched)
         yield
     finally:
         with _lock:
@@ -49,7 +51,7 @@ def detach_all(counters: Counters) -> None:
 def _followed(counters: Counters) -> list[CallOwner]:
     """Returns the layers whose calls are followed: the ReLU layers; all, if a traced step may have ReLUs written as functions."""
     model, relus = counters.model, [relu for relu in counters.relus.values() if relu.layer is not None]
-    if not tf.executing_eagerly():
+    if counters.everywhere or not tf.executing_eagerly():
         owners = call_owners(model, relus)
         if any(owner.has_functions for owner in owners):
             return [each for each in owners if each.relu is not None or isinstance(each.layer, tf.keras.layers.Layer)]
@@ -58,8 +60,14 @@ def _followed(counters: Counters) -> list[CallOwner]:
     return [CallOwner(layer, relu, "", has_functions=False, in_cell=False) for layer, relu in layers]
 
 
-def _attach(owner: CallOwner, counters: Counters) -> None:
-    """Wraps the `call` of the layer instance; `counters.detach` gets a function that restores exactly what was there."""
+def _attach(owner: CallOwner, counters: Counters, *, searched: bool) -> None:
+    """Wraps the `call` of the layer instance; `counters.detach` gets a function that restores exactly what was there.
+
+    Args:
+        owner: the layer.
+        counters: what the counts are added to.
+        searched: whether functions are looked for in calls outside of a step.
+    """
     layer = owner.layer
     probe = None if owner.relu is None else Probe(owner.relu, counters)
     name = "quantized_call" if keras_property(layer, "quantization_mode") else "call"  # the one that Keras 3 calls
@@ -71,7 +79,8 @@ def _attach(owner: CallOwner, counters: Counters) -> None:
         trace = counters.trace
         if trace is None:
             is_outer = layer is counters.model and counters.everywhere
-            with counters.outermost.entered((args, kwargs), counters.detach) if is_outer else nullcontext():
+            entered = counters.outermost.entered((args, kwargs), counters.detach) if is_outer else nullcontext()
+            with entered, counters.watched.followed(owner, counters) if searched else nullcontext():
                 output = call(*args, **kwargs)
         else:
             followed = trace.begin(owner)

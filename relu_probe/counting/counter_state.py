@@ -10,6 +10,7 @@ from relu_probe.counting.counter_blocks import CounterBlocks
 from relu_probe.counting.hidden_relus import unsearched
 from relu_probe.counting.layer_reports import layer_report
 from relu_probe.counting.step_counter import StepCounter
+from relu_probe.counting.watched_functions import WatchedFunctions
 from relu_probe.report.report import Report
 from relu_probe.structure.call_owners import call_owners
 from relu_probe.structure.relu_layers import ReluLayer
@@ -57,7 +58,7 @@ class CounterState:
         counter = StepCounter(self.strategy, calls=calls) if steps or calls else None
         self.blocks = CounterBlocks(self.strategy, steps=counter, activation_sum=activation_sum)
         self.functions: dict[str, ReluLayer] = {}  # ReLUs written as functions, found in traced steps
-        self._unsearched_named = False
+        self.watched, self._unsearched_named = WatchedFunctions(), False
 
     @property
     def model(self) -> Any:
@@ -121,7 +122,7 @@ class CounterState:
         Raises:
             ValueError: a layer was called on too many samples in one step.
         """
-        if self.everywhere:
+        if self.watched.name_outside(self):
             self._name_unsearched()
         found = self.blocks.read(activation_sum=activation_sum)
         gradients = any(c.backward for part in found.values() for c in part) if gradients is None else gradients

@@ -84,6 +84,7 @@ class Counters(CounterState):
         """Forgets a step, or a call of the model, whose end an interrupt has kept from being noted."""
         self._local = threading.local()
         self.outermost.forget()
+        self.watched.forget()
 
     def differentiate(self, loss: tf.Tensor, others: Iterable[tf.Tensor] = ()) -> list[Any]:
         """Computes the gradients of the loss by the outputs of all ReLUs, and returns those by `others`; None for no path.

@@ -1,11 +1,10 @@
 """ReLU operations that a traced step runs in other graphs than its own: loops, branches, and functions. They are named, not counted."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
 from relu_probe.counting.relu_search import RELUS
 from relu_probe.counting.step_trace import StepTrace, owners_of
-from relu_probe.counting.used_operations import UsedOperations
 from relu_probe.structure.call_owners import call_owners, is_scratch_graph
 from relu_probe.structure.relu_layers import ReluLayer
 from relu_probe.utils.tensorflow_private import is_part_of
@@ -21,7 +20,8 @@ OUTSIDE_FUNCTION = (
 )
 IN_CELLS = "relu inside its cells"
 UNSEARCHED = (
-    "ReLUs that are written as functions inside of a call are looked for only in a traced step of fit or measure"
+    "ReLUs that are written as functions inside of a call are looked for only where it is traced: in fit, in measure, and in a "
+    "tf.function inside of watch"
 )
 _CALLS = (
     "PartitionedCall",
@@ -35,7 +35,7 @@ _CALLS = (
 )
 
 
-def find_hidden(trace: StepTrace, used: UsedOperations, uncalled: Iterable[ReluLayer]) -> Iterator[tuple[str, str]]:
+def find_hidden(trace: StepTrace, used: Container[Any], uncalled: Iterable[ReluLayer]) -> Iterator[tuple[str, str]]:
     """Yields the keys of ReLUs that a step runs in other graphs, and the reasons why they are not counted.
 
     Args:

@@ -14,12 +14,12 @@ import tensorflow as tf
 
 from relu_probe.counting.neuron_axis import depends_on_batch, neuron_axis
 from relu_probe.counting.step_trace import ReluOutput, StepTrace, TracedCall, owners_of
-from relu_probe.counting.used_operations import UsedOperations
 from relu_probe.structure.call_owners import made_by_keras
 from relu_probe.structure.relu_layers import ReluLayer
 
 RELUS = ("Relu", "Relu6")
-_GRADIENTS = ("ReluGrad", "Relu6Grad")
+GRADIENTS = ("ReluGrad", "Relu6Grad")
+SELECTIONS = ("Select", "SelectV2")
 _SAME = ("Identity", "IdentityN", "StopGradient")
 
 
@@ -43,7 +43,7 @@ class FunctionRelu(NamedTuple):
 
 
 def find_functions(
-    trace: StepTrace, used: UsedOperations, taken: Container[str]
+    trace: StepTrace, used: Container[tf.Tensor], taken: Container[str]
 ) -> tuple[list[ReluOutput], dict[str, str]]:
     """Returns the ReLUs of a traced step that are written as functions.
 
@@ -71,13 +71,13 @@ def pre_activation_gradients(output: tf.Tensor) -> list[tf.Tensor]:
     """Returns the gradients with respect to the pre-activation that were computed for the output of a ReLU operation."""
     op = output.op
     if op.type in RELUS:
-        found = [each for each in output.consumers() if each.type in _GRADIENTS and each.inputs[1] is output]
+        found = [each for each in output.consumers() if each.type in GRADIENTS and each.inputs[1] is output]
     elif not _is_maximum_with_zero(op):
         return []
     else:
         found = list(_selections(op))
         if _bound(op) is not None:
-            found = list(_selections(_variable_input(op).op))
+            found = list(_selections(variable_input(op).op))
     return [each.outputs[0] for each in found if _is_first_order(each, op)]
 
 
@@ -85,11 +85,11 @@ def stopped_at_bound(output: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
     """Returns the gradient dL/da at the output of a ReLU operation, zero where `clip_by_value(x, 0, c)` does not pass it on."""
     if (bound := _bound(output.op)) is None:
         return gradient
-    passes = _variable_input(_variable_input(output.op).op) <= tf.cast(bound, output.dtype)
+    passes = variable_input(variable_input(output.op).op) <= tf.cast(bound, output.dtype)
     return tf.where(passes, gradient, tf.zeros_like(gradient))
 
 
-def _functions(trace: StepTrace, used: UsedOperations, taken: Container[str]) -> Iterator[FunctionRelu]:
+def _functions(trace: StepTrace, used: Container[tf.Tensor], taken: Container[str]) -> Iterator[FunctionRelu]:
     """Yields the ReLU operations of the step that are run and that a call of the user's made."""
     operations = trace.graph.get_operations()
     outputs = {id(each.output) for each in trace.outputs}
@@ -108,7 +108,7 @@ def _functions(trace: StepTrace, used: UsedOperations, taken: Container[str]) ->
             continue
         if output not in used or not depends_on_batch(output):
             continue
-        before = behind_identities(_variable_input(op))
+        before = behind_identities(variable_input(op))
         if id(before) in outputs:  # a ReLU behind a ReLU
             continue
         outputs.add(id(output))
@@ -155,12 +155,12 @@ def _is_maximum_with_zero(op: tf.Operation) -> bool:
 
 def _bound(op: tf.Operation) -> float | None:
     """Returns the bound c of `clip_by_value(x, 0, c)`, None for another operation."""
-    before = _variable_input(op).op
+    before = variable_input(op).op
     bounds = [_constant(each) for each in before.inputs] if op.type == "Maximum" and before.type == "Minimum" else []
     return next((bound for bound in bounds if bound is not None), None)
 
 
-def _variable_input(op: tf.Operation) -> tf.Tensor:
+def variable_input(op: tf.Operation) -> tf.Tensor:
     """Returns the input of an operation that is not a constant number."""
     return next((each for each in op.inputs if _constant(each) is None), op.inputs[0])
 
@@ -173,13 +173,13 @@ def _constant(tensor: tf.Tensor) -> float | None:
 
 def _selections(op: tf.Operation) -> Iterator[tf.Operation]:
     """Yields the operations that pass on the gradient of a maximum or minimum to its variable input: zero where it is off."""
-    x = _variable_input(op)
+    x = variable_input(op)
     comparison = "GreaterEqual" if op.type == "Maximum" else "LessEqual"
     zeros = 2 if op.inputs[0] is x else 1
     for compared in x.consumers():
         if compared.type == comparison and all(a is b for a, b in zip(compared.inputs, op.inputs)):
             for select in compared.outputs[0].consumers():
-                if select.type in ("Select", "SelectV2") and _is_zero(select.inputs[zeros]):
+                if select.type in SELECTIONS and _is_zero(select.inputs[zeros]):
                     yield select
 
 

@@ -1,6 +1,6 @@
 """The passes through ReLUs that a step has gathered, and the gradients of a measured loss by their outputs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -21,19 +21,22 @@ from relu_probe.structure.weights import is_frozen
 Pass = ForwardPass | BackwardPass
 
 
-def search(trace: StepTrace, relus: Mapping[str, ReluLayer]) -> dict[str, str]:
+def search(
+    trace: StepTrace, relus: Mapping[str, ReluLayer], used: Container[tf.Tensor] | None = None
+) -> dict[str, str]:
     """Adds the outputs of ReLUs that are written as functions to a trace, once.
 
     Args:
         trace: what was gathered while the step was traced.
         relus: the ReLU layers of the model, by their keys.
+        used: the tensors that are used; None for those that the results of the step need.
 
     Returns:
         The keys of those that cannot be counted, with the reasons.
     """
     if trace.graph is None or not trace.calls:
         return {}
-    used = UsedOperations(trace.results)
+    used = UsedOperations(trace.results) if used is None else used
     called = {*(each.relu.key for each in trace.outputs), *(each.keys[0] for each in trace.passes)}
     unseen = dict(find_hidden(trace, used, [relu for key, relu in relus.items() if key not in called]))
     found, refused = find_functions(trace, used, relus)

@@ -105,6 +105,31 @@ def end_observing(observer: Callable[..., Any]) -> None:
         op_callbacks.remove_op_callback(observer)
 
 
+def observe_new_operations(graph: Any, observer: Callable[[Any], None], restorers: list[Callable[[], None]]) -> None:
+    """Calls `observer` with each operation that is added to a graph, once it is there; `restorers` gets a function that ends it."""
+    create, observers = graph._create_op_internal, [observer]
+
+    def created(*args: Any, **kwargs: Any) -> Any:
+        op = create(*args, **kwargs)
+        for each in observers:
+            each(op)
+        return op
+
+    def end() -> None:
+        observers.clear()
+        if graph._create_op_internal is created:  # no other observer has come since
+            del graph._create_op_internal
+
+    restorers.append(end)
+    graph._create_op_internal = created
+
+
+def is_recorded_from_outside(graph: Any) -> bool:
+    """Whether a tape outside of a `tf.function` has recorded a call of it: then tensors of its graph are further outputs."""
+    returned = {id(each) for each in tf.nest.flatten(graph.structured_outputs, expand_composites=True)}
+    return any(id(each) not in returned and each.op.type != "Placeholder" for each in graph.outputs)
+
+
 def ids_and_shapes(tensors: Any) -> list[tuple[int, tuple[int, ...]]]:
     """Returns the number of each eager tensor, which no other tensor of the process has or will have, and its shape."""
     return [(each._id, each._shape_tuple()) for each in tensors]

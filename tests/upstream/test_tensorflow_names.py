@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from relu_probe.utils.tensorflow_private import (
     is_inside_vectorized_map,
     is_loop_or_branch,
     is_part_of,
+    is_recorded_from_outside,
     lend_trace,
+    observe_new_operations,
     operation_definition,
     recomputation,
 )
@@ -244,3 +247,40 @@ def test_numbers_of_eager_tensors_and_definitions_of_operations():
     assert operation_definition("AssignAddVariableOp").is_stateful
     assert not operation_definition("MatMul").is_stateful
     assert operation_definition("__inference_f_1") is None
+
+
+# --- operations of another function -----------------------------------------------------------------------------------
+
+
+def test_each_operation_that_is_added_to_a_graph_is_observed():
+    kinds, restorers = [], []
+
+    @tf.function
+    def function(x):
+        observe_new_operations(tf.compat.v1.get_default_graph(), lambda op: kinds.append(op.type), restorers)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.nn.relu(x)
+        y = tape.gradient(y, x)
+        restorers[0]()
+        return tf.exp(y)
+
+    function(tf.ones(3))
+    assert {"Relu", "ReluGrad"} <= set(kinds)
+    assert "Exp" not in kinds
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_tape_outside_of_a_function_shows_in_its_outputs(outside):
+    w = tf.Variable(tf.ones((3, 3)))
+
+    @tf.function
+    def function(x):
+        with tf.GradientTape() as tape:
+            y = tf.nn.relu(x @ w)
+        return y if outside else tape.gradient(y, w)
+
+    with tf.GradientTape() if outside else nullcontext():
+        function(tf.ones((2, 3)))
+    (graph,) = [each.graph for each in function._list_all_concrete_functions()]
+    assert is_recorded_from_outside(graph) == outside
