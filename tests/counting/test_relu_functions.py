@@ -7,9 +7,10 @@ from function_models import MODELS, build
 from relu_probe import ReluProbe, measure
 
 
+@pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("name", MODELS)
-def test_measured_functions_agree_with_brute_force(name):
-    model, x, y, keys = build(name)
+def test_measured_functions_agree_with_brute_force(name, mixed):
+    model, x, y, keys = build(name, mixed=mixed)
     expected = function_oracle.counts(model, x, y, keys, training=False)
     report = measure(model, (x, y), batch_size=5)
     function_oracle.assert_counted(report, expected)
@@ -17,10 +18,10 @@ def test_measured_functions_agree_with_brute_force(name):
     assert report.samples == len(x)
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(("jit", "mixed"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("name", MODELS)
-def test_trained_functions_agree_with_brute_force(name, jit):
-    model, x, y, keys = build(name, jit_compile=jit)
+def test_trained_functions_agree_with_brute_force(name, jit, mixed):
+    model, x, y, keys = build(name, mixed=mixed, jit_compile=jit)
     expected = function_oracle.counts(model, x, y, keys, training=True)
     model.fit(x, y, batch_size=len(x), verbose=0, callbacks=[probe := ReluProbe(strict=True)])
     function_oracle.assert_counted(probe.report, expected)

@@ -227,10 +227,16 @@ MODELS = {
 }
 
 
-def build(name: str, **compile_args: Any) -> Case:
-    """Returns a model, compiled with a rate of 0, with a dead and a live neuron in most ReLUs."""
+def build(name: str, *, mixed: bool = False, **compile_args: Any) -> Case:
+    """Returns a model, compiled with a rate of 0, with a dead and a live neuron in most ReLUs; `mixed`: behind a ReLU layer."""
     K.utils.set_random_seed(3)
     model, x, keys = MODELS[name]()
+    if mixed:
+        is_plain = isinstance(model, K.Sequential)
+        keys = ["before", *(key if is_plain or "relu" not in key else f"{model.name}/{key}" for key in keys)]
+        model = _sequential(
+            x.shape[1:], L.Dense(x.shape[-1], "relu", name="before"), *(model.layers if is_plain else [model])
+        )
     model(x)  # builds a subclassed model
     rng = np.random.default_rng(4)
     model.set_weights(
