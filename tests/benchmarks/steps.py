@@ -27,13 +27,21 @@ SIZES = {  # name -> (input shape, hidden layers, batch size)
     "MLP 3 x 1024, 1024 inputs, batch 1024": ((1024,), lambda: [L.Dense(1024, "relu") for _ in range(3)], 1024),
     "CNN 3 conv layers, 32 x 32 x 3, batch 64": ((32, 32, 3), _conv, 64),
 }
+APPLICATIONS = {  # name -> (the function of keras.applications that makes the model, input shape, batch size)
+    "ResNet50, 32 x 32 x 3, batch 32": ("ResNet50", (32, 32, 3), 32),
+    "MobileNetV2, 32 x 32 x 3, batch 32": ("MobileNetV2", (32, 32, 3), 32),
+}
 
 
 def model(name: str, jit: bool) -> Any:
-    """Returns a new model of this size."""
-    shape, hidden, _ = SIZES[name]
+    """Returns a new model of this name."""
     K.utils.set_random_seed(0)
-    net = K.Sequential([K.Input(shape), *hidden(), L.Dense(10)])
+    if name in APPLICATIONS:
+        make, shape, _ = APPLICATIONS[name]
+        net = getattr(K.applications, make)(weights=None, input_shape=shape, classes=10, classifier_activation=None)
+    else:
+        shape, hidden, _ = SIZES[name]
+        net = K.Sequential([K.Input(shape), *hidden(), L.Dense(10)])
     loss = K.losses.SparseCategoricalCrossentropy(from_logits=True)
     net.compile("adam", loss, jit_compile=jit)
     return net
@@ -41,7 +49,7 @@ def model(name: str, jit: bool) -> Any:
 
 def batches(name: str) -> Any:
     """Returns an endless dataset whose batch size is unknown when the step is traced, as in `fit` with arrays."""
-    shape, _, batch = SIZES[name]
+    shape, batch = APPLICATIONS[name][1:] if name in APPLICATIONS else SIZES[name][::2]
     rng = np.random.default_rng(0)
     data = rng.random((batch, *shape), np.float32), rng.integers(0, 10, batch)
     unknown = tf.compat.v1.placeholder_with_default
