@@ -3,6 +3,7 @@
 The table of all cases: `python tests/clinic/table.py`.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import cases  # noqa: F401
+import table
 from trainings import HEALTHY, SICK, Case
 from verdict import SEEDS, healthy_verdict, judge
 
@@ -67,3 +69,25 @@ def test_every_kind_of_advice_is_followed_in_a_case():
 def test_no_reference_is_the_treated_training():
     """Where it is, the treatment closes the whole gap by construction."""
     assert all(case.reference not in (None, case.train) for case in SICK.values())
+
+
+def differences(readme):
+    """What the README does not say as the kept rows do: the sums, and how often each kind of advice cured."""
+    rows = table.kept_rows()
+    cured = table.cures(rows)
+    shown = dict(re.findall(r"^\| ((?:`[a-z_]+`(?:, )?)+) \| [^\n]* \| ([^|\n]*) \|$", readme, re.MULTILINE))
+    expected = {kinds: ", ".join(cured.get(kind, "-") for kind in re.findall(r"`(\w+)`", kinds)) for kinds in shown}
+    missing = {"a kind"} if {kind for kinds in shown for kind in re.findall(r"`(\w+)`", kinds)} != set(KINDS) else set()
+    wrong = {kinds for kinds, text in shown.items() if text != expected[kinds]}
+    return missing | wrong | ({"sums"} if table.sums(rows) not in " ".join(readme.split()) else set())
+
+
+def test_the_readme_shows_the_kept_rows():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    table_of_kinds = readme[
+        readme.index("| kind of advice |") : readme.index("</details>", readme.index("| kind of advice |"))
+    ]
+    assert differences(table_of_kinds) == set()
+    assert differences(table_of_kinds.replace("sick trainings", "trainings")) == {"sums"}
+    assert differences(re.sub(r"(`bias_start` .*) \d+ of", r"\1 99 of", table_of_kinds)) == {"`bias_start`"}
+    assert "a kind" in differences(table_of_kinds.replace("| `cut` |", "| cut |"))
