@@ -6,7 +6,7 @@ The arms are paired: they have the same seeds. `--keep` writes the results to `r
 The kept results come from smaller studies than were planned, because the machine had two cores for everything: 300 nets
 instead of 1,000 and 30 epochs instead of 60 (birth), 30 nets instead of 100 (digits), and 200,000 examples instead of 300,000
 (regression). LeakyReLU and the lower rate have as many tries as `revive`, but not in the regression, where none was tuned.
-The study survival was not run; bad_step and healthy count the revived neurons that fire 1, 3 and 10 epochs later.
+The study survival counts the revived neurons that fire 1 to 100 epochs later.
 """
 
 import argparse
