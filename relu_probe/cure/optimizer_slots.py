@@ -14,6 +14,9 @@ from relu_probe.cure.edit import Edit, value_of
 from relu_probe.structure.keras_layers import keras_class
 
 _KEYWORDS = ("reference_variable", "model_variable", "name", "variable_name")
+_Made = tuple[
+    Any, Any, bool
+]  # a weight, the variable of a twin that was made for it, and whether that is its moving average
 
 
 class Slot(NamedTuple):
@@ -97,43 +100,17 @@ def _is_built(optimizer: Any) -> bool:
     return built if isinstance(built, bool) else any(len(v.shape) for v in optimizer.variables)
 
 
-def _twin(optimizer: Any, weights: list[Any]) -> tuple[Any, list[tuple[Any, Any, bool]]]:
-    """A new optimizer with the same configuration, built for the weights.
-
-    Returns:
-        The twin, and for each of its slots the weight, the twin's variable, and whether it is a moving average.
-    """
-    made: list[tuple[Any, Any, bool]] = []
+def _twin(optimizer: Any, weights: list[Any]) -> tuple[Any, list[_Made]]:
+    """A new optimizer with the same configuration, built for the weights, and what it made for each of them."""
+    made: list[_Made] = []
     loop = _Loop(weights)
-    kind = type(optimizer)
-    if not hasattr(kind, "add_variable_from_reference"):
+    if not hasattr(type(optimizer), "add_variable_from_reference"):
         raise _unknown(optimizer)
-
-    def add_variable(
-        self: Any, *args: Any, **keywords: Any
-    ) -> Any:  # without a reference: Adagrad and Ftrl of Keras 3.3
-        variable = super(twin_class, self).add_variable(*args, **keywords)
-        if loop.weight is not None:
-            made.append((loop.weight, variable, False))
-        return variable
-
-    def add_variable_from_reference(self: Any, *args: Any, **keywords: Any) -> Any:
-        variable = super(twin_class, self).add_variable_from_reference(*args, **keywords)
-        # The weight comes first, then the name of the slot; Keras 3 and tf_keras have other keywords for them.
-        weight, name, *_ = [*args, *(keywords[key] for key in _KEYWORDS if key in keywords), None]
-        made[:] = [each for each in made if each[1] is not variable]  # it calls `add_variable`
-        made.append((weight, variable, name == "average" and bool(self.use_ema)))
-        return variable
-
-    own = {"add_variable": add_variable, "add_variable_from_reference": add_variable_from_reference}
-    twin_class: Any = type(kind.__name__, (kind,), own)
     config = optimizer.get_config()
-    if isinstance(
-        config.get("learning_rate"), dict
-    ):  # a schedule, perhaps one that Keras cannot make from its configuration
+    if isinstance(config.get("learning_rate"), dict):  # a schedule, which Keras may not be able to make again
         config["learning_rate"] = tf.keras.optimizers.schedules.ExponentialDecay(0.1, 1, 1.0)
     try:
-        twin = twin_class.from_config(config)
+        twin = _recording(type(optimizer), loop, made).from_config(config)
         twin.build(loop)
     except Exception as error:
         raise _unknown(optimizer) from error
@@ -141,6 +118,28 @@ def _twin(optimizer: Any, weights: list[Any]) -> tuple[Any, list[tuple[Any, Any,
     if any(len(v.shape) and id(v) not in known for v in twin.variables):
         raise _unknown(optimizer)
     return twin, made
+
+
+def _recording(kind: Any, loop: "_Loop", made: list[_Made]) -> Any:
+    """A subclass of an optimizer's class that adds to `made` what it makes for the weights of the loop."""
+
+    def add_variable(self: Any, *args: Any, **keywords: Any) -> Any:
+        variable = super(recording, self).add_variable(*args, **keywords)
+        if loop.weight is not None:  # Adagrad and Ftrl of Keras 3.3 do not say for which weight it is
+            made.append((loop.weight, variable, False))
+        return variable
+
+    def add_variable_from_reference(self: Any, *args: Any, **keywords: Any) -> Any:
+        variable = super(recording, self).add_variable_from_reference(*args, **keywords)
+        # The weight comes first, then the name of the slot; Keras 3 and tf_keras have other keywords for them.
+        weight, name, *_ = [*args, *(keywords[key] for key in _KEYWORDS if key in keywords), None]
+        made[:] = [each for each in made if each[1] is not variable]  # it calls `add_variable`
+        made.append((weight, variable, name == "average" and bool(self.use_ema)))
+        return variable
+
+    own = {"add_variable": add_variable, "add_variable_from_reference": add_variable_from_reference}
+    recording: Any = type(kind.__name__, (kind,), own)
+    return recording
 
 
 class _Loop(list[Any]):
