@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from relu_probe.cure.edit import Edit
 from relu_probe.cure.forward_pass import FirstPass, NoSignals, Signals, largest_change, predictions, read_signals
-from relu_probe.cure.incoming import Healer
+from relu_probe.cure.healer import Healer
 from relu_probe.cure.optimizer_slots import reset_slots
 from relu_probe.cure.outgoing import close_gates
 from relu_probe.cure.plan import LayerPlan, Left, Planner

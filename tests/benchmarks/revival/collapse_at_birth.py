@@ -13,7 +13,7 @@ import tensorflow as tf
 from stacked_nets import Asymmetric, K, L, OfOneNet, stacked
 
 from relu_probe import Revive, measure
-from relu_probe.cure import incoming
+from relu_probe.cure import neuron_weights
 
 DEPTH, WIDTH, SAMPLES, BATCH, EPOCHS, EDGE = 10, 2, 512, 64, 30, float(np.sqrt(3))
 GRID = np.linspace(-EDGE, EDGE, 201, dtype=np.float32)[:, None, None]
@@ -50,7 +50,7 @@ def train(
     rate: float = 0.01,
     standardised: bool = False,
     kernel: type[OfOneNet] = OfOneNet,
-    factor: float = incoming._OVERSIZED,
+    factor: float = neuron_weights._OVERSIZED,
 ) -> dict[str, Any]:
     """Trains the nets of one arm. Inputs have mean 0 and deviation 1 as they are; `standardised` shifts and scales the targets."""
     K.utils.set_random_seed(seed)
@@ -63,7 +63,7 @@ def train(
     model.compile(K.optimizers.Adam(rate), lambda y, p: tf.reduce_sum((y - p) ** 2, axis=(1, 2)))
     at_birth = collapsed(model)
     callbacks = [] if revive is None else [Revive((x, y), batch_size=SAMPLES, seed=seed, strict=True, **revive)]
-    with patch.object(incoming, "_OVERSIZED", factor):
+    with patch.object(neuron_weights, "_OVERSIZED", factor):
         model.fit(x, y, batch_size=BATCH, epochs=epochs, verbose=0, callbacks=callbacks)
     error = np.mean((scale * predictions(model) + shift - np.abs(GRID)) ** 2, axis=(0, 2))
     return {

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from stacked_nets import K, L, OfOneNet, stacked
 
 from relu_probe import Revive, measure
-from relu_probe.cure import incoming
+from relu_probe.cure import neuron_weights
 
 BATCH, TRAINED, RATE, FACTOR, BAD_STEP, BAD_EPOCH = 32, 1440, 0.1, 200, 216, 4
 ARMS: dict[str, dict[str, Any]] = {
@@ -95,7 +95,7 @@ def train(
     rate: float = RATE,
     standardised: bool = False,
     shock: bool = True,
-    factor: float = incoming._OVERSIZED,
+    factor: float = neuron_weights._OVERSIZED,
 ) -> dict[str, Any]:
     """Trains the nets of one arm.
 
@@ -113,7 +113,7 @@ def train(
     if revive is not None:
         survival.revive = Revive(training, batch_size=TRAINED, seed=seed, strict=True, **revive)
         callbacks += [survival, survival.revive]
-    with patch.object(incoming, "_OVERSIZED", factor):
+    with patch.object(neuron_weights, "_OVERSIZED", factor):
         model.fit(*training, batch_size=BATCH, epochs=epochs, verbose=0, callbacks=callbacks)
     right = np.argmax(model.predict(held_out[0], batch_size=TRAINED, verbose=0), -1) == np.argmax(held_out[1], -1)
     return {
