@@ -10,24 +10,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.cure.constants import Unfoldable, fold_target, pads
+from relu_probe.cure.constants import Unfoldable, fold_target
 from relu_probe.cure.flow import Flow, Units, Use, channel_axis, nothing_in, relu_of_constants
+from relu_probe.cure.layer_flow import concatenated, convolved_by_depth, moved, normalized
 from relu_probe.diagnosis.call_trace import CallTrace, TracedCall
-from relu_probe.diagnosis.consumers import NotVisible, moved_sources, neuron_numbers
-from relu_probe.diagnosis.pre_activation import BATCH_NORM, IDENTITY, LINEAR, batch_norm, has_linear_output
+from relu_probe.diagnosis.consumers import neuron_numbers
+from relu_probe.diagnosis.pre_activation import BATCH_NORM, LINEAR, has_linear_output
 from relu_probe.report.layer_report import Floats, Mask
 from relu_probe.structure.keras_layers import keras_class, output_activation
 from relu_probe.structure.neuron_axes import kernel_axes
 from relu_probe.structure.relu_function import is_relu
 from relu_probe.structure.relu_layers import ReluLayer
-from relu_probe.structure.weight_layout import (
-    NO_SOURCE,
-    bias_units,
-    depthwise_kernel,
-    incoming_weights,
-    input_axis,
-    outgoing_weights,
-)
+from relu_probe.structure.weight_layout import NO_SOURCE, bias_units, incoming_weights, input_axis, outgoing_weights
 
 _INCOMPLETE = "the model computes or casts something between its layers"
 
@@ -84,32 +78,15 @@ class ChannelFlow:
 
     def _passed(self, call: TracedCall) -> Flow | None:
         """What the output of a call carries before the activation; None for a layer that is not known."""
-        name = keras_class(call.layer)
+        name, flows = keras_class(call.layer), [self._flow_of(tensor) for tensor in call.inputs]
         if name == "Concatenate":
-            return self._concatenated(call)
-        if len(call.inputs) != 1:
+            return concatenated(call, flows)
+        if len(flows) != 1:
             return None
-        flow = self._flow_of(call.inputs[0])
         if name == BATCH_NORM:
-            return self._normalized(call, flow)
+            return self._normalized(call, flows[0])
         weighted = self._depthwise if name.startswith("Depthwise") else self._linear
-        return weighted(call, flow) if name in LINEAR else self._moved(call, flow)
-
-    def _moved(self, call: TracedCall, flow: Flow) -> Flow | None:
-        """The flow behind a layer without weights, before its activation."""
-        name = keras_class(call.layer)
-        if name in (*IDENTITY, "Activation") or output_activation(call.layer) is call.layer:
-            return flow
-        if name == "Reshape" and tuple(call.layer.target_shape) != (-1,):
-            return None
-        try:
-            channels = moved_sources(call, call.inputs[0], flow.channels)
-        except NotVisible:
-            return None
-        if "ZeroPadding" in name:
-            why = f"{call.layer.name} pads the constant that it leaves behind with zeros"
-            self._block_units(flow.unit[~np.isnan(flow.value) & (flow.value != 0)], why)
-        return flow._replace(channels=channels)
+        return weighted(call, flows[0]) if name in LINEAR else self._moved(call, flows[0])
 
     def _activated(self, call: TracedCall, flow: Flow) -> Flow | None:
         """The flow behind the activation of the layer; None if that is not known."""
@@ -137,37 +114,27 @@ class ChannelFlow:
 
     # --- layers -------------------------------------------------------------------------------------------------------
 
-    def _concatenated(self, call: TracedCall) -> Flow:
-        flows = [self._flow_of(tensor) for tensor in call.inputs]
-        starts = np.cumsum([0, *(len(flow.unit) for flow in flows)])
-        parts = [np.where(f.channels == NO_SOURCE, NO_SOURCE, f.channels + i) for f, i in zip(flows, starts)]
-        axis = call.layer.axis % (parts[0].ndim + 1) - 1
-        unit, value = (np.concatenate(each) for each in zip(*(flow[1:] for flow in flows)))
-        return Flow(np.concatenate(parts, axis), unit, value)
+    def _moved(self, call: TracedCall, flow: Flow) -> Flow | None:
+        found = moved(call, flow)
+        if found is not None and "ZeroPadding" in keras_class(call.layer):
+            why = f"{call.layer.name} pads the constant that it leaves behind with zeros"
+            self._block_units(flow.unit[~np.isnan(flow.value) & (flow.value != 0)], why)
+        return found
 
     def _normalized(self, call: TracedCall, flow: Flow) -> Flow | None:
         axes = tf.nest.flatten(call.layer.axis)
-        numbered = flow.along(axes[0]) if len(axes) == 1 else None
-        if numbered is None:
+        received = flow.along(axes[0]) if len(axes) == 1 else None
+        if received is None:
             return None
-        self._use(call, numbered.unit, numbered.value)
-        folded = batch_norm(call.layer, axes[0], call.output.shape.rank)
-        return None if folded is None else numbered._replace(value=folded[0] * numbered.value + folded[1])
+        self._use(call, received.unit, received.value)
+        return normalized(call, received)
 
     def _depthwise(self, call: TracedCall, flow: Flow) -> Flow | None:
-        layer = call.layer
-        numbered = flow.along(channel_axis(layer))
-        if numbered is None or incoming_weights(layer) is None:
+        received = flow.along(channel_axis(call.layer))
+        if received is None or incoming_weights(call.layer) is None:
             return None
-        self._use(call, numbered.unit, numbered.value)
-        kernel = np.asarray(depthwise_kernel(layer), np.float64)
-        sums = kernel.sum(axis=tuple(range(kernel.ndim - 2)))  # (inputs, outputs of each)
-        places = numbered.value[:, None] * sums
-        varies = pads(layer) & (numbered.value != 0)
-        value = np.where(varies[:, None], np.nan, places).reshape(-1)
-        bias = np.asarray(layer.bias, np.float64) if layer.use_bias else 0.0
-        channels = neuron_numbers(tuple(call.output.shape[1:]), channel_axis(layer))
-        return Flow(channels, np.repeat(numbered.unit, kernel.shape[-1]), value + bias)
+        self._use(call, received.unit, received.value)
+        return convolved_by_depth(call, received)
 
     def _linear(self, call: TracedCall, flow: Flow) -> Flow | None:
         """The units of a linear layer, which takes in those before it."""
