@@ -19,6 +19,7 @@ from relu_probe.report.layer_report import LayerReport
 from relu_probe.report.life_image import DEAD, colours, draw_life
 from relu_probe.report.report import Report
 from relu_probe.utils.foreign_text import shown
+from relu_probe.utils.wording import number
 
 _MAX_COLOURED = 8  # layers that get a colour and an image
 # Okabe and Ito's colours, which differ with every kind of colour vision (Wong 2011, Nature Methods 8, 441).
@@ -105,7 +106,7 @@ def _measured(reports: Sequence[Report]) -> list[str]:
     names = dict.fromkeys(name for report in reports for name in report if report[name].measured)
     if not names:
         raise ValueError(
-            f"found {len(reports)} reports, and no measured layer in them; expected at least one. "
+            f"found {number(len(reports), 'report')}, and no measured layer in them; expected at least one. "
             "Pass probe.reports after model.fit, or the report of measure(...)."
         )
     return list(names)

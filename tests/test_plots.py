@@ -100,9 +100,9 @@ def test_without_gradients_and_with_a_layer_that_saw_nothing():
 
 
 def test_reports_that_measured_nothing_are_refused():
-    for plot, found in ((lambda: plot_report(Report()), 1), (lambda: plot_history([]), 0)):
+    for plot, found in ((lambda: plot_report(Report()), "1 report"), (lambda: plot_history([]), "0 reports")):
         message = (
-            f"found {found} reports, and no measured layer in them; expected at least one. "
+            f"found {found}, and no measured layer in them; expected at least one. "
             "Pass probe.reports after model.fit, or the report of measure(...)."
         )
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):

@@ -22,6 +22,7 @@ from relu_probe.report.comparison import compare, not_compared
 from relu_probe.report.export import write_csv, write_json
 from relu_probe.report.limits import Limits, not_all_counted, unmeasured
 from relu_probe.report.report import Report
+from relu_probe.utils.wording import number
 
 ALIVE, EXCEEDED = 0, 1
 TOLERANCE = 0.05
@@ -119,7 +120,8 @@ def _verdict(report: Report, baseline: Report | None, args: argparse.Namespace) 
     if why := unmeasured(report.layers, report.unseen) or limits.missing_gradients(report.layers):
         raise ValueError(why)
     exceeded = limits.exceeded_by(report.layers)
-    found = [f"{len(exceeded)} limits are exceeded"] if len(exceeded) > 1 else []
+    above = len({one.layer for one in exceeded})
+    found = [f"{number(above, 'layer')} above a limit"] if len(exceeded) > 1 else []
     found += map(str, exceeded)
     if args.require_all and report.unseen:
         found.append(not_all_counted(report.unseen))
@@ -129,7 +131,7 @@ def _verdict(report: Report, baseline: Report | None, args: argparse.Namespace) 
         found, passed = found + worse, passed + same
     if found:
         return EXCEEDED, "\n".join(found)
-    return ALIVE, f"alive: {', and '.join(passed)}, on {report.samples:,} samples"
+    return ALIVE, f"alive: {', and '.join(passed)}, on {number(report.samples, 'sample')}"
 
 
 def _compared(baseline: Report, report: Report, tolerance: float) -> tuple[list[str], list[str]]:
@@ -138,7 +140,10 @@ def _compared(baseline: Report, report: Report, tolerance: float) -> tuple[list[
     if all(change.before is None or change.after is None for change in changes):
         raise ValueError(f"the baseline has none of the layers; {not_compared(changes)}. Make it from this model.")
     worse = [text for change in changes if (text := change.worsened(tolerance))]
-    head = [f"{len(worse)} of {len(changes)} layers worse than the baseline (tolerance {tolerance:g})"] if worse else []
+    both = sum(change.before is not None and change.after is not None for change in changes)
+    head = (
+        [f"{len(worse)} of {number(both, 'layer')} worse than the baseline (tolerance {tolerance:g})"] if worse else []
+    )
     others = not_compared(changes)
     return head + worse, [f"none worse than the baseline{f' ({others})' if others else ''}"]
 

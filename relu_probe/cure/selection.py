@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable
 
+from relu_probe.utils.wording import number
+
 
 def needed_samples(neurons: int, confidence: float, min_rate: float) -> int:
     """The number of samples on which a neuron must be dead for the upper limit of its firing rate to be below `min_rate`.
@@ -21,7 +23,7 @@ def check_samples(samples: int, neurons: Iterable[int], confidence: float, min_r
     widest = max(neurons, default=1)
     if samples < (needed := needed_samples(widest, confidence, min_rate)):
         raise ValueError(
-            f"data has {samples:,} samples; expected at least {needed:,}: on fewer, one of {widest:,} neurons that fires on "
+            f"data has {number(samples, 'sample')}; expected at least {needed:,}: on fewer, one of {number(widest, 'neuron')} that fires on "
             f"{min_rate:.3g} of all samples could look dead (confidence {confidence:g}). Pass more samples, or a larger "
             "min_rate."
         )

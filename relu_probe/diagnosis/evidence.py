@@ -91,7 +91,7 @@ class EvidenceCollector:
             no_downstream=_no_downstream(consumers, report),
             only_relus=_only_relus(consumers, report),
             fired=self.fired,
-            samples=self.samples,
+            samples=min(self.samples, layer.samples) or self.samples,  # the layer may see a part of each batch only
         )
 
 

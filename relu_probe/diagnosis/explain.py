@@ -26,6 +26,7 @@ from relu_probe.utils.foreign_text import shown, shown_names
 from relu_probe.utils.wording import number
 
 SUMMARY_LINES = 10
+_FROZEN = "it is frozen, and no path leads to it from the loss"
 
 
 class Explanation(NamedTuple):
@@ -96,7 +97,10 @@ class Explanation(NamedTuple):
                 sentences.append(f"-> {place}. {words[0].upper()}{words[1:]} [{advice.source}]")
         if np.isfinite(layer.input_offset) and "inputs" not in [a.kind for a in self.advice if name in a.layers]:
             sentences.append(f"Its inputs: {offset_words(layer.input_offset)}; 0 is centred.")
-        return [_wrapped(counts_line(name, layer)), *(_wrapped(text, "  ", "    ") for text in sentences)]
+        return [
+            _wrapped(counts_line(name, layer, self.report.samples)),
+            *(_wrapped(text, "  ", "    ") for text in sentences),
+        ]
 
     def _follows(self, name: str) -> tuple[str, tuple[str, ...]] | None:
         """The cause and the makers of a layer that is sick only because of others, and has no advice of its own."""
@@ -127,7 +131,7 @@ class Explanation(NamedTuple):
 
     def _notes(self) -> list[str]:
         notes = [self.bounds_left] if self.bounds_left else []
-        notes += _unjudged(self.layers)
+        notes += _unjudged(self.layers, gradients=self.report.has_gradients)
         notes += [
             f"{shown(name)}: not counted: {shown(why, 300)}."
             for name, why in list(self.report.unseen.items())[:MOST_NAMED]
@@ -137,9 +141,9 @@ class Explanation(NamedTuple):
         if self.report.never_called:
             notes.append(f"Never called by the model: {shown_names(self.report.never_called)}.")
         if self.layers and not self.report.has_gradients:
-            notes.append(
-                "Blocked neurons were not looked for: the data has no labels, or the model has no compiled loss."
-            )
+            frozen = any(layer.report.frozen for layer in self.layers.values())
+            why = _FROZEN if frozen else "the data has no labels, or the model has no compiled loss"
+            notes.append(f"Blocked neurons were not looked for: {why}.")
         return notes
 
 
@@ -186,8 +190,12 @@ def _names(names: Sequence[str], most: int = MOST_NAMED) -> str:
     return " and ".join([", ".join(listed[:-1]), listed[-1]] if len(listed) > 1 else listed)
 
 
-def _unjudged(layers: Mapping[str, LayerDiagnosis]) -> list[str]:
-    notes = [f"{shown(name)}: not measured." for name, layer in layers.items() if not layer.report.measured]
+def _unjudged(layers: Mapping[str, LayerDiagnosis], *, gradients: bool) -> list[str]:
+    without = [
+        name for name, layer in layers.items() if gradients and layer.report.frozen and not layer.report.has_gradients
+    ]
+    notes = [f"{shown(name)}: blocked neurons were not looked for: {_FROZEN}." for name in without]
+    notes += [f"{shown(name)}: not measured." for name, layer in layers.items() if not layer.report.measured]
     return notes + [
         f"{shown(name)}: NaN at {number(count, 'neuron')}, neither active nor dead."
         for name, layer in layers.items()

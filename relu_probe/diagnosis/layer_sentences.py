@@ -31,11 +31,14 @@ _CAUSE_DESCRIPTIONS = {
 }
 
 
-def counts_line(name: str, layer: LayerDiagnosis) -> str:
-    """How many neurons are dead and blocked."""
+def counts_line(name: str, layer: LayerDiagnosis, samples: int) -> str:
+    """How many neurons are dead and blocked, and on how many samples if not on all `samples` of the report."""
     counts = layer.report
+    fewer = "" if counts.samples == samples else f", on {number(counts.samples, 'sample')}"
     blocked = "" if counts.blocked is None else f", {np.count_nonzero(counts.blocked):,} blocked"
-    return f"{shown(name)}: {np.count_nonzero(counts.dead):,} of {number(counts.neurons, 'neuron')} dead{blocked}."
+    return (
+        f"{shown(name)}: {np.count_nonzero(counts.dead):,} of {number(counts.neurons, 'neuron')} dead{blocked}{fewer}."
+    )
 
 
 def cause_lines(layer: LayerDiagnosis) -> Iterator[str]:
@@ -82,10 +85,22 @@ def _deaths(history: LayerHistory, died: Mask) -> str:
     """When the neurons of the mask died, which all have the same `dead_since` and `found_dead`."""
     count, since, found = np.count_nonzero(died), history.dead_since[died][0], history.found_dead[died][0]
     if history.last_active is None:
-        return f"{count:,} died in epoch {since}"
+        return f"{count:,} died {_between_reports(history, since)}"
     last, they_are = steps(history.last_active[died]), "it is" if count == 1 else "they are"
     when = f"at training {last} (epoch {since})" if since < found else f"after training {last}"
     return f"{count:,} died {when}, so that {they_are} dead in all of epoch {found}"
+
+
+def _between_reports(history: LayerHistory, found: int) -> str:
+    """When neurons died that a report without training steps found dead first: after the report before it."""
+    before = history.epochs[history.measured & (history.epochs < found)]
+    first = int(before.max()) + 1 if len(before) else 0
+    return f"in epoch {found}" if first == found else f"in one of the epochs {first} to {found}"
+
+
+def never_active(history: LayerHistory) -> str:
+    """What is known of neurons that are dead in all reports: reports on given data, or of some epochs, do not show all steps."""
+    return "never active in this fit" if history.counts_every_step else "never seen active in this fit"
 
 
 def _never_active(history: LayerHistory, dated: Mask) -> list[str]:
@@ -94,7 +109,7 @@ def _never_active(history: LayerHistory, dated: Mask) -> list[str]:
     born = never & history.born_dead
     parts = [f"{np.count_nonzero(born):,} born dead"] if np.any(born) else []
     others = np.count_nonzero(never & ~born)
-    return parts + ([f"{others:,} never active in this fit"] if others else [])
+    return parts + ([f"{others:,} {never_active(history)}"] if others else [])
 
 
 def certificate_line(certified: int, neurons: int, stopped_at: str) -> str:

@@ -14,6 +14,7 @@ from relu_probe.report.loss_jumps import LossJump
 from relu_probe.report.report import Report
 from relu_probe.report.text_table import wrapped
 from relu_probe.utils.foreign_text import shown
+from relu_probe.utils.wording import number
 
 
 def nan_line(report: Report) -> str:
@@ -31,7 +32,7 @@ def nan_line(report: Report) -> str:
     neurons = sum(layer.neurons for layer in report.layers.values() if layer.measured)
     when = "before the first step" if report.epoch == -1 else f"in epoch {report.epoch}"
     line = (
-        f"relu_probe: NaN {when} at {sum(counts.values()):,} of {neurons:,} neurons, first in layer {shown(next(iter(counts)))}, "
+        f"relu_probe: NaN {when} at {sum(counts.values()):,} of {number(neurons, 'neuron')}, first in layer {shown(next(iter(counts)))}, "
         "counted neither as active nor as dead. More: print(diagnose(model, data, probe=probe))"
     )
     return "\n".join(wrapped(line))
@@ -60,7 +61,7 @@ def nan_advice(diagnosis: Any) -> list[Advice]:
                 f"{_when_lost(jumps)}No training takes that back: load weights from before.",
             )
         )
-        if rises := [jump for jump in jumps if _is_rise(jump)]:
+        if rises := [jump for jump in jumps if jump.is_large_rise]:
             found.append(
                 ("learning_rate", f"The {rises[0].quantity} rose before it was lost. {rate_text(diagnosis.optimizer)}")
             )
@@ -82,12 +83,6 @@ def _arithmetic(diagnosis: Any) -> str:
     if any(jump.step == 0 and jump.steps == 1 and not math.isfinite(jump.after) for jump in diagnosis.loss_jumps):
         return "The loss of the very first step was not finite: the model or the loss computes a NaN, or the weights had one."
     return ""
-
-
-def _is_rise(jump: LossJump) -> bool:
-    """Whether it rose by much, in finite steps before it was lost, if it was."""
-    rising = jump.since is not None and jump.since < jump.step
-    return jump.is_large and (math.isfinite(jump.after) or rising)
 
 
 def _when_lost(loss_jumps: Iterable[LossJump]) -> str:

@@ -104,6 +104,15 @@ def received_gradients(gradients: list[Any]) -> Any:
     return _any(found) if found else None
 
 
+def extremes(x: Any) -> list[Any]:
+    """The smallest and the largest values of a batch, each of one sample's shape. NaN are left out."""
+    if not x.dtype.is_floating:
+        return [tf.reduce_min(x, 0), tf.reduce_max(x, 0)]
+    known, size = ~tf.math.is_nan(x), x.dtype.max
+    low, high = (tf.where(known, x, tf.cast(end, x.dtype)) for end in (size, -size))
+    return [tf.reduce_min(low, 0), tf.reduce_max(high, 0)]
+
+
 def is_finite(values: Any) -> Any:
     """Whether a batch has no NaN and no infinity: a scalar."""
     leaves = [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(values, expand_composites=True)]

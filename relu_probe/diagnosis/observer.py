@@ -16,7 +16,7 @@ from relu_probe.diagnosis.input_range import InputRange
 from relu_probe.diagnosis.layer_diagnosis import LayerDiagnosis
 from relu_probe.diagnosis.layer_facts import initial_offset, regularizers
 from relu_probe.diagnosis.loss_gradients import LossGradientCollector
-from relu_probe.diagnosis.observation import is_finite, observe_activity, observe_call, received_gradients
+from relu_probe.diagnosis.observation import extremes, is_finite, observe_activity, observe_call, received_gradients
 from relu_probe.diagnosis.pre_activation import LinearCopies, PreActivation, pre_activation_of
 from relu_probe.diagnosis.reach import following_relus, is_behind_no_weights
 from relu_probe.report.report import Report
@@ -71,9 +71,7 @@ class Observer:
             "calls": {key: self._observe_calls(self._relus[key], calls) for key, calls in called.items()},
             "received": {} if gradients is None else self._received(gradients),
             "targets": [[tf.math.count_nonzero(y < 0), tf.size(y, tf.int64)] for y in _numbers(batch[1:2])],
-            "inputs": []
-            if self.ranges is None
-            else [[tf.reduce_min(x, 0), tf.reduce_max(x, 0)] for x in self.trace.inputs],
+            "inputs": [] if self.ranges is None else [extremes(x) for x in self.trace.inputs],
         }
 
     def _observe_calls(self, relu: ReluLayer, calls: list[Any]) -> list[Any]:

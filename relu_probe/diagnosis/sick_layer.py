@@ -58,13 +58,21 @@ class SickLayer:
         return self.history.ever_active | (last >= 0 if last is not None else False)
 
     def died_in_training(self) -> Mask:
-        """`(neurons,)`: dead, and known to have been active at some time of the training."""
+        """`(neurons,)`: dead, was active at some time of the training, and no longer at its end.
+
+        A neuron that was active to the end may be dead because these data are others, or are seen in inference mode.
+        """
         fired = self.fired_in_training()
-        return np.zeros_like(self.dead) if fired is None else self.dead & fired
+        return (
+            np.zeros_like(self.dead)
+            if fired is None or self.history is None
+            else self.dead & fired & ~self.history.still_active
+        )
 
     def dead_from_start(self) -> Mask:
         """`(neurons,)`: dead, and not known to have ever been active."""
-        return self.dead & ~self.died_in_training()
+        fired = self.fired_in_training()
+        return self.dead if fired is None else self.dead & ~fired
 
     def fires_in_training_only(self) -> Mask:
         """`(neurons,)`: dead in inference mode, but active in the newest epoch's training steps."""
@@ -89,7 +97,7 @@ class SickLayer:
         if last is None or not jumps:
             return None
         starts = [jump.step if jump.since is None else jump.since for jump in jumps]
-        died = self.dead & (last >= 0)  # a neuron that was never active was killed by no step
+        died = self.died_in_training() & (last >= 0)  # a neuron that was never active was killed by no step
         masks = [
             died & (last >= start - 1) & (last < jump.step + jump.steps + STEPS_AFTER_JUMP)
             for start, jump in zip(starts, jumps)
@@ -103,7 +111,7 @@ class SickLayer:
         last = self._last_active()
         if last is None:
             return np.zeros_like(self.dead)
-        return self.if_many(self.dead & (last >= 0) & (last < FIRST_STEPS))
+        return self.if_many(self.died_in_training() & (last >= 0) & (last < FIRST_STEPS))
 
     def deaths_in_first_or_jumping_epoch(self) -> tuple[Mask, int] | None:
         """The dead neurons that died in the first epoch, or in one whose loss jumped, and that epoch; None if they are few.

@@ -6,6 +6,7 @@ import numpy as np
 
 from relu_probe.diagnosis.causes import UNKNOWN
 from relu_probe.diagnosis.finding import Finding, neurons, own, steps
+from relu_probe.diagnosis.layer_sentences import never_active
 from relu_probe.diagnosis.sick_layer import FIRST_STEPS, SickLayer
 from relu_probe.report.layer_report import Mask
 
@@ -78,7 +79,7 @@ def narrow(layer: SickLayer, claimed: Mask) -> Finding | None:
         return None
     if (probability := layer.born_dead_by_width()) < NARROW_PROBABILITY:
         return None
-    born = "born dead" if history.born_dead.all() else "never active in this fit"
+    born = "born dead" if history.born_dead.all() else never_active(history)
     widths = ", ".join(map(str, layer.relu_widths))
     return Finding(
         layer.dead,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from relu_probe.report.layer_report import LayerReport
 from relu_probe.report.report import Report
+from relu_probe.report.table import share_text
 from relu_probe.report.text_table import terminal_width, text_table
 from relu_probe.utils.foreign_text import shown, shown_names
+from relu_probe.utils.wording import number
 
 
 class LayerChange(NamedTuple):
@@ -37,11 +39,16 @@ class LayerChange(NamedTuple):
             return f"{name}: the whole layer died, {numbers}"
         if self.rise > tolerance + 1e-12:  # 0.15 - 0.1 is more than 0.05 in floating point
             return f"{name}: {numbers}"
-        if np.mean(after.nan) - np.mean(before.nan) > tolerance:
-            return (
-                f"{name}: NaN at {np.count_nonzero(after.nan):,} of {after.neurons:,} neurons, {_dead(before)} before"
-            )
+        if after.nan_fraction - before.nan_fraction > tolerance:
+            return f"{name}: NaN at {after.shares['nan'].neurons:,} of {number(after.neurons, 'neuron')}, {_dead(before)} before"
         return ""
+
+    def nan_notes(self) -> Iterator[str]:
+        """Yields a line on the NaN in each report: neither share includes these neurons."""
+        for when, layer in (("before", self.before), ("after", self.after)):
+            if layer is not None and np.any(layer.nan):
+                found = number(layer.shares["nan"].neurons, "neuron")
+                yield f"{shown(self.name)}: NaN {when} at {found}, neither active nor dead."
 
 
 def compare(before: Report, after: Report) -> list[LayerChange]:
@@ -63,20 +70,19 @@ def not_compared(changes: Iterable[LayerChange]) -> str:
     return f"not in both reports: {shown_names(names)}" if names else ""
 
 
-def change_table(changes: Iterable[LayerChange], before: str, after: str) -> str:
+def change_table(changes: Sequence[LayerChange], before: str, after: str) -> str:
     """Returns a table with a row for each layer; the other arguments are the names of the reports."""
     rows = []
     for change in changes:
         parts = (change.before, change.after)
-        cells = (
-            "-" if part is None else f"{np.count_nonzero(part.dead):,} {part.dead_fraction:6.1%}" for part in parts
-        )
+        cells = ("-" if part is None else share_text(part.shares["dead"].neurons, part.dead_fraction) for part in parts)
         rise = "-" if np.isnan(change.rise) else f"{100 * change.rise:+.1f} points"
         samples = ("-" if part is None else f"{part.samples:,}" for part in parts)
         rows.append([shown(change.name, 300), *cells, rise, *samples])
     headers = ["layer", "dead\nbefore", "dead\nafter", "change", "N\nbefore", "N\nafter"]
     title = f"dead neurons: {shown(before)} -> {shown(after)}"
-    return f"{title}\n{text_table(headers, rows, terminal_width())}"
+    notes = [note for change in changes for note in change.nan_notes()]
+    return "\n".join([title, text_table(headers, rows, terminal_width()), *notes])
 
 
 def _whole(layer: LayerReport) -> bool:
@@ -84,5 +90,7 @@ def _whole(layer: LayerReport) -> bool:
 
 
 def _dead(layer: LayerReport) -> str:
-    dead = np.count_nonzero(layer.dead)
-    return f"{dead:,} of {layer.neurons:,} dead ({100 * layer.dead_fraction:.1f} %, N = {layer.samples:,})"
+    """Returns the number of dead neurons and their share of those that can be judged, and how many cannot."""
+    (dead, judged), (nan, _) = layer.shares["dead"], layer.shares["nan"]
+    share = f"{100 * layer.dead_fraction:.1f} %, " if judged else ""
+    return f"{dead:,} of {judged:,} dead{f', {nan:,} NaN' if nan else ''} ({share}N = {layer.samples:,})"

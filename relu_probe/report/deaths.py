@@ -59,31 +59,31 @@ class Deaths(NamedTuple):
     Args:
         dead: the number of dead neurons.
         neurons: the number of neurons that can be judged.
-        from_start: the number of dead neurons that were active in no report.
+        never_active: the number of dead neurons that were active in no report.
         first: when the first of the others died; None if there are no others.
     """
 
     dead: int
     neurons: int
-    from_start: int
+    never_active: int
     first: FirstDeath | None
 
     @classmethod
     def of(cls, layer: LayerReport, dates: Dates) -> Deaths:
         """Returns the deaths that the newest report of a layer shows."""
-        from_start = int(np.count_nonzero(layer.dead & ~dates.ever_active))
+        never_active = int(np.count_nonzero(layer.dead & ~dates.ever_active))
         first = FirstDeath.of(layer.dead, dates, layer.last_active)
-        return cls.undated(layer)._replace(from_start=from_start, first=first)
+        return cls.undated(layer)._replace(never_active=never_active, first=first)
 
     @classmethod
     def undated(cls, layer: LayerReport) -> Deaths:
         """Returns the deaths in a layer of which there is no other report."""
-        return cls(*layer.shares["dead"], from_start=0, first=None)
+        return cls(*layer.shares["dead"], never_active=0, first=None)
 
     @property
     def since(self) -> str:
-        """Since when neurons died: "since epoch 7", or "from the start" if all were dead in the first report."""
-        return "from the start" if self.first is None else f"since epoch {self.first.epoch}"
+        """Since when neurons died: "since epoch 7", or "never seen active" if all were active in no report."""
+        return "never seen active" if self.first is None else f"since epoch {self.first.epoch}"
 
     def clauses(self, name: str) -> list[str]:
         """Returns what happened in the layer of this name: how many neurons are dead, and when they began to die.
@@ -91,10 +91,9 @@ class Deaths(NamedTuple):
         >>> "; ".join(Deaths(48, 48, 0, FirstDeath(7, 2310)).clauses("encoder_2"))
         'encoder_2: 48 of 48 dead; first deaths in epoch 7 (step 2,310)'
         >>> "; ".join(Deaths(9, 48, 6, FirstDeath(7, None)).clauses("encoder_2"))
-        'encoder_2: 9 of 48 dead, 6 from the start; next deaths in epoch 7'
+        'encoder_2: 9 of 48 dead, 6 never seen active; next deaths in epoch 7'
         """
-        start = (
-            "" if not self.from_start else f", {'all' if self.first is None else f'{self.from_start:,}'} from the start"
-        )
-        first = [] if self.first is None else [f"{'next' if self.from_start else 'first'} deaths in {self.first}"]
+        number = "all" if self.first is None else f"{self.never_active:,}"
+        start = f", {number} never seen active" if self.never_active else ""
+        first = [] if self.first is None else [f"{'next' if self.never_active else 'first'} deaths in {self.first}"]
         return [f"{shown(name)}: {self.dead:,} of {self.neurons:,} dead{start}", *first]

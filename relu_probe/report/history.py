@@ -91,10 +91,11 @@ def _layer_history(reports: list[Report], name: str, epochs: Counts, states: Neu
     neurons = max(layer.neurons for layer in layers if layer is not None)
     none = np.zeros(neurons, bool)
     states = states or NeuronStates(neurons)
-    changes, newest = [StateChanges(none, none)] * len(layers), None
+    changes, newest, last_step = [StateChanges(none, none)] * len(layers), None, None
     for i, layer in enumerate(layers):
         if layer is not None and layer.measured:
             changes[i], newest = states.follow(layer, int(epochs[i]), reports[i].last_step), layer
+            last_step = reports[i].last_step
     has_nan = newest.nan if newest is not None else none  # neither active nor dead
     return LayerHistory(
         epochs=epochs,
@@ -109,4 +110,6 @@ def _layer_history(reports: list[Report], name: str, epochs: Counts, states: Neu
         dead_since=np.where(has_nan, -1, states.dead_since).astype(np.int64),
         found_dead=np.where(has_nan, -1, states.found_dead).astype(np.int64),
         last_active=None if newest is None else newest.last_active,
+        last_step=last_step,
+        skips_epochs=states.skips_epochs,
     )

@@ -31,6 +31,8 @@ class LayerHistory:
         found_dead: `(neurons,)`, the epoch of the first report in which the neuron was never active, -1 if it is not dead. A
             report from before the first step (epoch -1) counts as epoch 0, here and in `dead_since`.
         last_active: `(neurons,)`, the training step at which the neuron was last active, from the newest report.
+        last_step: the newest training step that this report counts; None if it counts no training steps.
+        skips_epochs: whether there were epochs between the reports, in which the layer was not measured.
     """
 
     epochs: Counts
@@ -45,6 +47,23 @@ class LayerHistory:
     dead_since: Counts
     found_dead: Counts
     last_active: Counts | None
+    last_step: int | None = None
+    skips_epochs: bool = False
+
+    @property
+    def counts_every_step(self) -> bool:
+        """Whether the reports count the training steps of every epoch."""
+        return self.last_active is not None and not self.skips_epochs
+
+    @property
+    def still_active(self) -> Mask:
+        """`(neurons,)`: active in the newest training step that was counted, or, without steps, in the newest report."""
+        alive = self.ever_active & (self.found_dead < 0)
+        return (
+            alive
+            if self.last_active is None or self.last_step is None
+            else alive & (self.last_active >= self.last_step)
+        )
 
     def __repr__(self) -> str:
         return f"<LayerHistory of {number(len(self.epochs), 'report')}: {changes([self])}>"

@@ -131,8 +131,8 @@ class LayerReport:
 
     @property
     def blocked(self) -> Mask | None:
-        """`(neurons,)`, whether the neuron was active but received no gradient; None without gradients."""
-        return None if self.with_gradient is None else (self.active > 0) & (self.with_gradient == 0)
+        """`(neurons,)`, whether the neuron was active, received no gradient, and is without NaN; None without gradients."""
+        return None if self.with_gradient is None else (self.active > 0) & (self.with_gradient == 0) & ~self.nan
 
     @property
     def zero_gradient(self) -> Mask | None:
@@ -149,7 +149,7 @@ class LayerReport:
         shares = {"dead": Share(int(np.count_nonzero(self.dead)), judged)}
         shares["nan"] = Share(nan, self.neurons) if self.measured else Share(0, 0)
         if self.blocked is not None:
-            shares["blocked"] = Share(int(np.count_nonzero(self.blocked & self.judged)), judged)
+            shares["blocked"] = Share(int(np.count_nonzero(self.blocked)), judged)
             shares["zero_gradient"] = Share(shares["dead"].neurons + shares["blocked"].neurons, judged)
         return MappingProxyType(shares)
 

@@ -22,6 +22,7 @@ class LossJump(NamedTuple):
         since: the step since which every loss was above the mean before it. A blow-up takes several steps.
         epoch: the epoch of the jump, as Keras counts them; None if it is not known.
         quantity: what has risen: "loss" or "size of the update".
+        risen: if `after` is no finite number, how many times as large as the mean before `since` the largest loss since then was.
     """
 
     step: int
@@ -31,6 +32,7 @@ class LossJump(NamedTuple):
     since: int | None = None
     epoch: int | None = None
     quantity: str = "loss"
+    risen: float = 1.0
 
     @property
     def ratio(self) -> float:
@@ -43,6 +45,11 @@ class LossJump(NamedTuple):
     def is_large(self) -> bool:
         """Whether the loss at least doubled, or the update was at least five times as large as those before."""
         return self.ratio >= _LARGE[self.quantity]
+
+    @property
+    def is_large_rise(self) -> bool:
+        """Whether it is large, and known from finite numbers: a loss may turn NaN without having risen."""
+        return (self.ratio if math.isfinite(self.after) else self.risen) >= _LARGE[self.quantity]
 
 
 # The number of jumps kept from before the newest epochs: one of them may explain a death of long ago.
@@ -65,6 +72,8 @@ class LossJumpTracker:
         self._mean = math.nan  # of the losses of the epoch so far
         self._largest: LossJump | None = None  # of the epoch
         self._rising_since = 0
+        self._risen = 1.0  # as `LossJump.risen`
+        self._mean_before_rise = math.nan
         self._epoch: int | None = None
 
     @property
@@ -89,8 +98,18 @@ class LossJumpTracker:
         if first == 0 and not math.isfinite(after):
             self._add(LossJump(first, before, after, new, first, self._epoch, self.quantity))
         elif math.isfinite(before):
-            self._rising_since = self.steps if after <= before else min(self._rising_since, first)
-            self._add(LossJump(first, before, after, new, self._rising_since, self._epoch, self.quantity))
+            self._follow_rise(first, before, after)
+            rise = (self._rising_since, self._epoch, self.quantity, 1.0 if math.isfinite(after) else self._risen)
+            self._add(LossJump(first, before, after, new, *rise))
+
+    def _follow_rise(self, first: int, before: float, after: float) -> None:
+        if after <= before:
+            self._rising_since, self._risen, self._mean_before_rise = self.steps, 1.0, math.nan
+            return
+        if math.isnan(self._mean_before_rise):
+            self._rising_since, self._mean_before_rise = min(self._rising_since, first), before
+        if math.isfinite(after) and self._mean_before_rise > 0:
+            self._risen = max(self._risen, after / self._mean_before_rise)
 
     def _add(self, jump: LossJump) -> None:
         if self._largest is None:

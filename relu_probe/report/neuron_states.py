@@ -31,6 +31,8 @@ class NeuronStates:
         self.found_dead = np.full(neurons, -1, np.int32)
         self.born_dead = np.zeros(neurons, bool)
         self.ever_active = np.zeros(neurons, bool)
+        self.skips_epochs = False  # whether an epoch was left out between two reports
+        self._newest_epoch: int | None = None
         # The epoch that holds the step after the last activity, if that is known to be the epoch of the activity; else -1.
         self._last_epoch = np.full(neurons, -1, np.int32)
 
@@ -50,6 +52,8 @@ class NeuronStates:
                 f"one report has {len(self.state)} neurons in a layer and another {layer.neurons}; expected "
                 "reports of one model, oldest first. Pass the reports of one fit: probe.reports."
             )
+        self.skips_epochs |= self._newest_epoch is not None and epoch != self._newest_epoch + 1
+        self._newest_epoch = epoch
         active, dead = layer.active > 0, layer.dead
         changes = StateChanges(died=dead & (self.state > 0), revived=active & (self.state < 0))
         newly_dead = dead & (self.state >= 0)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from relu_probe.report.coverage import coverage_notes
 from relu_probe.report.deaths import Deaths
 from relu_probe.report.layer_report import LayerReport
-from relu_probe.report.share import pooled
+from relu_probe.report.share import Share, pooled
 from relu_probe.utils.foreign_text import shown
 from relu_probe.utils.wording import number
 
@@ -41,10 +41,8 @@ def end_of_fit(layers: Mapping[str, LayerReport], unseen: Mapping[str, str], dea
     '25 % of 4 ReLU neurons dead, worst hidden (25 %, since epoch 2)'
     """
     dead, nan = pooled(layers.values(), "dead"), pooled(layers.values(), "nan")
-    if not nan.of:
-        text = "nothing was measured"
-    elif not dead.of:
-        text = f"NaN at {nan.of:,} of {number(nan.of, 'ReLU neuron')}"
+    if not dead.of:
+        text = _nothing_judged(nan)
     else:
         share = percent(dead.fraction) if dead.neurons else "none"
         text = f"{share} of {number(dead.of, 'ReLU neuron')} dead"
@@ -69,8 +67,15 @@ def death_clauses(layers: Mapping[str, LayerReport], deaths: Mapping[str, Deaths
     """
     if worst := worst_layer(layers):
         return deaths.get(worst, Deaths.undated(layers[worst])).clauses(worst)
-    dead = pooled(layers.values(), "dead")
-    return [f"none of {number(dead.of, 'ReLU neuron')} dead" if dead.of else "nothing was measured"]
+    dead, nan = pooled(layers.values(), "dead"), pooled(layers.values(), "nan")
+    if not dead.of:
+        return [_nothing_judged(nan)]
+    more = [f"NaN at {nan.neurons:,} more"] if nan.neurons else []
+    return [f"none of {number(dead.of, 'ReLU neuron')} dead", *more]
+
+
+def _nothing_judged(nan: Share) -> str:
+    return f"NaN at {nan.of:,} of {number(nan.of, 'ReLU neuron')}" if nan.of else "nothing was measured"
 
 
 def worst_layer(layers: Mapping[str, LayerReport]) -> str:

@@ -15,7 +15,7 @@ ALIVE = (214, 221, 228)
 FEWEST = (247, 190, 247)  # the colour of the smallest dead fraction above 0
 LEGEND = (
     "rows are layers, the first at the top; columns are epochs. Grey: no neuron is dead; pale to full magenta: the dead "
-    "fraction, from above 0 to 1; white: not measured. A black frame marks the epoch of a layer's first deaths: "
+    "fraction, from above 0 to 1; white: not measured, or NaN. A black frame marks the epoch of a layer's first deaths: "
     "neurons that were active earlier in that epoch count as dead from the next one on, so that its cell can be grey. "
     f"Of more than 60 layers, neighbours share a row, their neurons pooled; of more than {MOST_COLUMNS} epochs, neighbours share a "
     "column, which shows the largest fraction."

@@ -135,7 +135,6 @@ def test_neurons_that_die_in_the_rise_were_killed_by_the_jump(jump, killed):
     """One neuron was never active and one died before the rise; without the rise, 2 of 7 deaths are too few to tell."""
     last = np.array([-1, 0, 1, 1, 2, 2, 3, 9])
     dead = SimpleNamespace(report=SimpleNamespace(dead=last > -2))
-    found = SickLayer(
-        dead, own=dead.report.dead, history=SimpleNamespace(last_active=last), loss_jumps=(jump,)
-    ).deaths_at_loss_jump()
+    history = SimpleNamespace(last_active=last, ever_active=last >= 0, still_active=last > 9)
+    found = SickLayer(dead, own=dead.report.dead, history=history, loss_jumps=(jump,)).deaths_at_loss_jump()
     assert (found and np.count_nonzero(found[0])) == killed

@@ -41,6 +41,17 @@ def test_a_row_for_each_layer(diff):
     ]
 
 
+def test_neurons_with_nan_are_in_neither_share(diff):
+    """The planted mistake, "1 of 4 dead (100.0 %)", takes the number of all neurons for that of those judged."""
+    sick, lost = layer([0, 0, 1, 2], nan=[False, True, True, True]), layer([0] * 4, nan=[True] * 4)
+    out = diff({"conv": layer([0, 1, 2, 3])}, {"conv": sick})[1]
+    assert out.splitlines()[4].split() == ["conv", "1", "25.0%", "1", "100.0%", "+75.0", "points", "10", "10"]
+    assert out.splitlines()[5:] == ["conv: NaN after at 3 neurons, neither active nor dead."]
+    out = diff({"conv": lost}, {"conv": sick})[1]
+    assert out.splitlines()[4].split() == ["conv", "NaN", "1", "100.0%", "-", "10", "10"]
+    assert out.splitlines()[5] == "conv: NaN before at 4 neurons, neither active nor dead."
+
+
 def test_files_that_are_no_reports(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_json(Report().to_dict(), "empty.json")
@@ -80,6 +91,16 @@ def test_files_that_are_no_reports(tmp_path, monkeypatch, capsys):
             "conv: NaN at 1 of 2 neurons, 0 of 2 dead (0.0 %, N = 10) before",
         ),
         (layer([1] * 2), layer([0, 0], nan=[True, True]), "conv: NaN at 2 of 2 neurons"),
+        (
+            layer([0, 1, 1, 1]),
+            layer([0, 0, 1, 1], nan=[False, True, True, True]),
+            "conv: from 1 of 4 dead (25.0 %, N = 10) to 1 of 1 dead, 3 NaN (100.0 %, N = 10)",
+        ),
+        (
+            layer([0], nan=[True]),
+            layer([0]),
+            "conv: the whole layer died, from 0 of 0 dead, 1 NaN (N = 10) to 1 of 1 dead",
+        ),
         (None, layer([0]), ""),
         (layer([1]), None, ""),
     ],

@@ -32,9 +32,9 @@ def test_the_sentence_names_the_layer_the_epoch_and_the_step():
 
 
 def test_neurons_that_were_never_active_died_at_no_known_time():
-    assert said(reports([-1, 9], [-1, 19])) == "hidden: 1 of 2 dead, all from the start"
+    assert said(reports([-1, 9], [-1, 19])) == "hidden: 1 of 2 dead, all never seen active"
     later = reports([-1, 9, 9], [-1, 12, 19], [-1, 12, 29])
-    assert said(later) == "hidden: 2 of 3 dead, 1 from the start; next deaths in epoch 1 (step 12)"
+    assert said(later) == "hidden: 2 of 3 dead, 1 never seen active; next deaths in epoch 1 (step 12)"
 
 
 def test_without_steps_the_epoch_is_that_of_the_report():
@@ -45,7 +45,8 @@ def test_without_steps_the_epoch_is_that_of_the_report():
 
 def test_what_is_alive_or_unknown_is_not_dead():
     assert said(reports([9, 9])) == "none of 2 ReLU neurons dead"
-    assert said(reports([9, 9], [9, 19], [9, 29], nan=[True, False])) == "none of 1 ReLU neuron dead"
+    assert said(reports([9, 9], [9, 19], [9, 29], nan=[True, False])) == "none of 1 ReLU neuron dead; NaN at 1 more"
+    assert said(reports([9, 9], nan=[True, True])) == "NaN at 2 of 2 ReLU neurons"
     assert said([Report({"hidden": LayerReport(0, 0, [])}, 0)]) == "nothing was measured"
     revived = reports([9, 9], [12, 19], [25, 29])
     assert said(revived) == "none of 2 ReLU neurons dead"

@@ -51,10 +51,12 @@ def test_the_masks_follow_the_definitions(layer):
         dead = layer.positions > 0 and layer.active[i] == 0 and not layer.nan[i]
         assert layer.dead[i] == dead
         if layer.with_gradient is not None:
-            assert layer.blocked[i] == (layer.active[i] > 0 and layer.with_gradient[i] == 0)
+            assert layer.blocked[i] == (layer.active[i] > 0 and layer.with_gradient[i] == 0 and not layer.nan[i])
             assert layer.zero_gradient[i] == (dead or layer.blocked[i])
     if layer.measured:
         judged = [i for i in range(NEURONS) if not layer.nan[i]]
+        for name in ("dead", "blocked", "zero_gradient"):  # the same neurons as in the fractions
+            assert getattr(layer, name) is None or getattr(layer, name).sum() == layer.shares[name].neurons
         assert_share(layer.dead_fraction, [layer.active[i] == 0 for i in judged])
         if layer.with_gradient is not None:
             assert_share(layer.zero_gradient_fraction, [layer.with_gradient[i] == 0 for i in judged])
@@ -263,7 +265,7 @@ def test_a_report_is_one_line_in_a_debugger(report, text):
 
 
 def test_a_layer_is_one_line_in_a_debugger():
-    layer = LayerReport(9, 9, [0, 2, 3], [0, 0, 1], nan=[0, 0, 1])
+    layer = LayerReport(9, 9, [0, 2, 3], [0, 0, 0], nan=[0, 0, 1])
     assert repr(layer) == "<LayerReport: 1 of 3 dead, 1 blocked, 1 NaN, on 9 samples>"
 
 
