@@ -102,7 +102,7 @@ def test_a_table_for_each_epoch(tmp_path):
     for table, report in zip(tables, probe.reports):
         clauses, rest = table.split("\n\n", 1)
         assert clauses == "**none of 11 ReLU neurons dead**" or re.match(
-            r"\*\*(one|two)&#58; \d of \d dead, all from", clauses
+            r"\*\*(one|two)&#58; \d of \d dead, all never seen active", clauses
         )
         assert rest.startswith(markdown_table(report.cells()))
         assert "magenta is dead" in table
