@@ -69,6 +69,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 def records():
     "The records of the run's file, which has the format of LevelDB's logs: blocks of 32 KiB, records in parts."
+    wandb.teardown()  # waits for the process that writes the file: a run may end before the file is complete
     data = open(glob("wandb/offline*/*.wandb")[0], "rb").read()
     at, record = 7, b""
     while at + 7 <= len(data):
