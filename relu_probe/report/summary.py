@@ -53,12 +53,13 @@ def end_of_fit(layers: Mapping[str, LayerReport], unseen: Mapping[str, str], dea
     return "; ".join([text, *coverage_notes(unseen, ())])
 
 
-def death_clauses(layers: Mapping[str, LayerReport], deaths: Mapping[str, Deaths]) -> list[str]:
+def death_clauses(layers: Mapping[str, LayerReport], deaths: Mapping[str, Deaths], *, brief: bool = False) -> list[str]:
     """Returns the clauses of a sentence on the layer with the largest dead fraction.
 
     Args:
         layers: the layers of the newest report.
         deaths: layer name -> the deaths that the newest report shows; empty for a single report.
+        brief: leave out the training step where two epochs are named.
 
     >>> from relu_probe.report.deaths import FirstDeath
     >>> layers = {"hidden": LayerReport(samples=8, positions=8, active=[0, 3, 8, 8])}
@@ -66,7 +67,7 @@ def death_clauses(layers: Mapping[str, LayerReport], deaths: Mapping[str, Deaths
     ['hidden: 1 of 4 dead', 'first deaths in epoch 2 (step 310)']
     """
     if worst := worst_layer(layers):
-        return deaths.get(worst, Deaths.undated(layers[worst])).clauses(worst)
+        return deaths.get(worst, Deaths.undated(layers[worst])).clauses(worst, brief=brief)
     dead, nan = pooled(layers.values(), "dead"), pooled(layers.values(), "nan")
     if not dead.of:
         return [_nothing_judged(nan)]

@@ -7,7 +7,7 @@ from colour_vision import COLOUR_VISION, lab
 from relu_probe import LayerReport, Report
 from relu_probe.report.fit_reports import FitReports
 from relu_probe.report.life_image import UNKNOWN
-from relu_probe.tensorboard.canvas import BLACK
+from relu_probe.tensorboard.canvas import BLACK, fitted
 from relu_probe.tensorboard.layer_groups import group_name, layer_groups
 from relu_probe.tensorboard.overview import MOST_ROWS, Overview
 from relu_probe.tensorboard.overview_picture import ALIVE, MOST_COLUMNS, OverviewRow, dead_colours, draw_overview
@@ -64,6 +64,24 @@ def test_the_title_tells_the_worst_layer_and_since_when(monkeypatch):
     overview([{"a": [1, 1], "b": [1, 1]}, {"a": [1, 0], "b": [0, 0]}]).draw()
     overview([{"a": [1, 1]}]).draw()
     assert shown == [["b: 2 of 2 dead", "first deaths in epoch 1"], ["none of 2 ReLU neurons dead"]]
+
+
+def test_the_title_shows_the_dates_of_long_trainings_whole(monkeypatch):
+    """A cut date would be another date."""
+    shown = []
+    monkeypatch.setattr(
+        "relu_probe.tensorboard.overview_picture.fitted",
+        lambda text, width, size: shown.append((text, width, size)) or text,
+    )
+    followed, found = FitReports(), Overview()
+    for epoch, active in ((12_344, [1, 1, 1]), (12_345, [0, 1, 1]), (12_350, [0, 0, 0])):
+        followed.add(Report({"a": LayerReport(10, 10, active)}, epoch))
+        found.add(followed.newest, epoch, followed.deaths())
+    found.draw()
+    text, width, size = shown[1]
+    assert text == "first deaths in epoch 12345, half by epoch 12350"
+    assert fitted(text, width, size) == text
+    assert fitted(text.replace("deaths", "deaths of neurons"), width, size) != text  # the planted mistake: more words
 
 
 def test_of_many_epochs_a_column_shows_the_worst():

@@ -1,10 +1,11 @@
 """The deaths of a layer in words, against planted deaths."""
 
+import numpy as np
 import pytest
 
 from relu_probe import LayerReport, Report, history
 from relu_probe.report.fit_reports import FitReports
-from relu_probe.report.summary import death_clauses
+from relu_probe.report.summary import death_clauses, end_of_fit
 
 pytestmark = pytest.mark.once
 
@@ -35,6 +36,28 @@ def test_neurons_that_were_never_active_died_at_no_known_time():
     assert said(reports([-1, 9], [-1, 19])) == "hidden: 1 of 2 dead, all never seen active"
     later = reports([-1, 9, 9], [-1, 12, 19], [-1, 12, 29])
     assert said(later) == "hidden: 2 of 3 dead, 1 never seen active; next deaths in epoch 1 (step 12)"
+
+
+HALVES = [([13, 21, 25, 39], 2), ([13, 21, 31, 39], 2), ([13, 31, 32, 39], 3), ([13, 14, 31, 39], None), ([13], None)]
+
+
+@pytest.mark.parametrize("mistaken", [np.mean, np.max, lambda epochs: sorted(epochs)[len(epochs) // 2]])
+def test_other_dates_would_be_found(mistaken):
+    """The planted mistakes: the mean epoch, the last one, and the one by which more than half had died."""
+    assert any(int(mistaken([step // STEPS for step in last])) != (half or 1) for last, half in HALVES)
+
+
+@pytest.mark.parametrize(("last", "half"), HALVES)
+def test_the_epoch_by_which_half_of_the_dead_had_died(last, half):
+    """One early death must not pass for the date of all: a reader who looks at the first one only is misled."""
+    last = [*last, 50, -1]  # one that is alive, and one that was never active
+    found = reports(*(np.minimum(last, 9 + 10 * epoch).tolist() for epoch in range(6)))
+    dead, dated = len(last) - 1, "" if half is None else f", half by epoch {half}"
+    expected = f"hidden: {dead} of {len(last)} dead, 1 never seen active; next deaths in epoch 1 (step 13){dated}"
+    assert said(found) == expected
+    deaths = FitReports.from_reports(found).deaths()
+    since = "since epoch 1" + ("" if half is None else f", half by epoch {half}")
+    assert end_of_fit(found[-1].layers, {}, deaths).endswith(f"%, {since})")
 
 
 def test_without_steps_the_epoch_is_that_of_the_report():
