@@ -11,6 +11,7 @@ from relu_probe.report.life_image import LEGEND, Image, draw_life
 from relu_probe.report.markup import html_table
 from relu_probe.report.report import Report
 from relu_probe.report.summary import end_of_fit
+from relu_probe.tensorboard.life_picture import framed_life
 from relu_probe.tensorboard.overview import Overview
 from relu_probe.tensorboard.png import encode_png
 from relu_probe.utils.foreign_text import shown
@@ -70,20 +71,27 @@ def _history(reports: list[Report]) -> Iterator[str]:
 
 def _overview(reports: list[Report]) -> Iterator[str]:
     overview, so_far = Overview(), FitReports()
-    for number, report in enumerate(reports):
+    for report, epoch in zip(reports, _epochs(reports)):
         so_far.add(report)
-        overview.add(report, number if report.epoch is None else report.epoch, so_far.deaths())
+        overview.add(report, epoch, so_far.deaths())
     if (picture := overview.draw()) is not None:
         yield _figure(picture, "Dead neurons: a row for each layer, a column for each epoch")
 
 
 def _life_images(reports: list[Report]) -> Iterator[str]:
-    """Yields an image for each layer, and before them the legend."""
+    """Yields a picture for each layer, and before them what all of them show."""
     yield f"<h2>The life of each neuron</h2><p>{escape(LEGEND[0].upper() + LEGEND[1:])}</p>"
     for name in reports[-1]:
-        layers = [report[name] for report in reports if name in report]
+        found = [(report[name], epoch) for report, epoch in zip(reports, _epochs(reports)) if name in report]
+        layers, epochs = zip(*found)
         if any(layer.measured for layer in layers):
-            yield _figure(draw_life(layers), shown(name))
+            picture = framed_life(draw_life(layers), name, max(layer.neurons for layer in layers), epochs)
+            yield _figure(picture, shown(name))
+
+
+def _epochs(reports: list[Report]) -> list[int]:
+    """Returns the epoch of each report, or its number if it has none."""
+    return [number if report.epoch is None else report.epoch for number, report in enumerate(reports)]
 
 
 def _figure(image: Image, caption: str) -> str:

@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relu_probe.cure.edit import Change
+from relu_probe.report.markup import html_table
 from relu_probe.report.report import Report
+from relu_probe.report.table import ReportCells
 from relu_probe.report.text_table import terminal_width, text_table, wrapped
 from relu_probe.utils.foreign_text import shown
 from relu_probe.utils.wording import number
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LayerRevival:
     """What was done to one layer. The first three arrays have one entry for each revived neuron.
 
@@ -39,8 +41,12 @@ class LayerRevival:
         for array in (self.neurons, self.cause, self.action, *self.left.values()):
             array.flags.writeable = False
 
+    def __repr__(self) -> str:
+        left = sum(map(len, self.left.values()))
+        return f"<LayerRevival: {number(len(self.neurons), 'neuron')} revived, {left:,} left>"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Revival:
     """What `revive` did. `str()` is a table.
 
@@ -80,13 +86,26 @@ class Revival:
         for change in self._changes:
             change.undo()
 
+    def __repr__(self) -> str:
+        dead = sum(int(np.count_nonzero(layer.dead)) for layer in self.before.values())
+        return f"<Revival: {self.revived:,} of {number(dead, 'dead neuron')} revived, on {self._samples}>"
+
     def __str__(self) -> str:
-        samples = number(self.before.samples, "sample")
-        title = f"Revival: {number(self.revived, 'neuron')} revived on {samples}; no prediction on them changed"
+        cells = self._cells()
+        table = [text_table(cells.headers, cells.rows, terminal_width())] if cells.rows else []
+        return "\n".join([cells.title, *table, *(line for note in cells.notes for line in wrapped(note))])
+
+    def _repr_html_(self) -> str:
+        return html_table(self._cells())
+
+    @property
+    def _samples(self) -> str:
+        return number(self.before.samples, "sample")
+
+    def _cells(self) -> ReportCells:
+        title = f"Revival: {number(self.revived, 'neuron')} revived on {self._samples}; no prediction on them changed"
         headers = ["layer", "neurons", "dead\nbefore", "revived", "dead\nafter", "what was done"]
-        table = text_table(headers, [self._row(name) for name in self.layers], terminal_width())
-        paragraphs = [line for note in self._notes() for line in wrapped(note)]
-        return "\n".join([title, *([table] if self.layers else []), *paragraphs])
+        return ReportCells(title, headers, [self._row(name) for name in self.layers], notes=self._notes())
 
     def _row(self, name: str) -> list[str]:
         layer, before, after = self.layers[name], self.before[name], self.after[name]

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from relu_probe.report.markup import html_table
 from relu_probe.report.report import Report
+from relu_probe.report.table import ReportCells
 from relu_probe.report.text_table import terminal_width, text_table, wrapped
 from relu_probe.utils.foreign_text import shown
 from relu_probe.utils.wording import number
@@ -65,16 +67,18 @@ class Shrunk:
         return f"<Shrunk: {self._summary()}>"
 
     def __str__(self) -> str:
+        cells = self._cells()
+        rows = [*cells.rows, None, cells.total]
+        table = [text_table(cells.headers, rows, terminal_width())] if cells.rows else []
+        return "\n".join([cells.title, *table, *(line for note in cells.notes for line in wrapped(note))])
+
+    def _repr_html_(self) -> str:
+        return html_table(self._cells())
+
+    def _cells(self) -> ReportCells:
         headers = ["layer", "units\nbefore", "after", "parameters\nbefore", "after"]
         total = ["total", "", "", *(f"{count:,}" for count in self.parameters)]
-        rows = [*map(_row, self.sizes), None, total]
-        return "\n".join(
-            [
-                f"Shrunk: {self._summary()}",
-                *([text_table(headers, rows, terminal_width())] if self.sizes else []),
-                *(line for note in self._notes() for line in wrapped(note)),
-            ]
-        )
+        return ReportCells(f"Shrunk: {self._summary()}", headers, [*map(_row, self.sizes)], total, self._notes())
 
     def _summary(self) -> str:
         return f"{number(self.units_removed, 'unit')} removed, {_fewer(self.parameters)} parameters"

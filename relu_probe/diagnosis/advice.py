@@ -9,9 +9,11 @@ import numpy as np
 
 from relu_probe.diagnosis.layer_facts import OptimizerFacts
 from relu_probe.report.layer_report import Mask
+from relu_probe.utils.foreign_text import shown, shown_names
+from relu_probe.utils.wording import number
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Advice:
     """What to do about sick neurons, and what measurement it follows from.
 
@@ -30,6 +32,12 @@ class Advice:
     text: str
     source: str
     findings: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        about = number(sum(int(np.count_nonzero(mask)) for mask in self.neurons.values()), "neuron")
+        return (
+            f"<Advice {self.kind!r} on {shown_names(self.layers, 3) or 'no layer'}, {about}: {shown(self.text, 500)}>"
+        )
 
 
 SOURCES = {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from relu_probe.diagnosis.causes import Causes
 from relu_probe.report.layer_report import Floats, LayerReport, Mask
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LayerDiagnosis:
     """What `diagnose` found for one layer.
 
@@ -61,3 +62,8 @@ class LayerDiagnosis:
     finite_inputs: bool = True
     revivable: bool = False
     targets: tuple[int, int] | None = None
+
+    def __repr__(self) -> str:
+        counts = Counter(cause for cause in self.cause.tolist() if cause)
+        causes = ", ".join(f"{cause} {count:,}" for cause, count in counts.most_common())
+        return f"<LayerDiagnosis: {causes or 'no cause'}; {self.report!r}>"

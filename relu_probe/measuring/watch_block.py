@@ -45,7 +45,8 @@ class Watch:
             self._summaries.open()
 
     def __repr__(self) -> str:
-        found = "its block has not ended" if self._counted is None else repr(self._counted)
+        counted = "its block has not ended" if self._counted is None else repr(self._counted)
+        found = self._fit_reports if self.reports else counted
         return f"<Watch of model {shown(repr(self._model_name))}: {found}>"
 
     @property

@@ -51,7 +51,10 @@ class Overview:
         if self._columns and self._columns[-1].names == names:
             names = self._columns[-1].names  # kept once
         self._columns.append(_Column(epoch, names, neurons))
-        self._title, self._deaths = death_clauses(report.layers, deaths, brief=True), deaths  # a line has room for no more
+        self._title, self._deaths = (
+            death_clauses(report.layers, deaths, brief=True),
+            deaths,
+        )  # a line has room for no more
 
     def draw(self) -> Pixels | None:
         """Returns the picture, `(height, width, 3)`; None if the reports have no layers."""

@@ -3,12 +3,18 @@
 import json
 import os
 import pty
+import re
+from base64 import b64decode
+from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 import page
 import pytest
 from commands import options_in_help, relu_probe
 from html_cells import Cells
+from pictures import life_picture
+from PIL import Image
 
 from relu_probe import LayerReport, Report, history
 from relu_probe.cli.main import main
@@ -180,6 +186,16 @@ def test_names_from_the_file_show_as_text(monkeypatch):
     assert EVIL in Cells(web_page(reports)).text
     monkeypatch.setattr("relu_probe.cli.web_page.escape", lambda text: text)  # the planted mistake
     assert "script" in tags_of_the_page(reports)
+
+
+def test_the_life_of_each_neuron_has_an_axis_of_epochs():
+    reports = training()
+    sources = re.findall(r'src="data:image/png;base64,([^"]+)"', web_page(reports))
+    _, *lives = (np.asarray(Image.open(BytesIO(b64decode(source)))) for source in sources)
+    for name, life in zip(NEURONS, lives, strict=True):
+        np.testing.assert_array_equal(life, life_picture(name, reports))
+    later = [replace(report, epoch=report.epoch + 100) for report in reports]
+    assert not np.array_equal(lives[0], life_picture("healthy", later))  # the planted mistake: other epochs
 
 
 def test_a_page_without_anything_to_draw():
