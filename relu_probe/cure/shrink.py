@@ -8,12 +8,13 @@ import tensorflow as tf
 
 from relu_probe.cure.channel_flow import ChannelFlow
 from relu_probe.cure.comparison import check_same_function, seconds_of_a_prediction
+from relu_probe.cure.compilation import compile_like
 from relu_probe.cure.cuts import Cuts
 from relu_probe.cure.operation import IN_CODE
 from relu_probe.cure.plan import tied_weights
 from relu_probe.cure.removal import Removal, layer_names, layer_sizes
 from relu_probe.cure.shrunk import Indices, Shrunk
-from relu_probe.cure.smaller_model import compile_like, smaller_model
+from relu_probe.cure.smaller_model import smaller_model
 from relu_probe.diagnosis.call_trace import CallTrace, recorded
 from relu_probe.diagnosis.diagnose import diagnose
 from relu_probe.measuring.data import BatchedData, read_batches
