@@ -94,9 +94,9 @@ class CallTrace:
 
     @tf.autograph.experimental.do_not_convert
     def record_cast(self, args: Any, result: Any) -> None:
-        """Notes that Keras cast the inputs of a layer to its type, as it does with mixed precision."""
+        """Notes that Keras cast inputs to another type: those of a layer with mixed precision, or integers to floats."""
         for given, cast in zip(_tensors_in(args), _tensors_in(result)):
-            if cast is not given:
+            if cast is not given and cast.dtype.is_floating and given.shape == cast.shape:
                 self._casts[id(cast)] = (cast, self._before_cast(given))
 
     def _before_cast(self, tensor: tf.Tensor) -> tf.Tensor:

@@ -114,17 +114,19 @@ def keras_class(layer: Any) -> str:
 
 
 def input_casts(model: Any) -> list[tuple[Any, str]]:
-    """Returns the methods that cast the inputs of the model's layers to their types: each with the object that has it.
+    """Returns the methods that cast the inputs of the model and of its layers to their types: each with the object that has it.
 
-    In Keras 3 it is a method of the policy, which layers share; in tf_keras of the layer.
+    Floats are cast to the type of a layer: in Keras 3 by a method of the policy, which layers share; in tf_keras of the layer.
+    Integers, such as the pixels of images, are cast by a functional model, one tensor by one in tf_keras.
     """
-    found = {}
-    for layer in (visible.layer for visible in visible_layers(model)):
-        policy = getattr(layer, "dtype_policy", None)
-        for owner, method in ((policy, "convert_input"), (layer, "_maybe_cast_inputs")):
-            if hasattr(owner, method):
-                found[id(owner)] = (owner, method)
-    return list(found.values())
+    owners = [(layer, ("_maybe_cast_inputs",)) for layer, _ in visible_layers(model)]
+    owners += [(getattr(layer, "dtype_policy", None), ("convert_input",)) for layer, _ in visible_layers(model)]
+    models = [model, *(each.layer for each in locate_layers(model))]
+    # In Keras 3 a Sequential model holds a functional one.
+    models = [getattr(each, "_functional", None) or each for each in models if holds_all_calls(each)]
+    owners += [(each, ("_convert_inputs_to_tensors", "_conform_to_reference_input")) for each in models]
+    found = {(id(owner), method): (owner, method) for owner, methods in owners for method in methods}
+    return [(owner, method) for owner, method in found.values() if hasattr(owner, method)]
 
 
 def is_defined_by_keras(definition: Any) -> bool:

@@ -140,3 +140,26 @@ def test_what_is_blocked_by_living_units_is_no_root_where_another_layer_is_sick(
     assert disjoint().layers["first"].cause.tolist() == ["disjoint"] * 4
     assert (disjoint().first_sick_layer, [each.kind for each in disjoint().advice]) == ("first", ["general"])
     assert disjoint(some=[2]).first_sick_layer == "third"
+
+
+def images(nested):
+    """A dead convolution behind an input of floats, in a model of its own where `nested`."""
+    convolution = L.Conv2D(
+        3, 3, activation="relu", bias_initializer=constant([-9e4, 0.1, 0.1]), name="hidden0", **ALIVE
+    )
+    inner = [convolution, L.Flatten(), L.Dense(2, "relu", name="hidden1", **ALIVE)]
+    if nested:
+        inner = [tf.keras.Sequential([tf.keras.Input((5, 5, 2)), *inner])]
+    return sequential((5, 5, 2), *inner, L.Dense(1, **ALIVE))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_pixels_that_keras_casts_are_diagnosed_as_floats_are(nested):
+    model, x = images(nested), np.random.default_rng(0).integers(0, 256, (32, 5, 5, 2))
+    found, expected = (diagnose(model, (x.astype(kind), Y)) for kind in ("uint8", "float32"))
+    assert expected.layers["hidden0"].feeds == ("hidden1",)
+    for key, layer in expected.layers.items():
+        assert found.layers[key].feeds == layer.feeds
+        assert found.layers[key].cause.tolist() == layer.cause.tolist()
+        assert np.array_equal(found.layers[key].margin, layer.margin, equal_nan=True)
+    assert str(found) == str(expected)

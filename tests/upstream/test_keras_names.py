@@ -2,6 +2,7 @@
 
 import random
 import sys
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -69,6 +70,20 @@ def test_the_methods_that_cast_the_inputs_of_a_layer():
     with patched(owner, method, recorded):
         model(tf.constant(X))
     assert [tf.nest.flatten(x)[0].dtype for x in seen] == [tf.float16]
+
+
+@pytest.mark.parametrize("make", [functional, lambda: K.Sequential([K.Input((3,)), L.Dense(2)])])
+def test_the_methods_that_cast_the_integers_that_a_model_gets(make):
+    model, seen = make(), []
+    pairs = [pair for pair in input_casts(model) if pair[1].startswith(("_convert_inputs", "_conform"))]
+    with ExitStack() as stack:
+        for owner, method in pairs:
+            cast = getattr(owner, method)
+            stack.enter_context(
+                patched(owner, method, lambda x, *a, c=cast, **k: seen.append(c(x, *a, **k)) or seen[-1])
+            )
+        model(tf.constant(X, tf.uint8))
+    assert tf.nest.flatten(seen)[0].dtype == tf.float32
 
 
 def test_flatten_layers_finds_the_layers_of_nested_models_too():
