@@ -149,7 +149,7 @@ def _as_arrays(value: Any) -> Any:
     if isinstance(value, np.memmap):
         return value  # is read batch by batch: it may be larger than memory
     array = value if tf.is_tensor(value) else np.asarray(value)
-    if not len(array.shape) or array.dtype == object:
+    if not len(array.shape) or (not tf.is_tensor(array) and array.dtype == object):
         raise ValueError(f"data is {value!r:.60} ({type(value).__name__}); {_EXPECTED}.")
     if not tf.is_tensor(array) and array.dtype.kind in "mM":
         raise ValueError(
