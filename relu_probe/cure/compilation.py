@@ -8,7 +8,7 @@ import tensorflow as tf
 from relu_probe.cure.cuts import Cuts
 from relu_probe.cure.edit import value_of
 from relu_probe.cure.optimizer_slots import find_slots
-from relu_probe.structure.run_settings import compile_arguments
+from relu_probe.structure.run_settings import compile_arguments, optimizer_parts
 from relu_probe.utils.error_policy import reason
 from relu_probe.utils.foreign_text import shown
 
@@ -30,6 +30,8 @@ def compile_like(new: Any, model: Any, cuts: Cuts) -> str:
     if "auto_scale_loss" in inspect.signature(new.compile).parameters:
         arguments["auto_scale_loss"] = False  # the optimizer scales the loss already, if it has to
     new.compile(**arguments)
+    if bool(new.run_eagerly) != bool(model.run_eagerly):
+        new.run_eagerly = model.run_eagerly  # it was set after `compile`
     return "" if model.optimizer is None else _carry_state(new, model, cuts)
 
 
@@ -47,6 +49,10 @@ def _carry_state(new: Any, model: Any, cuts: Cuts) -> str:
             cut = cuts.of(slot.weight)
             value = cut.changed(value) if slot.is_average else cut.stays(value)
         after.assign(value)
+    listed = {id(variable) for variable in old.variables}
+    for name, variable in vars(old).items():  # the product of all momenta, in the Nadam of tf_keras
+        if isinstance(variable, tf.Variable) and id(variable) not in listed:
+            getattr(new.optimizer, name).assign(variable)
     return ""
 
 
@@ -57,7 +63,8 @@ def _fresh_metric(value: Any) -> Any:
 def _again(value: Any) -> Any:
     """Another object with the same configuration."""
     try:
-        return type(value).from_config(value.get_config())
+        with tf.keras.utils.custom_object_scope({type(part).__name__: type(part) for part in optimizer_parts(value)}):
+            return type(value).from_config(value.get_config())
     except Exception as error:
         raise ValueError(
             f"{type(value).__name__} cannot be made again from its configuration: {shown(reason(error), 200)}; expected one "

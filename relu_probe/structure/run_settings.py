@@ -21,6 +21,14 @@ def compile_arguments(model: Any) -> dict[str, Any] | None:
     return None if stored is None else dict(stored.config)
 
 
+def optimizer_parts(optimizer: Any) -> list[Any]:
+    """Returns the optimizer inside a LossScaleOptimizer and the schedule of a learning rate, as far as there are any."""
+    inner = getattr(optimizer, "inner_optimizer", None)
+    parts = [] if inner is None else [inner, *optimizer_parts(inner)]
+    schedule = getattr(optimizer, "_learning_rate", None)
+    return [*parts, schedule] if isinstance(schedule, tf.keras.optimizers.schedules.LearningRateSchedule) else parts
+
+
 def run_settings(model: Any) -> list[Any]:
     """Returns how the model's steps are run, apart from its layers: counters and traces made for other settings are stale.
 

@@ -7,38 +7,12 @@ import pytest
 import tensorflow as tf
 from keras_version import KERAS, LEGACY
 from models import sequential
-from shrink_models import data, dead, low, model_of, outputs, randomized
+from shrink_models import data, dead, left, low, model_of, outputs, randomized, removed, shrunk
 
 from relu_probe import measure, shrink
 
 K, L = tf.keras, tf.keras.layers
 FIRST = {"data_format": "channels_first"}
-
-
-def bits(model):
-    variables = [*model.variables, *(model.optimizer.variables if getattr(model, "optimizer", None) else [])]
-    return [np.asarray(tf.convert_to_tensor(v)).tobytes() for v in variables]
-
-
-def shrunk(model, x, **options):
-    """Shrinks the model, and checks that it is not touched and that the new one agrees."""
-    before = bits(model)
-    found = shrink(model, x, **options)
-    assert bits(model) == before
-    for a, b in zip(outputs(model, x), outputs(found.model, x)):
-        assert np.allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
-    assert [w.dtype for w in model.weights] == [w.dtype for w in found.model.weights]
-    assert [layer.name for layer in model.layers] == [layer.name for layer in found.model.layers]
-    assert found.parameters == (model.count_params(), found.model.count_params())
-    return found
-
-
-def removed(found):
-    return {name: units.tolist() for name, units in found.removed.items()}
-
-
-def left(found):
-    return {name: list(reasons) for name, reasons in found.left.items()}
 
 
 # --- layers -----------------------------------------------------------------------------------------------------------
@@ -413,52 +387,7 @@ def test_initialisers_of_the_users_need_not_be_registered_nor_fit_another_shape(
     assert again.kernel_constraint is parts["kernel_constraint"]
 
 
-# --- compilation ------------------------------------------------------------------------------------------------------
-
-
-def own_loss(y, p):
-    return tf.reduce_mean(tf.abs(y - p))
-
-
-@pytest.mark.parametrize("options", [{}, {"use_ema": True, "ema_momentum": 0.5}])
-def test_training_goes_on_as_it_would_have(options):
-    """Without noise the smaller model trains as the large one does, whose dead unit gets no gradient."""
-    x = data(5)
-    y = x.sum(1, keepdims=True)
-    model = model_of(
-        (5,), dead(L.Dense, 4, name="a"), optimizer=K.optimizers.Adam(0.01, **options), loss=own_loss, metrics=["mae"]
-    )
-    y = np.repeat(y, 2, 1)
-    model.fit(x, y, epochs=3, verbose=0, shuffle=False)
-    found = shrunk(model, x)
-    assert found.optimizer_reset == ""
-    new = found.model
-    assert new.optimizer is not model.optimizer
-    assert (
-        int(tf.convert_to_tensor(new.optimizer.iterations)) == int(tf.convert_to_tensor(model.optimizer.iterations)) > 0
-    )
-    histories = [each.fit(x, y, epochs=3, verbose=0, shuffle=False).history for each in (model, new)]
-    assert histories[0].keys() == histories[1].keys()
-    for key in histories[0]:
-        assert np.allclose(histories[0][key], histories[1][key], rtol=1e-4)
-    kernels = [each.get_layer("a").get_weights()[0] for each in (model, new)]
-    assert np.allclose(np.delete(kernels[0], 1, 1), kernels[1], atol=1e-5)
-
-
-def test_an_optimizer_whose_state_is_not_known_starts_anew_and_that_is_said():
-    model = model_of((5,), dead(L.Dense, 4, name="a"), optimizer=K.optimizers.Adafactor(0.01))
-    model.fit(data(5), data(2), verbose=0)
-    found = shrunk(model, data(5))
-    assert "keeps state of which it is not known" in found.optimizer_reset
-    assert "The optimizer starts without its state" in str(found)
-    found.model.fit(data(5), data(2), verbose=0)
-
-
-def test_a_model_that_is_not_compiled_stays_so():
-    model = K.Sequential([K.Input((5,)), dead(L.Dense, 4, name="a"), L.Dense(1)])
-    found = shrunk(model, data(5))
-    assert getattr(found.model, "optimizer", None) is None
-    assert removed(found) == {"a": [1]}
+# --- the result -------------------------------------------------------------------------------------------------------
 
 
 def test_the_smaller_model_can_be_saved_and_loaded(tmp_path):

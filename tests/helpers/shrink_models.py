@@ -4,6 +4,8 @@ import numpy as np
 import tensorflow as tf
 from models import sequential
 
+from relu_probe import shrink
+
 K, L = tf.keras, tf.keras.layers
 
 
@@ -47,3 +49,29 @@ def with_dead_channels(model, share=0.5):
             offset = np.where(rng.random(len(offset)) < share, -100, rng.uniform(0.1, 0.5, len(offset)))
             layer.set_weights([scale, offset, mean + 0.01, variance])
     return model
+
+
+def bits(model):
+    variables = [*model.variables, *(model.optimizer.variables if getattr(model, "optimizer", None) else [])]
+    return [np.asarray(tf.convert_to_tensor(v)).tobytes() for v in variables]
+
+
+def shrunk(model, x, **options):
+    """Shrinks the model, and checks that it is not touched and that the new one agrees."""
+    before = bits(model)
+    found = shrink(model, x, **options)
+    assert bits(model) == before
+    for a, b in zip(outputs(model, x), outputs(found.model, x)):
+        assert np.allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
+    assert [w.dtype for w in model.weights] == [w.dtype for w in found.model.weights]
+    assert [layer.name for layer in model.layers] == [layer.name for layer in found.model.layers]
+    assert found.parameters == (model.count_params(), found.model.count_params())
+    return found
+
+
+def removed(found):
+    return {name: units.tolist() for name, units in found.removed.items()}
+
+
+def left(found):
+    return {name: list(reasons) for name, reasons in found.left.items()}

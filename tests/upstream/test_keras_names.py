@@ -22,7 +22,7 @@ from relu_probe.structure.keras_layers import (
 from relu_probe.structure.random_state import random_states_restored
 from relu_probe.structure.reachable_variables import reachable_variables
 from relu_probe.structure.relu_layers import find_relus
-from relu_probe.structure.run_settings import compile_arguments, compile_config
+from relu_probe.structure.run_settings import compile_arguments, compile_config, optimizer_parts
 from relu_probe.structure.support import is_tf_keras
 from relu_probe.structure.train_function import build_train_function, tf_functions, trained_variables
 from relu_probe.utils.callback_list import fit_under_way, is_under_way
@@ -322,3 +322,12 @@ def test_a_graph_in_which_keras_builds_a_model_has_a_known_name():
     K.Sequential([K.Input((3,)), Noting()])
     assert graphs
     assert all(is_scratch_graph(graph) for graph in graphs)
+
+
+def test_the_schedule_of_an_optimizer_and_the_optimizer_that_scales_its_loss():
+    schedule = K.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
+    inner = K.optimizers.SGD(schedule)
+    kind = getattr(K.mixed_precision, "LossScaleOptimizer", None) or K.optimizers.LossScaleOptimizer
+    assert optimizer_parts(inner) == [schedule]
+    assert set(optimizer_parts(kind(inner))) == {inner, schedule}
+    assert optimizer_parts(K.optimizers.SGD(0.1)) == []
