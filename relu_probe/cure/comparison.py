@@ -1,6 +1,8 @@
 """The comparison of a model with a smaller one: their predictions, and how long each takes."""
 
 import time
+from collections import defaultdict
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -12,7 +14,7 @@ from relu_probe.cure.forward_pass import outputs_of
 from relu_probe.diagnosis.call_trace import recorded
 from relu_probe.measuring.data import BatchedData
 from relu_probe.measuring.inference import call_in_inference
-from relu_probe.structure.keras_layers import keras_property, visible_layers
+from relu_probe.structure.keras_layers import keras_property, symbolic_inputs, visible_layers
 
 Values = NDArray[Any]
 _TOLERANCES = (1e-4, 1e-5)  # of the prediction itself, and of the largest one
@@ -29,21 +31,21 @@ def check_same_function(model: Any, new: Any, data: BatchedData) -> float:
     Raises:
         RuntimeError: they do not. The message says on which sample, and from which layer on.
     """
-    tolerances = _tolerances(model)
-    largest: dict[int, float] = {}  # index of an output -> the largest prediction
-    pairs = []
+    relative, absolute = _tolerances(model)
+    most = 0.0
+    largest, excess = defaultdict[int, float](float), defaultdict[int, float](float)  # by the index of the output
     for batch in data.dataset:  # each batch once: the data may be shuffled at every pass
-        for i, pair in enumerate(_both(model, new, batch)):
-            largest[i] = max(largest.get(i, 0.0), _size(pair[0]))
-            pairs.append((i, pair))
-    for i, (old, made) in pairs:
-        if np.any(_excess(old, made, tolerances, largest[i]) > 0):
-            most = max(_most(*pair) for _, pair in pairs)
-            raise RuntimeError(
-                f"the predictions of the smaller model differ by {most:.3g}, more than by rounding, "
-                f"{_where(model, new, data, tolerances, largest)} The model is as before. Leave layers out with layers=..."
-            )
-    return max(_most(*pair) for _, pair in pairs)
+        for i, (old, made) in enumerate(_both(model, new, batch)):
+            most = max(most, float(np.max(_difference(old, made), initial=0)))
+            largest[i] = max(largest[i], _size(old))
+            excess[i] = max(excess[i], float(np.max(_excess(old, made, relative), initial=0)))
+    allowed = {i: absolute * size for i, size in largest.items()}
+    if any(excess[i] > allowed[i] for i in allowed):
+        raise RuntimeError(
+            f"the predictions of the smaller model differ by {most:.3g}, more than by rounding, "
+            f"{_where(model, new, data, relative, allowed)} The model is as before. Leave layers out with layers=..."
+        )
+    return most
 
 
 def seconds_of_a_prediction(model: Any, new: Any, x: Any) -> tuple[float, float]:
@@ -75,14 +77,9 @@ def _tolerances(model: Any) -> tuple[float, float]:
     return _HALF_PRECISION if types & {"float16", "bfloat16"} else _TOLERANCES
 
 
-def _excess(old: Values, new: Values, tolerances: tuple[float, float], largest: float) -> Values:
-    """By how much the differences are larger than they may be."""
-    relative, absolute = tolerances
-    return _difference(old, new) - relative * np.abs(_finite(old)) - absolute * largest
-
-
-def _most(old: Values, new: Values) -> float:
-    return float(np.max(_difference(old, new), initial=0))
+def _excess(old: Values, new: Values, relative: float) -> Values:
+    """By how much the differences are larger than they may be for the size of the prediction itself."""
+    return _difference(old, new) - relative * np.abs(_finite(old))
 
 
 def _finite(values: Values) -> Values:
@@ -101,19 +98,25 @@ def _difference(old: Values, new: Values) -> Values:
     return np.where(same, 0.0, np.nan_to_num(found, nan=np.inf))
 
 
-def _where(model: Any, new: Any, data: BatchedData, tolerances: tuple[float, float], largest: dict[int, float]) -> str:
+def _where(model: Any, new: Any, data: BatchedData, relative: float, allowed: Mapping[int, float]) -> str:
     """The first sample whose predictions differ too much, and from which layer on."""
     for number, batch in enumerate(data.dataset):
         for i, pair in enumerate(_both(model, new, batch)):
-            excess = _excess(*pair, tolerances, largest[i])
-            if np.any(excess > 0):
+            excess = _excess(*pair, relative)
+            if np.any(excess > allowed[i]):
                 sample = int(np.argmax(excess.reshape(len(excess), -1).max(axis=1)))
-                one = tf.nest.map_structure(lambda t, k=sample: t[k : k + 1], batch[0])
+                one = one_sample(model, batch[0], sample)
                 return (
                     f"in batch {number}, sample {sample}. The first layer of unchanged width with another output is "
                     f"{_first_difference(model, new, one)}."
                 )
     return "on a sample that another pass over the data does not show again."
+
+
+def one_sample(model: Any, x: Any, number: int = 0) -> Any:
+    """One sample of a batch; the whole batch for a model that takes no other number of samples."""
+    fixed = any(tensor.shape[0] is not None for tensor in symbolic_inputs(model))
+    return x if fixed else tf.nest.map_structure(lambda t: t[number : number + 1], x)
 
 
 def _first_difference(model: Any, new: Any, x: Any) -> str:

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-import tensorflow as tf
 
 from relu_probe.cure.channel_flow import ChannelFlow
-from relu_probe.cure.comparison import check_same_function, seconds_of_a_prediction
+from relu_probe.cure.comparison import check_same_function, one_sample, seconds_of_a_prediction
 from relu_probe.cure.compilation import compile_like
 from relu_probe.cure.cuts import Cuts
 from relu_probe.cure.operation import IN_CODE
@@ -19,6 +18,7 @@ from relu_probe.diagnosis.call_trace import CallTrace, recorded
 from relu_probe.diagnosis.diagnose import diagnose
 from relu_probe.measuring.data import BatchedData, read_batches
 from relu_probe.measuring.inference import call_in_inference, state_restored
+from relu_probe.measuring.input_checks import check_built
 from relu_probe.measuring.measure import measurer_of
 from relu_probe.report.layer_report import Mask
 from relu_probe.report.report import Report
@@ -76,21 +76,24 @@ def shrink(
     (array([0]), (16, 11))
     """
     _check(model, remove, bounds)
+    relus = find_relus(model)
+    selected = select_layers(relus, layers, model)
     batches = read_batches(data, batch_size)
     report, useless, uncertain = (
         _dead(model, batches) if bounds is None else _certified(model, data, bounds, batch_size)
     )
-    relus, first = find_relus(model), next(iter(batches.dataset))[0]
-    useless = {key: useless[key] for key in select_layers(relus, layers, model) if key in useless}
-    one = tf.nest.map_structure(lambda t: t[:1], first)
+    first = next(iter(batches.dataset))[0]
+    useless = {key: useless[key] for key in selected if key in useless}
+    one = one_sample(model, first)
     flow = ChannelFlow(_trace(model, one), relus, useless, tied_weights(model))
     removal = Removal(flow)
     cuts = Cuts(flow, removal.removed, removal.closed)
     with state_restored(model):
         new = smaller_model(model, cuts, one)
-        difference = check_same_function(model, new, batches)
         reset = compile_like(new, model, cuts)
-        seconds = seconds_of_a_prediction(model, new, first)
+        with state_restored(new):
+            difference = check_same_function(model, new, batches)
+            seconds = seconds_of_a_prediction(model, new, first)
     names = layer_names(model)
     left = removal.left(relus, useless)
     if layers is None:
@@ -115,6 +118,7 @@ def shrink(
 
 def _check(model: Any, remove: str, bounds: Any) -> None:
     check_model(model)
+    check_built(model)
     if not holds_all_calls(model):
         raise ValueError(
             f"model {shown(repr(model.name))} is a {shown(type(model).__name__)}, a subclassed model, whose code may use its "
