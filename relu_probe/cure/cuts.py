@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from relu_probe.cure.channel_flow import ChannelFlow
 from relu_probe.cure.constants import fold_target, response
+from relu_probe.cure.edit import value_of
 from relu_probe.cure.flow import Units, Use
 from relu_probe.diagnosis.pre_activation import BATCH_NORM
 from relu_probe.report.layer_report import Floats, Mask
@@ -68,6 +69,15 @@ class Cuts:
             self._cut_units(layer, first)
         for uses in flow.uses.values():
             self._cut_inputs(uses)
+
+    def resizes(self, variable: Any) -> bool:
+        """Whether anything of a variable is cut out."""
+        return id(variable) in self._cuts and self.of(variable).shape != tuple(variable.shape)
+
+    def value(self, variable: Any) -> NDArray[Any]:
+        """What stays of a weight."""
+        value = value_of(variable)
+        return self.of(variable).changed(value) if id(variable) in self._cuts else value
 
     def of(self, variable: Any) -> Cut:
         """The cut of a variable."""

@@ -1,5 +1,7 @@
 """What each kind of layer makes of the units that its input carries, before its activation."""
 
+from typing import Any
+
 import numpy as np
 
 from relu_probe.cure.constants import pads
@@ -38,6 +40,16 @@ def normalized(call: TracedCall, received: Flow) -> Flow | None:
     (axis,) = np.ravel(call.layer.axis).tolist()
     folded = batch_norm(call.layer, axis, call.output.shape.rank)
     return None if folded is None else received._replace(value=folded[0] * received.value + folded[1])
+
+
+def why_fixed(layer: Any) -> str:
+    """Why a linear layer cannot have fewer units, as the end of a sentence about a neuron; "" if it can."""
+    if getattr(layer, "quantization_mode", None) is not None:
+        return f"the weights of {layer.name} are quantized"
+    if getattr(layer, "lora_enabled", False):
+        return f"{layer.name} adds other weights to its kernel (LoRA)"
+    in_groups = getattr(layer, "groups", 1) > 1 and not keras_class(layer).startswith("Depthwise")
+    return f"{layer.name} is a convolution in groups, which have equally many units" if in_groups else ""
 
 
 def convolved_by_depth(call: TracedCall, received: Flow) -> Flow:

@@ -7,7 +7,9 @@ import numpy as np
 
 from relu_probe.cure.channel_flow import ChannelFlow
 from relu_probe.cure.cuts import Cuts
+from relu_probe.cure.layer_flow import why_fixed
 from relu_probe.cure.shrunk import Indices, LayerSize
+from relu_probe.diagnosis.pre_activation import pre_activation_of
 from relu_probe.report.layer_report import Mask
 from relu_probe.structure.keras_layers import locate_layers
 from relu_probe.structure.relu_layers import ReluLayer
@@ -58,12 +60,23 @@ class Removal:
         """Why a neuron stays; "" if it goes."""
         calls = self._flow.neurons.get(relu.key)
         if calls is None:
-            return _SEVERAL_AXES if relu.flattened else _HIDDEN if relu.axis_from == "structure" else _NO_AXIS
+            unknown = _HIDDEN if relu.axis_from == "structure" else _NO_AXIS
+            return _SEVERAL_AXES if relu.flattened else self._why_fixed(relu) or unknown
         units = [int(units[neuron]) for units in calls]
         unit = next((unit for unit in units if unit == NO_SOURCE or not self.removed[unit]), None)
         if unit is None:
             return ""
-        return _NO_UNITS if unit == NO_SOURCE else _LAST if self.closed[unit] else self._flow.blocked[unit]
+        if unit == NO_SOURCE:
+            return self._why_fixed(relu) or _NO_UNITS
+        return _LAST if self.closed[unit] else self._flow.blocked[unit]
+
+    def _why_fixed(self, relu: ReluLayer) -> str:
+        """Why the linear layer before a ReLU keeps its units; "" if there is none, or nothing that keeps them."""
+        calls = self._flow.trace.calls_of(relu.layer)
+        found = pre_activation_of(self._flow.trace, calls[0], relu) if calls else None
+        return why_fixed(
+            relu.layer if found is None else found.linear
+        )  # Keras runs a quantized layer without its `call`
 
     def _ranges(self) -> dict[int, tuple[int, int]]:
         """Id of a layer -> the number of its first unit, and that behind its last."""

@@ -96,6 +96,11 @@ class Shrunk:
             for name, reasons in self.left.items()
             for reason, neurons in reasons.items()
         ]
+        notes += [
+            f"{shown(name)}: {np.count_nonzero(layer.nan):,} not judged: a NaN reached them, and diagnose says where it comes from."
+            for name, layer in self.report.layers.items()
+            if np.any(layer.nan)
+        ]
         if self.optimizer_reset:
             notes.append(f"The optimizer starts without its state: {shown(self.optimizer_reset, 300)}")
         return notes

@@ -7,16 +7,23 @@ import numpy as np
 import tensorflow as tf
 
 from relu_probe.cure.cuts import Cuts
-from relu_probe.cure.edit import value_of
+from relu_probe.cure.plan import tied_weights
 from relu_probe.measuring.inference import call_in_inference
-from relu_probe.structure.keras_layers import held_function, holds_all_calls, is_defined_by_keras, keras_class
+from relu_probe.structure.keras_layers import (
+    held_function,
+    holds_all_calls,
+    is_defined_by_keras,
+    keras_class,
+    visible_layers,
+)
 from relu_probe.structure.support import is_tf_keras
 from relu_probe.utils.error_policy import reason
-from relu_probe.utils.foreign_text import shown
+from relu_probe.utils.foreign_text import shown, shown_names
 from relu_probe.utils.instance_patch import patched
 
 # The ends of the names of a layer's arguments that are functions, or objects with a configuration of their own.
 _PARTS = ("activation", "_initializer", "_regularizer", "_constraint")
+_LOOKUPS = ("StringLookup", "IntegerLookup", "TextVectorization")
 _UNITS = {"Dense": "units", "EinsumDense": "output_shape"}
 
 
@@ -31,12 +38,12 @@ def smaller_model(model: Any, cuts: Cuts, x: Any) -> Any:
     Raises:
         ValueError: a layer cannot be made again from its configuration.
     """
-    copies: dict[int, Any] = {}
+    copies: dict[int, tuple[Any, Any]] = {}  # by id of the layer: the layer and its copy
 
     def copy(layer: Any) -> Any:
         if id(layer) not in copies:
-            copies[id(layer)] = _clone(layer, copy) if holds_all_calls(layer) else _layer(layer, cuts)
-        return copies[id(layer)]
+            copies[id(layer)] = layer, _clone(layer, copy) if holds_all_calls(layer) else _layer(layer, cuts)
+        return copies[id(layer)][1]
 
     new = _clone(model, copy)
     if type(new) is not type(model):
@@ -45,12 +52,27 @@ def smaller_model(model: Any, cuts: Cuts, x: Any) -> Any:
             "plain functional or Sequential model. Shrink keras.Model(model.inputs, model.outputs)."
         )
     call_in_inference(new, x)
-    for old, weight in zip(model.weights, new.weights, strict=True):
-        weight.assign(cuts.of(old).changed(value_of(old)))
-    for layer in copies.values():
-        if keras_class(layer) == "Normalization":
-            layer.finalize_state()  # it computes with what it made of its weights
+    _check_sharing(model, new)
+    for layer, made in [(model, new), *reversed(copies.values())]:  # models before their layers
+        if getattr(layer, "trainable", None) != getattr(made, "trainable", None):
+            made.trainable = layer.trainable
+        if not holds_all_calls(layer):
+            _carry_weights(layer, made, cuts)
     return new
+
+
+def _check_sharing(model: Any, copy: Any) -> None:
+    """Raises ValueError if layers share a weight: made again from their configurations, each has one of its own."""
+    if len(model.weights) != len(copy.weights) and (tied := tied_weights(model)):
+        names = [
+            layer.name
+            for layer, _ in visible_layers(model)
+            if any(id(w) in tied for w in getattr(layer, "weights", []))
+        ]
+        raise ValueError(
+            f"layers {shown_names(names)} share a weight, and made again from their configurations they do not; expected layers "
+            "with weights of their own. Call one layer several times, or give each layer its own weight."
+        )
 
 
 def _clone(model: Any, copy: Any) -> Any:
@@ -80,14 +102,61 @@ def _layer(layer: Any, cuts: Cuts) -> Any:
             return type(layer)(held_function(layer), name=layer.name, dtype=config["dtype"])
         if (units := cuts.units(layer)) is not None and units[0] != units[1]:
             config.update(_resized(layer, config, units[1]))
-        if any(cuts.of(weight).shape != tuple(weight.shape) for weight in getattr(layer, "weights", [])):
+        if any(cuts.resizes(weight) for weight in getattr(layer, "weights", [])):
             config.update({key: "zeros" for key, value in config.items() if _fits_one_shape(key, value)})
-        return type(layer).from_config(config)
+        return _with_vocabulary(type(layer).from_config(config), layer)
     except Exception as error:
         raise ValueError(
             f"layer {shown(layer.name)} ({type(layer).__name__}) cannot be made again from its configuration: "
             f"{shown(reason(error), 200)}; expected a layer with get_config and from_config, as a saved model needs them."
         ) from error
+
+
+def _with_vocabulary(copy: Any, layer: Any) -> Any:
+    """The copy with the words or numbers to which a lookup was adapted, which its configuration lacks."""
+    if keras_class(layer) in _LOOKUPS and layer.get_vocabulary() != copy.get_vocabulary():
+        kept: dict[str, Any] = {}
+        layer.save_own_variables(kept)
+        copy.set_vocabulary(layer.get_vocabulary(), kept.get("idf_weights"))
+    return copy
+
+
+def _carry_weights(layer: Any, copy: Any, cuts: Cuts) -> None:
+    """Gives a copy what stays of the weights of a layer, and the states of a stateful RNN.
+
+    Raises:
+        ValueError: the copy has other weights.
+    """
+    for old, weight in _paired(layer, copy):
+        value = cuts.value(old)
+        if not tf.TensorShape(weight.shape).is_compatible_with(value.shape):
+            raise ValueError(_other_weights(layer, copy))
+        weight.assign(value)
+    states = [tf.nest.flatten(getattr(each, "states", [])) for each in (layer, copy)]
+    for old, state in zip(*states) if getattr(layer, "stateful", False) else ():
+        state.assign(old)
+    if keras_class(layer) in ("Normalization", "Discretization") and layer.weights:
+        copy.finalize_state()  # it computes with what it made of its weights
+
+
+def _paired(layer: Any, copy: Any) -> list[tuple[Any, Any]]:
+    """The weights of a layer and of its copy: by name if that tells them apart: a layer may get some after it was built."""
+    if keras_class(layer) in _LOOKUPS:  # in tf_keras the vocabulary counts as a variable
+        return []
+    both = [getattr(each, "weights", []) for each in (layer, copy)]
+    if len(both[0]) != len(both[1]):
+        raise ValueError(_other_weights(layer, copy))
+    old, new = ({weight.name: weight for weight in weights} for weights in both)
+    by_name = len(old) == len(both[0]) and old.keys() == new.keys()
+    return [(old[name], new[name]) for name in old] if by_name else list(zip(*both))
+
+
+def _other_weights(layer: Any, copy: Any) -> str:
+    shapes = [[tuple(weight.shape) for weight in each.weights] for each in (layer, copy)]
+    return (
+        f"layer {shown(layer.name)} ({type(layer).__name__}) has weights of the shapes {shapes[0]}, and made again from its "
+        f"configuration {shapes[1]}; expected as many, of the same shapes or smaller. Save the model, load it and shrink that one."
+    )
 
 
 def _resized(layer: Any, config: dict[str, Any], units: int) -> dict[str, Any]:

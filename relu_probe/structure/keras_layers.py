@@ -119,7 +119,7 @@ def input_casts(model: Any) -> list[tuple[Any, str]]:
     Floats are cast to the type of a layer: in Keras 3 by a method of the policy, which layers share; in tf_keras of the layer.
     Integers, such as the pixels of images, are cast by a functional model, one tensor by one in tf_keras.
     """
-    owners = [(layer, ("_maybe_cast_inputs",)) for layer, _ in visible_layers(model)]
+    owners: list[tuple[Any, tuple[str, ...]]] = [(layer, ("_maybe_cast_inputs",)) for layer, _ in visible_layers(model)]
     owners += [(getattr(layer, "dtype_policy", None), ("convert_input",)) for layer, _ in visible_layers(model)]
     models = [model, *(each.layer for each in locate_layers(model))]
     # In Keras 3 a Sequential model holds a functional one.
