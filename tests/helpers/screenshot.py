@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 import page
 
 FILE = Path(__file__).parents[1] / "tensorboard.png"
-WIDTH, HEIGHT = 1400, 1200  # of the window; the page is smaller
-TAGS, RUNS = "^(activation_rate|dead_fraction|life|zero_gradient_fraction)/", "^(zeros|sick_control)/relu_probe$"
+WIDTH, HEIGHT = 1400, 1420  # of the window; the page is smaller
+TAGS, RUNS = "^(a_overview|activation_rate|blocked_fraction|dead_fraction|life)/", "^(zeros|sick_control)/relu_probe$"
 
 
 def main(file=FILE):
@@ -35,7 +35,7 @@ def settle(driver):
     outliers.find_element("css selector", "input").click()
     texts(driver, "button", "Settings")[0].click()
     page.wait_for(lambda: len(texts(driver, "scalar-card", "Relative")) == 2)
-    page.wait_for(lambda: len(page.elements(driver, "image-card img")) == 2)
+    page.wait_for(lambda: len(page.elements(driver, "image-card img")) == 4)
     page.wait_for(lambda: len(page.elements(driver, "histogram-card g.histogram path")) == 2 * 6)
     time.sleep(3)  # animations end
 
