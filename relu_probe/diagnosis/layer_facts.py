@@ -69,7 +69,8 @@ def _schedule(optimizer: Any) -> str:
 def initial_offset(*layers: Any) -> float | None:
     """The value at, or below, which the last bias (or beta) of the layers starts; None if its initialiser does not say.
 
-    No initialiser is called: a user's function may do anything, and a random one may move a seed.
+    No initialiser is called: a user's function may do anything, and a random one may move a seed. An array that starts some
+    neurons below zero and others not says nothing of them all: one that began at -9 did not fall below zero.
     """
     found = [getattr(layer, f"{name}_initializer", None) for layer in layers for name in ("bias", "beta")]
     initializer: Any = next((each for each in reversed(found) if each is not None), None)
@@ -77,7 +78,9 @@ def initial_offset(*layers: Any) -> float | None:
     config = initializer.get_config() if name else {}
     constants = {"Zeros": 0.0, "Ones": 1.0, "Constant": config.get("value"), "RandomUniform": config.get("maxval")}
     value = constants.get(name, config.get("mean") if name in ("RandomNormal", "TruncatedNormal") else None)
-    return float(np.max(value)) if isinstance(value, (int, float, np.ndarray, np.number, list, tuple)) else None
+    if not isinstance(value, (int, float, np.ndarray, np.number, list, tuple)):
+        return None
+    return float(np.max(value)) if np.max(value) < 0 or np.min(value) >= 0 else None
 
 
 def regularizers(*layers: Any) -> str:
