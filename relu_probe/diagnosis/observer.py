@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from relu_probe.counting.neuron_axis import with_proved_axis
 from relu_probe.diagnosis.bound_propagation import Certificate, Certifier
 from relu_probe.diagnosis.call_trace import CallTrace, recorded
 from relu_probe.diagnosis.causes import Evidence, causes
@@ -65,6 +66,8 @@ class Observer:
     def observe(self, batch: Any, gradients: list[Any] | None) -> dict[str, Any]:
         """What the step shows, reduced to one value per neuron, channel or input."""
         called = {key: calls for key, relu in self._relus.items() if (calls := self.trace.calls_of(relu.layer))}
+        for key, calls in called.items():  # the axis by which the neurons are counted
+            self._relus[key] = with_proved_axis(self._relus[key], calls[0].output) or self._relus[key]
         return {
             "finite": is_finite(batch),
             "activity": {key: observe_activity(self.trace, calls, self._relus[key]) for key, calls in called.items()},

@@ -75,3 +75,26 @@ def test_a_clipped_probability_has_no_gradient():
         measure(model, (zoo.inputs(6), y)).zero_gradient_fraction
         > measure(inner, (zoo.inputs(6), y)).zero_gradient_fraction
     )
+
+
+class Passing(L.Layer):
+    """Hides from the model's structure that the channels come first; the operations of a step show it."""
+
+    def call(self, x):
+        return x * 1.0
+
+
+@pytest.mark.parametrize("channels", [3, 4], ids=["as many as columns", "one more"])
+def test_a_diagnosis_tells_the_same_neurons_apart_as_the_counts(channels):
+    """The first channel is dead, and nothing else. The planted mistake takes the columns for the neurons."""
+    x = K.Input((2, 4, 3))
+    conv = L.Conv2D(channels, 1, data_format="channels_first", use_bias=False)
+    act = L.ReLU(name="act")(Passing()(conv(x)))
+    model = K.Model(x, L.Dense(1, kernel_initializer="zeros")(L.Flatten()(act)))
+    conv.set_weights([np.broadcast_to([-1.0] + [1.0] * (channels - 1), (1, 1, 2, channels))])
+    model.compile("sgd", "mse")
+    found = diagnose(model, (np.ones((8, 2, 4, 3), "f"), np.ones((8, 1), "f"))).layers["act"]
+    assert found.report.dead.tolist() == [True] + [False] * (channels - 1)
+    assert found.report.blocked.tolist() == [False] + [True] * (channels - 1)
+    assert found.rate_limit.tolist() == pytest.approx([1 - 0.05 ** (1 / 8)] + [1.0] * (channels - 1))
+    assert found.cause.tolist() == ["unknown"] + ["outgoing"] * (channels - 1)
