@@ -90,8 +90,9 @@ class EvidenceCollector:
             no_outgoing=_no_outgoing(consumers),
             no_downstream=_no_downstream(consumers, report),
             only_relus=_only_relus(consumers, report),
-            fired=self.fired,
-            samples=min(self.samples, layer.samples) or self.samples,  # the layer may see a part of each batch only
+            fired=self.fired if self.samples else np.minimum(layer.active, layer.samples),  # no call was visible
+            samples=min(self.samples, layer.samples)
+            or max(self.samples, layer.samples),  # it may see a part of a batch only
         )
 
 

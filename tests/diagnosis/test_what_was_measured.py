@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from models import sequential
+from parts import BesideAThread
 
 from relu_probe import ReluProbe, diagnose
 from relu_probe.report.loss_jumps import LossJumpTracker
@@ -109,6 +110,16 @@ def test_a_layer_that_sees_fewer_samples_is_dead_on_those():
     text = said(model, (X, Y))
     assert "few: 4 of 4 neurons dead, 0 blocked, on 4 samples." in text
     assert f"a dead neuron fires on less than {100 * (1 - 0.05 ** (1 / 4)):.4g} % of samples" in text  # 1/64: 4.573 %
+
+
+def test_a_layer_whose_calls_are_not_visible_is_dead_on_its_samples():
+    """Another thread calls it too, so that the diagnosis sees nothing but its counts."""
+    model = sequential(4, BesideAThread(8), L.Dense(1))
+    dead = next(layer for layer in model.layers[0]._flatten_layers() if hasattr(layer, "kernel"))
+    dead.set_weights([np.ones(dead.kernel.shape), np.full(dead.bias.shape, -99.0)])
+    found = diagnose(model, (X, Y))
+    assert found.report.dead_fraction == 1
+    assert "a dead neuron fires on less than 4.573 % of samples" in " ".join(str(found).split())  # not on 100 %
 
 
 def test_the_range_of_data_with_a_nan_is_that_of_the_other_values():
