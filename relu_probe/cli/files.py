@@ -17,7 +17,7 @@ def read_report(path: str) -> Report:
     Raises:
         ValueError: there is no such file, or it holds no report.
     """
-    return _read(path, Report.from_dict)
+    return _read(path, _single)
 
 
 def read_reports(path: str) -> list[Report]:
@@ -27,6 +27,12 @@ def read_reports(path: str) -> list[Report]:
         ValueError: there is no such file, or it holds no report.
     """
     return _read(path, _listed)
+
+
+def _single(values: Any) -> Report:
+    if isinstance(values, list):
+        raise ValueError(f"found a list of {len(values):,}; expected a single one (relu-probe show takes a list)")
+    return Report.from_dict(values)
 
 
 def _listed(values: Any) -> list[Report]:

@@ -1,5 +1,7 @@
 """`relu-probe diff` and the comparison of two reports."""
 
+import json
+
 import pytest
 
 from relu_probe import LayerReport, Report
@@ -56,11 +58,13 @@ def test_files_that_are_no_reports(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_json(Report().to_dict(), "empty.json")
     (tmp_path / "odd.json").write_text("[" * 100_000)
+    (tmp_path / "several.json").write_text(json.dumps([Report().to_dict()] * 9))
     assert main(["diff", "empty.json", "empty.json"]) == 0
     capsys.readouterr()
     for name, why in (
         ("none.json", "none.json: no such file; expected a report"),
         ("odd.json", "odd.json holds no report"),
+        ("several.json", "several.json holds no report: found a list of 9; expected a single one"),
     ):
         assert main(["diff", "empty.json", name]) == 2
         out, err = capsys.readouterr()
