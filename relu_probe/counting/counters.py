@@ -20,7 +20,7 @@ from relu_probe.counting.layer_counts import LayerIncrements
 from relu_probe.counting.looped_relus import looped_increments
 from relu_probe.counting.outermost_calls import OutermostCalls
 from relu_probe.counting.passes import BackwardPass, ForwardPass
-from relu_probe.counting.shared_functions import SharedFunctions
+from relu_probe.counting.shared_functions import FEW_LAYERS, SharedFunctions
 from relu_probe.counting.step_passes import differentiate, gathered_passes, looped_gradients, search
 from relu_probe.counting.step_trace import StepTrace, current_graph
 from relu_probe.structure.relu_layers import ReluLayer
@@ -141,6 +141,7 @@ class Counters(CounterState):
             passes = concat_narrow_layers(passes)
         layers = [[each for each in passes if each.keys == keys] for keys in dict.fromkeys(p.keys for p in passes)]
         whole = Batch.of(data, trace.operations)
+        self._shared.many_layers = len(layers) > FEW_LAYERS
         found = [self._increments(layer, whole, xla=self.jit, shared=self._shared) for layer in layers]
         loops = looped_increments(trace.loops, gradients, whole, activation_sum=self.activation_sum)
         self.blocks.add([layer for layer in [*found, *loops] if layer is not None], self.jit, step, batch)

@@ -42,9 +42,9 @@ def test_each_wide_layer_adds_few_operations(width, most):
     assert (four - two) / 2 <= most
 
 
-def graph_of(counted, jit, *, width=8):
-    """Returns the graph of a training step with 12 convolutions of an image of this width, or of as many dense layers for 1."""
-    channels = [4, 8, 12, 16, 20, 24] * 2
+def graph_of(counted, jit, *, width=8, layers=12):
+    """Returns the graph of a training step with so many convolutions of an image of this width, or of as many dense layers for 1."""
+    channels = ([4, 8, 12, 16, 20, 24] * 2)[:layers]
     convolutions = [L.Conv2D(n, 3, padding="same", activation="relu") for n in channels]
     dense = [L.Flatten(), *(L.Dense(256 + n, "relu") for n in channels)]
     hidden = dense if width == 1 else convolutions
@@ -68,15 +68,15 @@ def test_each_convolution_adds_few_nodes(jit, most):
     assert 5 < nodes(True, jit) - nodes(False, jit) <= most
 
 
-@pytest.mark.parametrize(("width", "inlined"), [(8, False), (1, True)])
-def test_only_the_counts_of_images_stay_function_calls(width, inlined):
+@pytest.mark.parametrize(("width", "layers", "inlined"), [(8, 9, False), (8, 8, True), (1, 12, True)])
+def test_only_the_counts_of_many_images_stay_function_calls(width, layers, inlined):
     """TensorFlow would optimize the 40 nodes of each inlined call again, and all the more if an argument were constant."""
-    graph = graph_of(True, False, width=width)
+    graph = graph_of(True, False, width=width, layers=layers)
     calls = [node for node in graph.node if node.op.endswith("PartitionedCall") and "relu_probe" in node.name]
     constants = {node.name for node in graph.node if node.op == "Const"}
     (called,) = {node.attr["f"].func.name for node in calls}  # one function for all shapes
     (function,) = [each for each in graph.library.function if each.signature.name == called]
-    assert len(calls) == 12
+    assert len(calls) == layers
     assert function.attr["_noinline"].b is not inlined
     assert any(node.op == "PlaceholderWithDefault" for node in function.node_def) is not inlined  # hides the shapes
     assert not constants & {name for call in calls for name in call.input}
