@@ -50,6 +50,7 @@ SOURCES = {
     "learning_rate": "Goodfellow et al. 2016, Deep Learning, section 11.4.1",
     "trained_down": "Goodfellow et al. 2016, Deep Learning, section 11.4.1",
     "inputs": "LeCun et al. 1998, Efficient BackProp, section 4.3",
+    "targets": "van Hasselt et al. 2016, arXiv:1602.07714",
     "narrow": "Lu et al. 2019, arXiv:1903.06733",
     "threshold": "by definition: the threshold is subtracted from the bias",
     "cut": "by definition: dL/dz = 0 where a ReLU is off",
@@ -73,12 +74,14 @@ TEXTS = {
     "bias_start": "Initialise {what} at zero, or at a small positive value such as 0.1.",
     "batchnorm_lag": "Train longer, or lower the momentum of the BatchNormalization, so that its moving averages follow.",
     "inputs": "{remedy}",
+    "targets": "Standardise the targets first (mean 0, deviation 1 over the training data), and undo that in the predictions: the rate "
+    "may be right then.",
     "narrow": "Widen the layers and use fewer of them, or initialise them differently (randomized asymmetric initialization).",
     "threshold": "Lower the threshold of the ReLU.",
     "cut": "Mend the cause, then start again from new weights{revive}: further training cannot wake this layer.",
     "no_path": "Remove the stop_gradient, or give the output that the layer leads to a loss.",
     "loss": "Look at the loss, its weights and the labels: the network passes on the gradient that it gets.",
-    "saturated": "Use an unbounded ReLU, or smaller weights before it.",
+    "saturated": "Use smaller weights before it, such as those of Keras's default initialisers, or an unbounded ReLU.",
     "outgoing": "Initialise the weights of the next layer at random, not at zero.",
     "second_cause": "Mend the layers before it first, and then its bias, which is below zero: either alone keeps it dead.",
     "general": "Nothing that was measured points to one cause. Usually tried first: a lower learning rate, standardised inputs, "

@@ -36,6 +36,7 @@ def _sick_layer(diagnosis: Any, graph: SicknessGraph, name: str) -> SickLayer:
         history=None if history is None else history.get(name),
         loss_jumps=diagnosis.loss_jumps,
         trained=None if trained is None else trained.layers.get(name),
+        target_size=diagnosis.target_size,
     )
 
 

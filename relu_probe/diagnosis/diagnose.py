@@ -47,6 +47,7 @@ class Diagnosis:
         first_nonfinite_weight: the path of the model's first weight with a NaN or an infinity, "" if there is none.
         optimizer: the optimizer of the model.
         training_report: the newest report of the probe on training batches; None without one.
+        target_size: the root mean square of the targets of a mean squared error; nan for other losses.
         bounds_left: a sentence if the data leaves the bounds, else "".
     """
 
@@ -59,6 +60,7 @@ class Diagnosis:
     first_nonfinite_weight: str = ""
     optimizer: OptimizerFacts = field(default_factory=OptimizerFacts)
     training_report: Report | None = None
+    target_size: float = float("nan")
     bounds_left: str = ""
 
     @property
@@ -171,6 +173,7 @@ def diagnose(
         first_nonfinite_weight=_first_nonfinite_weight(model),
         optimizer=OptimizerFacts.of(model),
         training_report=newest if newest is not None and newest.source == "train" else None,
+        target_size=observer.targets.size,
         bounds_left="" if ranges is None else ranges.sentence(),
     )
 

@@ -18,7 +18,7 @@ from relu_probe.diagnosis.layer_sentences import (
     none_of,
 )
 from relu_probe.diagnosis.roots import SicknessGraph
-from relu_probe.diagnosis.sick_layer import MANY
+from relu_probe.diagnosis.sick_layer import MANY_LATER
 from relu_probe.report.history import History
 from relu_probe.report.report import Report
 from relu_probe.report.text_table import wrapped
@@ -66,7 +66,7 @@ class Explanation(NamedTuple):
                 return [*lines[: SUMMARY_LINES - 1], f" and {rest + 1} more in .advice"]
             lines += item
         if self.graph.sick and not self.advice:
-            few = f"less than {100 * MANY:.0f} % of each layer is sick by itself"
+            few = f"less than {100 * MANY_LATER:.0f} % of each layer is sick by itself"
             lines += _wrapped(f"No advice: {few}, as in many trainings that learn well.", " ")
         return lines
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from relu_probe.diagnosis.advice import SOURCES, Advice, rate_text
+from relu_probe.diagnosis.advice import SOURCES, TEXTS, Advice, rate_text
+from relu_probe.diagnosis.structure_triggers import LARGE, targets_words
 from relu_probe.report.loss_jumps import LossJump
 from relu_probe.report.report import Report
 from relu_probe.report.text_table import wrapped
@@ -43,29 +44,7 @@ def nan_advice(diagnosis: Any) -> list[Advice]:
     masks = {name: layer.report.nan for name, layer in diagnosis.layers.items() if np.any(layer.report.nan)}
     if not masks:
         return []
-    jumps, weight, found = diagnosis.loss_jumps, diagnosis.first_nonfinite_weight, []
-    if not diagnosis.finite_data:
-        found.append(
-            (
-                "nan_data",
-                "The data contains NaN or infinities. Clean it, labels included, until np.isfinite(x).all() is True.",
-            )
-        )
-    elif origin := _arithmetic(diagnosis):
-        found.append(("nan_arithmetic", f"{origin} Look for a division by zero, a logarithm, sums that overflow."))
-    if weight:
-        found.append(
-            (
-                "nan_weights",
-                f"The weights contain NaN or infinities, first in {shown(weight)}. "
-                f"{_when_lost(jumps)}No training takes that back: load weights from before.",
-            )
-        )
-        if rises := [jump for jump in jumps if jump.is_large_rise]:
-            found.append(
-                ("learning_rate", f"The {rises[0].quantity} rose before it was lost. {rate_text(diagnosis.optimizer)}")
-            )
-    found = found or [
+    found = [*_from_data(diagnosis), *_from_weights(diagnosis)] or [
         (
             "nan_arithmetic",
             "The weights and the data are finite. Look at what comes before the first layer with "
@@ -73,6 +52,32 @@ def nan_advice(diagnosis: Any) -> list[Advice]:
         )
     ]
     return [Advice(kind, tuple(masks), MappingProxyType(masks), text, SOURCES[kind]) for kind, text in found]
+
+
+def _from_data(diagnosis: Any) -> list[tuple[str, str]]:
+    """Kind and text of the advice about NaN that come from the data, or from what the model computes of it."""
+    if not diagnosis.finite_data:
+        text = "The data contains NaN or infinities. Clean it, labels included, until np.isfinite(x).all() is True."
+        return [("nan_data", text)]
+    origin = _arithmetic(diagnosis)
+    text = f"{origin} Look for a division by zero, a logarithm, sums that overflow."
+    return [("nan_arithmetic", text)] if origin else []
+
+
+def _from_weights(diagnosis: Any) -> list[tuple[str, str]]:
+    """Kind and text of the advice about weights that are not finite, and why they blew up."""
+    if not (weight := diagnosis.first_nonfinite_weight):
+        return []
+    jumps = diagnosis.loss_jumps
+    text = f"The weights contain NaN or infinities, first in {shown(weight)}. {_when_lost(jumps)}"
+    found = [("nan_weights", f"{text}No training takes that back: load weights from before.")]
+    if rises := [jump for jump in jumps if jump.is_large_rise]:
+        if diagnosis.target_size > LARGE:
+            found.append(("targets", f"{targets_words(diagnosis.target_size)} {TEXTS['targets']}"))
+        found.append(
+            ("learning_rate", f"The {rises[0].quantity} rose before it was lost. {rate_text(diagnosis.optimizer)}")
+        )
+    return found
 
 
 def _arithmetic(diagnosis: Any) -> str:

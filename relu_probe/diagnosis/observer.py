@@ -20,6 +20,7 @@ from relu_probe.diagnosis.loss_gradients import LossGradientCollector
 from relu_probe.diagnosis.observation import extremes, is_finite, observe_activity, observe_call, received_gradients
 from relu_probe.diagnosis.pre_activation import LinearCopies, PreActivation, pre_activation_of
 from relu_probe.diagnosis.reach import following_relus, is_behind_no_weights
+from relu_probe.diagnosis.targets import Targets
 from relu_probe.report.report import Report
 from relu_probe.structure.call_owners import call_owners
 from relu_probe.structure.keras_layers import keras_class
@@ -44,7 +45,7 @@ class Observer:
         self._z: dict[str, list[PreActivation] | None] = {}  # of each call of a layer; None if some z is not visible
         self._collectors: dict[str, EvidenceCollector] = {}
         self._without_path: set[str] = set()
-        self._targets: list[Any] | None = None  # of each array of labels: the number below zero, and of all
+        self.targets = Targets(model)
         self.trace = CallTrace()  # of the newest trace
         self.loss: LossGradientCollector | None = None
         self.finite = True  # no NaN and no infinity in the data so far
@@ -73,7 +74,7 @@ class Observer:
             "activity": {key: observe_activity(self.trace, calls, self._relus[key]) for key, calls in called.items()},
             "calls": {key: self._observe_calls(self._relus[key], calls) for key, calls in called.items()},
             "received": {} if gradients is None else self._received(gradients),
-            "targets": [[tf.math.count_nonzero(y < 0), tf.size(y, tf.int64)] for y in _numbers(batch[1:2])],
+            "targets": self.targets.observe(batch[1:2]),
             "inputs": [] if self.ranges is None else [extremes(x) for x in self.trace.inputs],
         }
 
@@ -102,8 +103,7 @@ class Observer:
     def collect(self, observed: Any) -> None:
         """Adds what one step has shown."""
         observed = tf.nest.map_structure(np.asarray, observed)
-        counts = [np.array(pair, np.int64) for pair in observed["targets"]]
-        self._targets = counts if self._targets is None else [a + b for a, b in zip(self._targets, counts)]
+        self.targets.collect(observed["targets"])
         self.finite = self.finite and bool(observed["finite"])
         for key, activity in observed["activity"].items():
             self._collect_layer(key, activity, observed["calls"][key])
@@ -185,8 +185,6 @@ class Observer:
         """The fields of a `LayerDiagnosis` that the structure of the model and the settings of its layers give."""
         calls, z = self.trace.calls_of(relu.layer), self._z.get(relu.key) or []
         outputs = {i for call in calls if (i := self.trace.output_index(call.output)) is not None}
-        targets = self._targets or []
-        shown = len(targets) == len(self.trace.outputs) and len(outputs) == 1
         behind_batch_norm = any("BatchNormalization" in each.offset_description for each in z)
         first = next(iter(z), None)
         own = [] if first is None else [call.layer for call in first.chain]
@@ -199,15 +197,8 @@ class Observer:
             if first is not None and first.offset_description == "the bias" and first.bias.ndim == 1
             else None,
             "regularizers": regularizers(*dict.fromkeys(own), *_regularizing_layers(self.trace, calls)),
-            "targets": tuple(map(int, targets[outputs.pop()])) if shown else None,
+            "targets": self.targets.below_zero(outputs.pop(), len(self.trace.outputs)) if len(outputs) == 1 else None,
         }
-
-
-def _numbers(labels: Any) -> list[Any]:
-    """The arrays of numbers among the labels."""
-    return [
-        y for y in tf.nest.flatten(labels) if isinstance(y, tf.Tensor) and (y.dtype.is_floating or y.dtype.is_integer)
-    ]
 
 
 def _regularizing_layers(trace: CallTrace, calls: list[Any]) -> list[Any]:

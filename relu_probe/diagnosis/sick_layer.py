@@ -15,6 +15,7 @@ from relu_probe.report.loss_jumps import LossJump
 STEPS_AFTER_JUMP = 5  # gradients stay large for a few steps after a jump
 FIRST_STEPS = 20  # of a training: deaths in them are early
 MANY = 0.1  # of a layer's neurons: so many deaths, or early deaths, are more than what happens in trainings that learn well
+MANY_LATER = 0.2  # the same of deaths at any time of the training: the demo's networks, which learn well, lose a fifth
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class SickLayer:
         relu_widths: the number of neurons of each ReLU layer up to and including this one.
         history: the history of its neurons, None without a probe.
         loss_jumps: the jumps of the training loss.
+        target_size: the root mean square of the targets, if the loss compares them with predictions of that size; else nan.
         trained: the counts of the newest epoch's training batches, None if they are not known.
     """
 
@@ -40,6 +42,7 @@ class SickLayer:
     history: LayerHistory | None = None
     loss_jumps: tuple[LossJump, ...] = ()
     trained: LayerReport | None = None
+    target_size: float = float("nan")
 
     @property
     def dead(self) -> Mask:
@@ -134,7 +137,7 @@ class SickLayer:
         last = None if self.history is None else self.history.last_active
         return None if last is None or len(last) != len(self.dead) else last
 
-    def if_many(self, mask: Mask) -> Mask:
-        """The mask if it has many of the layer's neurons, else one without any."""
-        many = np.count_nonzero(mask) >= max(MANY * len(mask), 1)
+    def if_many(self, mask: Mask, share: float = MANY) -> Mask:
+        """The mask if it has at least this share of the layer's neurons, else one without any."""
+        many = np.count_nonzero(mask) >= max(share * len(mask), 1)
         return mask if many else np.zeros_like(mask)

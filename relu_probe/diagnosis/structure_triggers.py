@@ -12,7 +12,7 @@ from relu_probe.report.layer_report import Mask
 from relu_probe.utils.foreign_text import shown_names
 
 OFF_CENTRE = 1.0  # inputs whose mean is larger than their deviation lie on one side of most planes through zero
-LARGE = 10.0  # the root mean square of inputs, above which a step of the usual size throws a layer far
+LARGE = 10.0  # the root mean square of inputs or targets, above which a step of the usual size throws a layer far
 _STANDARDISE = "Standardise the inputs (keras.layers.Normalization): mean 0 and deviation 1 over the training data."
 _CENTRE = "Centre what arrives at this layer, with a BatchNormalization before it."
 _REVIVE = ", or bring the layer back with relu_probe.revive"
@@ -87,6 +87,20 @@ def large_inputs(layer: SickLayer, claimed: Mask) -> Finding | None:
         "with them, and a rate that is right for others is too high."
     )
     return Finding(layer.if_many(own(layer, claimed)), words, {"remedy": _STANDARDISE})
+
+
+def large_targets(layer: SickLayer, claimed: Mask) -> Finding | None:
+    """Large targets of a loss whose gradients grow with them."""
+    mask = layer.if_many(own(layer, claimed))
+    return Finding(mask, targets_words(layer.target_size)) if layer.target_size > LARGE else None
+
+
+def targets_words(size: float) -> str:
+    """How large the targets are, and what follows, in words."""
+    return (
+        f"The targets are large: their root mean square is {size:.3g}. The gradients of the loss grow with them, and a rate "
+        "that is right for others is too high."
+    )
 
 
 def off_centre_inputs(layer: SickLayer, claimed: Mask) -> Finding | None:

@@ -7,7 +7,7 @@ import numpy as np
 from relu_probe.diagnosis.causes import UNKNOWN
 from relu_probe.diagnosis.finding import Finding, neurons, own, steps
 from relu_probe.diagnosis.layer_sentences import never_active
-from relu_probe.diagnosis.sick_layer import FIRST_STEPS, SickLayer
+from relu_probe.diagnosis.sick_layer import FIRST_STEPS, MANY_LATER, SickLayer
 from relu_probe.report.layer_report import Mask
 
 # A layer that is all dead at initialisation is blamed on its width if that has at least this probability.
@@ -57,13 +57,13 @@ def trained_down(layer: SickLayer, claimed: Mask) -> Finding | None:
     """Died in the training, or has a bias that the training moved below zero."""
     free, diagnosis = own(layer, claimed), layer.diagnosis
     fired = (free | layer.with_cause(UNKNOWN) & ~claimed) & layer.died_in_training()
-    if np.any(mask := layer.if_many(fired)):
+    if np.any(mask := layer.if_many(fired, MANY_LATER)):
         return Finding(
             mask, f"{neurons(mask)} fired earlier in the training, which then moved the weights or the bias down."
         )
     if diagnosis.initial_offset is None or diagnosis.offset is None or diagnosis.initial_offset < 0:
         return None
-    mask = layer.if_many(layer.with_cause("bias") & free & (diagnosis.offset < 0))
+    mask = layer.if_many(layer.with_cause("bias") & free & (diagnosis.offset < 0), MANY_LATER)
     return Finding(
         mask,
         f"the initialiser of the bias gives {diagnosis.initial_offset:.3g}; that of {neurons(mask)} is now below zero.",

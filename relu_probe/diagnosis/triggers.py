@@ -10,7 +10,7 @@ import numpy as np
 from relu_probe.diagnosis import structure_triggers as structure
 from relu_probe.diagnosis import training_triggers as training
 from relu_probe.diagnosis.finding import Finding, neurons
-from relu_probe.diagnosis.sick_layer import SickLayer
+from relu_probe.diagnosis.sick_layer import MANY_LATER, SickLayer
 from relu_probe.report.layer_report import Mask
 
 # Each trigger may claim neurons; a neuron that one trigger has claimed is left to it.
@@ -26,6 +26,7 @@ _TRIGGERS: tuple[tuple[str, Trigger, bool], ...] = (
     ("regularizer", training.regularizer, True),
     ("batchnorm_lag", training.batchnorm_lag, True),
     ("inputs", structure.large_inputs, True),
+    ("targets", structure.large_targets, False),
     ("learning_rate", training.learning_rate, True),
     ("trained_down", training.trained_down, True),
     ("inputs", structure.off_centre_inputs, False),
@@ -52,6 +53,6 @@ def findings_of(layer: SickLayer) -> list[Finding]:
             found.append(replace(finding, kind=kind))
             left = left & ~finding.neurons if kind != "cut" else left
             claimed = claimed | finding.neurons if exclusive else claimed
-    if np.any(left := layer.if_many(left)):
+    if np.any(left := layer.if_many(left, MANY_LATER)):
         found.append(Finding(left, f"nothing that was measured says why {neurons(left)} became so.", kind="general"))
     return sorted(found, key=lambda finding: finding.kind == "cut")

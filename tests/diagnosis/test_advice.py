@@ -74,6 +74,13 @@ def trained_down():
     return diagnose(model, (CENTRED, TARGETS)), {"trained_down", "cut"}
 
 
+def targets():
+    """Large, though their mean is zero."""
+    model = net(L.Dense(2, "relu", kernel_initializer="ones"), L.Dense(1))
+    set_weights(model.layers[0], [[1, 1], [0, 0]], -99)
+    return diagnose(model, (CENTRED, np.array([[300], [-300], [300], [-300]]))), {"targets", "trained_down", "cut"}
+
+
 def inputs():
     model = net(L.Dense(2, "relu", kernel_initializer=constant(-1.0)), L.Dense(1))
     return diagnose(model, (X, Y)), {"inputs", "cut"}
@@ -206,8 +213,8 @@ def batchnorm_lag():
 
 
 CASES = [
-    *(dead_output, zero_kernel, zero_input, bias_start, beta_start, threshold, trained_down, inputs, negative_inputs),
-    inner_inputs,
+    *(dead_output, zero_kernel, zero_input, bias_start, beta_start, threshold, trained_down, targets, inputs),
+    *(negative_inputs, inner_inputs),
     *(narrow, second_cause, no_path, loss, saturated, outgoing, nan_data, nan_weights, nan_arithmetic),
     *(general, learning_rate, regularizer, penalising_layer, batchnorm_lag),
 ]
@@ -282,14 +289,14 @@ def test_deaths_between_reports_of_given_data_are_blamed_on_the_rate_where_the_l
 
 
 def test_the_same_advice_stands_once():
-    """Neurons that died at a jump, and two that died at another time: the rate is advised once, and then referred to."""
+    """Neurons that died at a jump, and four that died at another time: the rate is advised once, and then referred to."""
     diagnosis = shocked(ReluProbe())
     layer = diagnosis.layers["hidden"]
     history = diagnosis.history["hidden"]
     last = history.last_active.copy()
-    last[[0, 1]] = 25
+    last[[0, 1, 2, 3]] = 25
     moved = replace(diagnosis, history=type(diagnosis.history)(hidden=replace(history, last_active=last)))
-    assert layer.report.dead[:2].all()
+    assert layer.report.dead[:4].all()
     texts = {each.kind: each.text for each in moved.advice}
     assert texts["trained_down"] == "Lower the learning rate, for these neurons too."
     assert str(moved).count("Lower the learning rate of SGD") == 1
@@ -348,14 +355,48 @@ def test_large_inputs_are_standardised_even_if_they_are_centred():
 
 
 @pytest.mark.once
+@pytest.mark.parametrize(
+    ("loss", "large"),
+    [
+        ("mse", True),
+        ("mean_squared_error", True),
+        (K.losses.MeanSquaredError(), True),
+        ([K.losses.get("mse")], True),
+        ("mae", False),
+        (K.losses.Huber(), False),
+        (lambda y, p: tf.reduce_mean((y - p) ** 2, -1), False),  # what the user's function computes is not known
+    ],
+)
+def test_large_targets_are_blamed_where_the_gradients_grow_with_them(loss, large):
+    model = net(L.Dense(2, "relu", kernel_initializer="ones"), L.Dense(1))
+    set_weights(model.layers[0], [[1, 1], [0, 0]], -99)
+    model.compile("sgd", loss)
+    found = diagnose(model, (CENTRED, np.array([[20], [-20], [0], [0]])), batch_size=1)
+    assert [each.kind for each in found.advice] == ["targets"] * large + ["trained_down", "cut"]
+    assert ("their root mean square is 14.1." in " ".join(str(found).split())) == large
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("scale", [1, 300])
+def test_weights_that_blew_up_on_large_targets_are_told_so(scale):
+    x = K.Input((2,))
+    model = K.Model(x, L.Dense(1)(L.Concatenate()([x, L.Dense(4, "relu")(x)])))
+    model.compile(K.optimizers.SGD(9.0), "mse")
+    probe = ReluProbe()
+    model.fit(X, scale * Y, epochs=100, verbose=0, callbacks=[probe])
+    kinds = [each.kind for each in diagnose(model, (X, scale * Y), probe=probe).advice]
+    assert kinds == ["nan_weights", *(["targets"] if scale > 20 else []), "learning_rate"]
+
+
+@pytest.mark.once
 def test_the_neurons_that_no_other_advice_is_about_get_the_general_one():
-    """One neuron has no weights, and the weights of another stand upright on all samples, which are centred."""
-    model = net(L.Dense(3, "relu", name="h"), L.Dense(1, kernel_initializer="ones"))
-    set_weights(model.layers[0], [[0, 1, 1], [0, 1, -1]], 0)
+    """One neuron has no weights, and the weights of two others stand upright on all samples, which are centred."""
+    model = net(L.Dense(4, "relu", name="h"), L.Dense(1, kernel_initializer="ones"))
+    set_weights(model.layers[0], [[0, 1, 1, 1], [0, 1, 1, -1]], 0)
     found = diagnose(model, (CENTRED, TARGETS))
     assert {each.kind: each.neurons["h"].tolist() for each in found.advice} == {
-        "zero_kernel": [True, False, False],
-        "general": [False, True, False],
+        "zero_kernel": [True, False, False, False],
+        "general": [False, True, True, False],
     }
 
 
@@ -367,14 +408,23 @@ def test_the_probe_is_advised_only_to_those_who_have_none():
 
 
 @pytest.mark.once
-def test_few_sick_neurons_are_no_reason_for_advice():
+@pytest.mark.parametrize(
+    ("width", "dead", "kinds"),
+    [
+        (10, 2, ["trained_down"]),
+        (11, 2, []),
+        (5, 1, ["trained_down"]),
+        (6, 1, []),
+    ],
+)
+def test_few_sick_neurons_are_no_reason_for_advice(width, dead, kinds):
     """Of neurons that the training has moved down; a setting that is wrong is one whatever it holds down."""
-    for width, kinds in ((10, ["trained_down"]), (11, [])):
-        model = net(L.Dense(width, "relu"), L.Dense(1, kernel_initializer="ones"))
-        set_weights(model.layers[0], np.eye(2, 1), np.array([-99.0] + [0.0] * (width - 1)))
-        found = diagnose(model, (CENTRED, TARGETS))
-        assert [each.kind for each in found.advice] == kinds
-        assert ("No advice: less than 10 % of each layer" in str(found)) == (not kinds)
+    model = net(L.Dense(width, "relu"), L.Dense(1, kernel_initializer="ones"))
+    set_weights(model.layers[0], np.eye(2, 1), np.where(np.arange(width) < dead, -99.0, 0.0))
+    found = diagnose(model, (CENTRED, TARGETS))
+    assert [each.kind for each in found.advice] == kinds
+    words = "No advice: less than 20 % of each layer is sick by itself"
+    assert (words in " ".join(str(found).split())) == (not kinds)
 
 
 @pytest.mark.once
