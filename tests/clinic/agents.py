@@ -9,7 +9,7 @@ from relu_probe import watch
 
 K, L = tf.keras, tf.keras.layers
 
-STATES, DOOR, DISCOUNT = 16, 10, 0.9  # on either side of the door another move is best
+STATES, DOOR, DISCOUNT, COST = 16, 10, 0.9, 0.1  # on either side of the door another move is best
 MOVES = np.array([-1, 1])
 INPUTS = np.stack([np.cos(np.pi * k * (np.arange(STATES) + 0.5) / STATES) for k in range(1, 5)], 1).astype("float32")
 NEXT = np.clip(np.arange(STATES)[:, None] + MOVES, 0, STATES - 1)  # (states, actions)
@@ -18,14 +18,14 @@ BEST_MOVES = np.eye(2)[(np.arange(STATES) < DOOR).astype(int)]
 
 
 def returns_of(policy):
-    """`(states,)`: the discounted return under `policy (states, actions)`, where every step costs 1."""
+    """`(states,)`: the discounted return under `policy (states, actions)`, where every step costs `COST`."""
     moves = np.zeros((STATES, STATES))
     for action in range(2):
         moves[np.arange(STATES), NEXT[:, action]] += policy[:, action] * GOES_ON
-    return np.linalg.solve(np.eye(STATES) - DISCOUNT * moves, -1.0 * GOES_ON)
+    return np.linalg.solve(np.eye(STATES) - DISCOUNT * moves, -COST * GOES_ON)
 
 
-Q_VALUES = (-1 + DISCOUNT * returns_of(BEST_MOVES)[NEXT]).astype("float32")
+Q_VALUES = (-COST + DISCOUNT * returns_of(BEST_MOVES)[NEXT]).astype("float32")
 
 
 # --- deep Q-learning by train_on_batch --------------------------------------------------------------------------------
@@ -40,7 +40,7 @@ def q_learning(seed, output=None, rate=0.001, *, kernel="glorot_uniform", episod
 
     def loop():
         for _ in range(episodes):
-            targets = -1 + DISCOUNT * (model(INPUTS).numpy().max(axis=1) * GOES_ON)[NEXT]
+            targets = -COST + DISCOUNT * (model(INPUTS).numpy().max(axis=1) * GOES_ON)[NEXT]
             with watch(model) as seen:
                 for states in rng.integers(STATES, size=(20, 32)):
                     model.train_on_batch(INPUTS[states], targets[states])
@@ -97,7 +97,7 @@ def actor_critic(seed, rate=0.001, kernel="glorot_uniform", updates=800):
         with tf.GradientTape() as tape:
             policy, values = model(at)
             _, later = model(following)
-            errors = tf.stop_gradient(DISCOUNT * later[:, 0] * goes_on - 1) - values[:, 0]
+            errors = tf.stop_gradient(DISCOUNT * later[:, 0] * goes_on - COST) - values[:, 0]
             chosen = tf.reduce_sum(policy * tf.one_hot(actions, 2), 1)
             surprise = -tf.math.log(chosen + 1e-7) * tf.stop_gradient(errors)
             loss = tf.reduce_mean(surprise + tf.square(errors))

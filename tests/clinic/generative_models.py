@@ -65,7 +65,7 @@ def gan(seed, rate=0.002, kernel="glorot_uniform"):
         return float(sum(np.mean((f(made, axis=0) - f(images, axis=0)) ** 2) for f in (np.mean, np.std)))
 
     batches = tf.data.Dataset.from_tensor_slices(images).shuffle(500, seed=seed).batch(32)
-    return Training(model, noise, None, epochs=30, batches=batches, loss=distance, chance=2.0)
+    return Training(model, noise, None, epochs=60, batches=batches, loss=distance, chance=2.0)
 
 
 def usual_gan(seed):
@@ -78,9 +78,9 @@ def usual_gan(seed):
     "trained_down",
     forbidden="narrow inputs bias_start dead_output",
     reference=usual_gan,
-    rate=5e-4,
+    rate=0.001,
 )
-def a_gan_at_a_high_rate(seed, rate=0.1):
+def a_gan_at_a_high_rate(seed, rate=0.05):
     return gan(seed, rate)
 
 

@@ -62,8 +62,17 @@ def classifier(*layers, inputs=(64,), rate=0.01, optimizer=None):
     return model
 
 
-def regression(model, x, y, **options):
-    return Training(model, x, y, chance=float(np.mean(y.var(axis=0))), **options)
+def regression(model, x, y, standard_targets=False, **options):
+    """A regression. With `standard_targets` it is trained on targets of mean 0 and deviation 1, and judged on those as they were."""
+    chance = float(np.mean(y.var(axis=0)))
+    if not standard_targets:
+        return Training(model, x, y, chance=chance, **options)
+    center, scale = y.mean(axis=0), y.std(axis=0)
+
+    def loss(trained: Any) -> float:
+        return float(np.mean((np.asarray(trained(x)) * scale + center - y) ** 2))
+
+    return Training(model, x, standardised(y).astype("float32"), chance=chance, loss=loss, **options)
 
 
 # --- references -------------------------------------------------------------------------------------------------------
@@ -86,26 +95,12 @@ def usual(
 
     def train(seed: int) -> Training:
         x, y = data(seed)
-        center, scale = y.mean(axis=0), y.std(axis=0)
         kernel = "he_normal" if activation == "relu" else "glorot_uniform"
         hidden = [L.Dense(width, activation, kernel_initializer=kernel) for width in widths]
         model = mlp(x.shape[1], *hidden, L.Dense(y.shape[1]))
         inputs = standardised(x.astype("float64")).astype("float32")
-
-        def loss(trained: Any) -> float:
-            return float(np.mean((np.asarray(trained(inputs)) * scale + center - y) ** 2))
-
-        targets = standardised(y).astype("float32")
-        return Training(
-            model,
-            inputs,
-            targets,
-            epochs=epochs,
-            batch_size=batch_size,
-            has_relu=activation == "relu",
-            chance=float(np.mean(scale**2)),
-            loss=loss,
-        )
+        options: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "has_relu": activation == "relu"}
+        return regression(model, inputs, y, standard_targets=True, **options)
 
     return train
 

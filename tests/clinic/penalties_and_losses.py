@@ -60,12 +60,12 @@ def moving_averages_that_lag(seed, momentum=0.9999):
     "saturated",
     forbidden="bias_start inputs narrow",
     reference=usual_classifier(16, samples=300, epochs=40),
-    ceiling=None,
+    scale=0.04,
     sick_below=0.25,
 )
-def a_ceiling_that_everything_reaches(seed, ceiling=6.0):
+def a_ceiling_that_everything_reaches(seed, scale=1.0):
     x, y = digits(samples=300)
-    hidden = [L.Dense(16, kernel_initializer=uniform(0.5, 1.5, seed)), L.ReLU(ceiling, name="act")]
+    hidden = [L.Dense(16, kernel_initializer=uniform(0.5 * scale, 1.5 * scale, seed)), L.ReLU(6.0, name="act")]
     return Training(classifier(*hidden, rate=0.003), x, y, epochs=40, chance=LN_10)
 
 

@@ -31,32 +31,33 @@ def adam_at_a_tenth(seed, rate=0.1):
 
 @sick(
     "",
-    "learning_rate",
+    "targets learning_rate",
     forbidden="dead_output narrow bias_start",
     reference=usual(unscaled, 32, epochs=60),
-    rate=1e-4,
+    standard_targets=True,
 )
-def momentum_on_unscaled_targets(seed, rate=0.003):
+def momentum_on_unscaled_targets(seed, rate=0.003, standard_targets=False):
     x, y = unscaled(seed)
     model = mlp(8, L.Dense(32, "relu", name="hidden"), L.Dense(1), optimizer=K.optimizers.SGD(rate, momentum=0.9))
-    return regression(model, x, y, epochs=60)
+    return regression(model, x, y, standard_targets, epochs=60)
 
 
 @sick(
     "",
-    "nan_weights learning_rate",
+    "nan_weights targets learning_rate",
     forbidden="nan_data nan_arithmetic narrow",
     reference=usual(unscaled, 32, epochs=60),
-    rate=1e-4,
+    standard_targets=True,
+    rate=0.02,
 )
-def weights_that_blow_up(seed, rate=2.0):
+def weights_that_blow_up(seed, rate=2.0, standard_targets=False):
     """Next to the ReLUs is a linear path, which does not die and so blows up."""
     x, y = unscaled(seed)
     given = K.Input((8,))
     hidden = L.Dense(32, "relu")(given)
     model = K.Model(given, L.Dense(1)(L.Concatenate()([given, hidden])))
     model.compile(K.optimizers.SGD(rate, momentum=0.9), "mse")
-    return regression(model, x, y, epochs=60)
+    return regression(model, x, y, standard_targets, epochs=60)
 
 
 class OneStep(K.callbacks.Callback):
@@ -132,7 +133,7 @@ def a_train_step_of_its_own(seed, rate=0.4):
     reference=usual(sums, 32, epochs=30, batch_size=8),
     rate=0.02,
 )
-def a_train_step_without_a_loss(seed, rate=300.0):
+def a_train_step_without_a_loss(seed, rate=3000.0):
     """One step at a rate far too high, in a training step that returns no loss: only the weights tell of it."""
     x, y = sums(seed)
     bad_step = OneStep(33, rate, 0.02)
