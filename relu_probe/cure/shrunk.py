@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from relu_probe.report.markup import html_table
 from relu_probe.report.report import Report
+from relu_probe.report.share import percent_digits
 from relu_probe.report.table import ReportCells
 from relu_probe.report.text_table import terminal_width, text_table, wrapped
 from relu_probe.utils.foreign_text import shown
@@ -113,4 +114,4 @@ def _row(size: LayerSize) -> list[str]:
 
 def _fewer(parameters: tuple[int, int]) -> str:
     before, after = parameters
-    return f"{(before - after) / max(before, 1):.1%} fewer" if after < before else "as many"
+    return f"{percent_digits((before - after) / max(before, 1))}% fewer" if after < before else "as many"

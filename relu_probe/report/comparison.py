@@ -9,6 +9,7 @@ import numpy as np
 
 from relu_probe.report.layer_report import LayerReport
 from relu_probe.report.report import Report
+from relu_probe.report.share import percent_digits
 from relu_probe.report.table import share_text
 from relu_probe.report.text_table import terminal_width, text_table
 from relu_probe.utils.foreign_text import shown, shown_names
@@ -76,13 +77,20 @@ def change_table(changes: Sequence[LayerChange], before: str, after: str) -> str
     for change in changes:
         parts = (change.before, change.after)
         cells = ("-" if part is None else share_text(part.shares["dead"].neurons, part.dead_fraction) for part in parts)
-        rise = "-" if np.isnan(change.rise) else f"{100 * change.rise:+.1f} points"
         samples = ("-" if part is None else f"{part.samples:,}" for part in parts)
-        rows.append([shown(change.name, 300), *cells, rise, *samples])
+        rows.append([shown(change.name, 300), *cells, _points(change.rise), *samples])
     headers = ["layer", "dead\nbefore", "dead\nafter", "change", "N\nbefore", "N\nafter"]
     title = f"dead neurons: {shown(before)} -> {shown(after)}"
     notes = [note for change in changes for note in change.nan_notes()]
     return "\n".join([title, text_table(headers, rows, terminal_width()), *notes])
+
+
+def _points(rise: float) -> str:
+    """Returns a rise of a fraction in percentage points, with one decimal, or one digit of a smaller rise than that shows."""
+    if np.isnan(rise):
+        return "-"
+    points = 100 * rise
+    return f"{points:+.1f} points" if round(points, 1) or not points else f"{points:+.1g} points"
 
 
 def _whole(layer: LayerReport) -> bool:
@@ -92,5 +100,5 @@ def _whole(layer: LayerReport) -> bool:
 def _dead(layer: LayerReport) -> str:
     """Returns the number of dead neurons and their share of those that can be judged, and how many cannot."""
     (dead, judged), (nan, _) = layer.shares["dead"], layer.shares["nan"]
-    share = f"{100 * layer.dead_fraction:.1f} %, " if judged else ""
+    share = f"{percent_digits(layer.dead_fraction)} %, " if judged else ""
     return f"{dead:,} of {judged:,} dead{f', {nan:,} NaN' if nan else ''} ({share}N = {layer.samples:,})"

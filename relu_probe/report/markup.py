@@ -76,4 +76,4 @@ def _html_cells(tag: str, parts: list[str], span: int, style: str) -> str:
 def _numbers(text: str) -> list[str]:
     """Returns the numbers of a cell, such as "2 25.0%"; the whole text if it has other words."""
     parts = text.split()
-    return parts if parts and all(re.fullmatch(r"[\d.,]+%?", part) for part in parts) else [text]
+    return parts if parts and all(re.fullmatch(r"[<>]?[\d.,]+%?", part) for part in parts) else [text]

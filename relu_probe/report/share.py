@@ -23,6 +23,18 @@ class Share(NamedTuple):
         return self.neurons / self.of if self.of else nan
 
 
+def percent_digits(fraction: float) -> str:
+    """Returns a fraction in percent with one decimal; never 0.0 or 100.0 for what is not exactly that.
+
+    >>> percent_digits(0.25), percent_digits(0.0), percent_digits(0.0001), percent_digits(0.9999)
+    ('25.0', '0.0', '<0.1', '>99.9')
+    """
+    rounded = f"{100 * fraction:.1f}"
+    if rounded == "0.0" and fraction > 0:
+        return "<0.1"
+    return ">99.9" if rounded == "100.0" and fraction < 1 else rounded
+
+
 class HasShares(Protocol):
     """What `pooled` asks of a layer."""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from relu_probe.report.coverage import coverage_notes
 from relu_probe.report.deaths import Deaths
 from relu_probe.report.layer_report import LayerReport
-from relu_probe.report.share import Share, pooled
+from relu_probe.report.share import Share, percent_digits, pooled
 from relu_probe.utils.foreign_text import shown
 from relu_probe.utils.wording import number
 
@@ -86,10 +86,9 @@ def worst_layer(layers: Mapping[str, LayerReport]) -> str:
 
 
 def percent(share: float) -> str:
-    """Returns a share as text of three digits; never 0 % or 100 % for what is not exactly that.
+    """Returns a share as text, with a decimal that is not 0; never 0 % or 100 % for what is not exactly that.
 
     >>> percent(0.625), percent(1 / 3), percent(1.0), percent(0.99999)
-    ('62.5 %', '33.3 %', '100 %', '99.9 %')
+    ('62.5 %', '33.3 %', '100 %', '>99.9 %')
     """
-    rounded = round(100 * share, 1)
-    return f"{rounded if share in (0, 1) else min(max(rounded, 0.1), 99.9):g} %"
+    return f"{percent_digits(share).removesuffix('.0')} %"

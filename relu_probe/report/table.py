@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from relu_probe.report.layer_report import Floats, LayerReport, Mask, any_gradients, most_samples
-from relu_probe.report.share import Share, pooled
+from relu_probe.report.share import Share, percent_digits, pooled
 from relu_probe.report.text_table import text_table, wrapped
 from relu_probe.utils.foreign_text import shown
 from relu_probe.utils.wording import number
@@ -125,8 +125,12 @@ def _share_of(judged: Mask) -> Share:
 
 
 def share_text(count: int, share: float) -> str:
-    """Returns a number of neurons and their share of those that can be judged; "NaN" if there are none."""
-    return "NaN" if np.isnan(share) else f"{count:,} {share:5.1%}"
+    """Returns a number of neurons and their share of those that can be judged; "NaN" if there are none.
+
+    >>> share_text(1, 0.25), share_text(1, 0.0001), share_text(0, 0.0)
+    ('1 25.0%', '1 <0.1%', '0  0.0%')
+    """
+    return "NaN" if np.isnan(share) else f"{count:,} {percent_digits(share):>4}%"
 
 
 def _notes(layers: Mapping[str, LayerReport]) -> list[str]:

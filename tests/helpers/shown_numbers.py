@@ -15,7 +15,11 @@ def agrees(text, value):
     if math.isnan(value) or text == "NaN":
         return math.isnan(value) and text == "NaN"
     number, percent, decimals = text.rstrip("%"), "%" in text, len(text.rstrip("%").partition(".")[2])
+    if text[0] in "<>":
+        return (text == "<0.1%" and 0 < value <= 0.0005) or (text == ">99.9%" and 0.9995 <= value < 1)
     found = float(number.replace(",", ""))
+    if percent and found in (0, 100):  # never for what is not exactly that
+        return found == 100 * value
     return abs(found - (100 * value if percent else value)) <= 0.5000001 * 10**-decimals
 
 

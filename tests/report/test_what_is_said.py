@@ -94,8 +94,8 @@ def assert_summary_is_said(report):
     found = re.search(r": ([\d,]+) of ([\d,]+) dead", repr(report))
     neurons = sum(layer.neurons for layer in measured)
     assert ([int(n.replace(",", "")) for n in found.groups()] if found else [0, 0]) == [dead, neurons]
-    if worst := re.search(r"worst (\w+) ([\d.]+) %", repr(report)):
-        assert agrees(f"{worst[2]}%", report[worst[1]].dead_fraction)
+    if worst := re.search(r"worst (\w+) ([<>]?[\d.]+) %", repr(report)):
+        assert agrees(f"{worst[2]}{'' if '.' in worst[2] else '.0'}%", report[worst[1]].dead_fraction)
         assert report[worst[1]].dead_fraction == report.max_dead_fraction
 
 
