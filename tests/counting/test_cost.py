@@ -62,14 +62,14 @@ def nodes(counted, jit):
     return (len(graph.node) + sum(len(function.node_def) for function in graph.library.function)) / 12
 
 
-@pytest.mark.parametrize(("jit", "most"), [(False, 20), (True, 120)])
+@pytest.mark.parametrize(("jit", "most"), [(False, 23), (True, 120)])
 def test_each_convolution_adds_few_nodes(jit, most):
     """The time of the first step grows with the number of nodes. With XLA, each of the six shapes has its own function."""
     assert 5 < nodes(True, jit) - nodes(False, jit) <= most
 
 
-@pytest.mark.parametrize(("width", "layers", "inlined"), [(8, 9, False), (8, 8, True), (1, 12, True)])
-def test_only_the_counts_of_many_images_stay_function_calls(width, layers, inlined):
+@pytest.mark.parametrize(("width", "layers", "inlined"), [(72, 9, False), (72, 8, True), (1, 12, True)])
+def test_only_the_counts_of_many_large_images_stay_function_calls(width, layers, inlined):
     """TensorFlow would optimize the 40 nodes of each inlined call again, and all the more if an argument were constant."""
     graph = graph_of(True, False, width=width, layers=layers)
     calls = [node for node in graph.node if node.op.endswith("PartitionedCall") and "relu_probe" in node.name]
