@@ -47,7 +47,7 @@ class Diagnosis:
         first_nonfinite_weight: the path of the model's first weight with a NaN or an infinity, "" if there is none.
         optimizer: the optimizer of the model.
         training_report: the newest report of the probe on training batches; None without one.
-        target_size: the root mean square of the targets of a mean squared error; nan for other losses.
+        target_size: the root mean square of the targets of a mean squared error; nan for other losses, or if one is not finite.
         bounds_left: a sentence if the data leaves the bounds, else "".
     """
 

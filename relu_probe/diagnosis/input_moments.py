@@ -39,11 +39,9 @@ class InputMoments:
 
     @property
     def size(self) -> float:
-        """The root mean square of the inputs, of all channels that are used; nan if none is."""
-        with np.errstate(all="ignore"):
-            return float(
-                np.sqrt(self.squares[self.used].sum() / (np.float64(self.count) * np.count_nonzero(self.used)))
-            )
+        """The root mean square of the inputs, of all channels that are used; nan if none is, or if one of them is not finite."""
+        squares, number = self.squares[self.used].sum(), self.count * np.count_nonzero(self.used)
+        return float(np.sqrt(squares / number)) if number and np.isfinite(squares) else float("nan")
 
     @property
     def offset(self) -> float:

@@ -50,10 +50,12 @@ class Targets:
 
     @property
     def size(self) -> float:
-        """The root mean square of the targets of a mean squared error, whose gradients grow with them; nan for other losses."""
-        if not self._squared or not self._totals[:, 1].sum():
-            return float("nan")
-        return float(np.sqrt(self._totals[:, 2].sum() / self._totals[:, 1].sum()))
+        """The root mean square of the targets of a mean squared error, whose gradients grow with them.
+
+        nan for other losses, and where a target is not finite.
+        """
+        number, squares = self._totals[:, 1].sum(), self._totals[:, 2].sum()
+        return float(np.sqrt(squares / number)) if self._squared and number and np.isfinite(squares) else float("nan")
 
 
 def _is_squared_error(loss: Any) -> bool:

@@ -16,6 +16,7 @@ def test_inputs_that_are_not_finite_give_nan_and_no_warning(rows):
         inputs = np.array(rows)
         sums = inputs.sum(0), (inputs**2).sum(0)
     assert np.isnan(InputMoments(2, *sums, np.ones(2, bool)).offset)
+    assert np.isnan(InputMoments(2, *sums, np.ones(2, bool)).size) or np.isfinite(sums[1]).all()
     assert np.isnan(InputMoments(2, *sums, np.zeros(2, bool)).size)
     assert InputMoments(2, np.array([2.0]), np.array([4.0]), np.ones(1, bool)).offset == 1.0
     assert InputMoments(2, np.array([2.0, 9.0]), np.array([8.0, 99.0]), np.array([True, False])).size == 2.0

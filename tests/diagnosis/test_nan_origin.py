@@ -1,6 +1,7 @@
 """Where the NaN of a training come from: the data, the model, the loss, or weights that blew up."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from models import sequential
 
@@ -36,3 +37,15 @@ def test_a_nan_of_the_loss_is_there_before_the_first_update():
 
 def test_a_nan_of_the_data_is_not_blamed_on_the_model():
     assert list(trained(X * np.nan)) == ["nan_data", "nan_weights"]
+
+
+@pytest.mark.parametrize("lost", [np.inf, np.nan])
+def test_a_target_that_is_not_finite_makes_the_targets_not_large(lost):
+    """The planted mistake, "their root mean square is inf", calls for standardised targets, which infinity does not allow."""
+    model = sequential(2, L.Dense(2, "relu"), L.Dense(1))
+    model.layers[0].set_weights([np.ones((2, 2)), np.full(2, -99)])
+    large, lost = (diagnose(model, (X, np.array([[20], [target]]))) for target in (30, lost))
+    assert [each.kind == "targets" for each in large.advice].count(True) == 1
+    assert "targets" not in [each.kind for each in lost.advice]
+    assert "inf" not in str(lost)
+    assert np.isnan(lost.target_size)
