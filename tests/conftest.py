@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-pytest.register_assert_rewrite("assertions", "child_process", "commands", "faulty_data", "fuzz_checks", "harm")
+pytest.register_assert_rewrite(
+    "assertions", "child_process", "commands", "faulty_data", "fuzz_checks", "harm", "report_text"
+)
 
 settings.register_profile("no clock", deadline=None)
-settings.register_profile("long", deadline=None, max_examples=300)  # for tests/integration/test_fuzz.py
+settings.register_profile("long", deadline=None, max_examples=300)  # for the tests with random models
 settings.load_profile("no clock")
 
 
