@@ -147,7 +147,7 @@ def a_train_step_without_a_loss(seed, rate=3000.0):
     reference=usual(normal, 16, epochs=30),
     rate=0.01,
 )
-def an_unrolled_recurrent_layer_at_a_high_rate(seed, rate=0.5):
+def an_unrolled_recurrent_layer_at_a_high_rate(seed, rate=0.2):
     """The eight columns as four steps of two."""
     x, y = normal(seed)
     layers = [L.Reshape((4, 2)), L.SimpleRNN(16, "relu", unroll=True), L.Dense(1)]
