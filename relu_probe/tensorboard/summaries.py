@@ -20,7 +20,7 @@ from relu_probe.report.markup import markdown_table, plain_text
 from relu_probe.report.report import Report
 from relu_probe.report.summary import death_clauses
 from relu_probe.tensorboard.event_file import EventFile
-from relu_probe.tensorboard.life_picture import framed_life
+from relu_probe.tensorboard.life_picture import FOOT, framed_life
 from relu_probe.tensorboard.overview import Overview
 from relu_probe.tensorboard.overview_picture import LEGEND as OVERVIEW_LEGEND
 from relu_probe.tensorboard.summary_values import histogram_value, image_value, scalar_value
@@ -157,7 +157,7 @@ class Summaries:
             group = list(neighbours)
             for name, life in zip(group, draw_lives([measured[name] for name in group])):
                 about = f"Layer {plain_text(shown(name))}: {LEGEND}"
-                yield image_value(f"life/{name}", framed_life(life, name, sizes[name], epochs), about)
+                yield image_value(f"life/{name}", framed_life(life, name, sizes[name], epochs), about, FOOT)
 
     def _write_report(self, report: Report, deaths: Mapping[str, Deaths]) -> None:
         if self.text:

@@ -39,10 +39,10 @@ def histogram_value(tag: str, rates: Floats, description: str) -> Any:
     return _value(tag, tensor, "histograms", description)
 
 
-def image_value(tag: str, image: NDArray[np.uint8], description: str) -> Any:
-    """Returns a `Summary.Value` with one image `(height, width, 3)`."""
+def image_value(tag: str, image: NDArray[np.uint8], description: str, shared: int = 0) -> Any:
+    """Returns a `Summary.Value` with one image `(height, width, 3)`; `shared` as for `encode_png`."""
     height, width, _ = image.shape
-    parts = [str(width).encode(), str(height).encode(), encode_png(image)]
+    parts = [str(width).encode(), str(height).encode(), encode_png(image, shared)]
     shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=len(parts))])
     return _value(tag, TensorProto(dtype=DT_STRING, tensor_shape=shape, string_val=parts), "images", description)
 
@@ -57,8 +57,10 @@ def histogram(rates: Floats) -> Floats:
     for start in range(0, len(rates), _AT_ONCE):
         # Right-closed buckets, so that a neuron that is rarely active is not counted with the zeros.
         index = np.ceil(rates[start : start + _AT_ONCE] / _WIDTH).astype(np.int64)
-        counts += np.bincount(np.clip(index, 0, BUCKETS - 1), minlength=BUCKETS)
-    return np.stack([EDGES[:-1], EDGES[1:], counts], axis=1)
+        counts += np.bincount(np.minimum(index, BUCKETS - 1), minlength=BUCKETS)
+    buckets = np.empty((BUCKETS, 3))
+    buckets[:, 0], buckets[:, 1], buckets[:, 2] = EDGES[:-1], EDGES[1:], counts
+    return buckets
 
 
 def _value(tag: str, tensor: Any, plugin: str, description: str) -> Any:
