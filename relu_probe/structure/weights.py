@@ -1,6 +1,7 @@
 """The weights at and before a layer: whether training changes one of them, and which neurons have a NaN in theirs."""
 
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -69,9 +70,9 @@ def nan_weights(layer: Any, neurons: int) -> Any:
     mask = np.zeros(neurons, bool)
     for value in _nearest_weights(layer):
         rank = value.ndim
-        axes = [k for k in (1, 2) if k <= rank and np.prod(value.shape[-k:]) == neurons]
-        if axes and _is_floating(value):
-            mask |= np.reshape(np.isnan(value).any(axis=tuple(range(rank - axes[0]))), -1)
+        axes = [k for k in (1, 2) if k <= rank and prod(value.shape[-k:]) == neurons]
+        if axes and _is_floating(value) and (is_nan := np.isnan(value)).any():
+            mask |= np.reshape(is_nan.any(axis=tuple(range(rank - axes[0]))), -1)
     return mask
 
 
@@ -90,10 +91,18 @@ def _nearest_weights(layer: Any) -> list[Any]:
         if id(current) not in seen:
             seen.add(id(current))
             weights = getattr(current, "weights", [])
-            # Views of TensorFlow's memory on a CPU: operations on the weights of each layer would take longer than the epoch.
-            found += [_neurons_last(current, np.asarray(tf.convert_to_tensor(weight))) for weight in weights]
+            found += [_neurons_last(current, _values(weight)) for weight in weights]
             todo += [] if weights else inbound_layers(current)
     return found
+
+
+def _values(weight: Any) -> Any:
+    """A view of TensorFlow's memory on a CPU: operations on the weights of each layer would take longer than the epoch.
+
+    `tf.convert_to_tensor` takes twice as long as the variable's own method.
+    """
+    variable = weight if isinstance(weight, tf.Variable) else weight.value  # Keras 3 wraps it
+    return np.asarray(variable.value())
 
 
 def _neurons_last(layer: Any, value: Any) -> Any:

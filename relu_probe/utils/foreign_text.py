@@ -23,8 +23,9 @@ def shown(text: object, most: int = 120) -> str:
     'aaaaaaaaaaa...bbbbbb'
     """
     text = _shortened(str(text), most)  # before the escaping: it may be a hundred million characters long
-    escaped = "".join(character if _is_harmless(character) else _escaped(character) for character in text)
-    return _shortened(_COMMAND_MARKS.sub(lambda mark: _escaped(mark[0]), escaped), most)
+    if not text.isprintable():
+        text = "".join(character if _is_harmless(character) else _escaped(character) for character in text)
+    return _shortened(_COMMAND_MARKS.sub(lambda mark: _escaped(mark[0]), text), most)
 
 
 def shown_names(names: object, most: int = 10) -> str:
