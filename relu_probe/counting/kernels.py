@@ -78,7 +78,9 @@ def activation_sums(values: tf.Tensor, axis: int, xla: bool | None) -> tf.Tensor
 
     def add(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         sample = tf.slice(values, [i, *[0] * (values.shape.rank - 1)], [1, *values.shape[1:]])
-        return i + 1, total + _float64_sums(sample, axis)
+        # The one row of a Dense layer is its own sum: a further vector of a very wide layer takes megabytes.
+        added = tf.cast(tf.reshape(sample, [-1]), tf.float64) if sample.shape.rank == 2 else _float64_sums(sample, axis)
+        return i + 1, total + added
 
     start = (tf.constant(0), tf.zeros(neurons, tf.float64))
     return tf.while_loop(lambda i, total: i < samples, add, start, parallel_iterations=1)[1]

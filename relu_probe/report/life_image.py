@@ -15,6 +15,7 @@ Image = NDArray[np.uint8]
 WIDTH = 512  # the largest width in pixels, and so the largest number of cells across
 ROWS = 128  # the largest number of cells down
 _HEIGHT = 256  # the height in pixels that the cells are sized for
+_AT_ONCE = 2**16  # neurons that are sorted into cells at once
 _MIN_CELL_HEIGHT, _MAX_CELL_HEIGHT = 2, 32  # pixels; two, so that dead and other neurons of one cell both show
 
 # Cividis, perceptually uniform with and without a colour vision deficiency (Nunez et al. 2018, arXiv:1712.01662).
@@ -89,7 +90,8 @@ def _order(reports: Sequence[Sequence[LayerReport]], neurons: int) -> Counts:
     In this order the dead neurons of the image have one common edge.
     """
     shape = len(reports[0]), neurons
-    last_alive, times_dead, rates = np.full(shape, -1, np.int32), np.zeros(shape, np.int32), np.zeros(shape)
+    small = np.min_scalar_type(-len(reports) - 1)  # holds the number of reports, with either sign
+    last_alive, times_dead, rates = np.full(shape, -1, small), np.zeros(shape, small), np.zeros(shape)
     for i, layers in enumerate(reports):
         states = _states(layers, neurons)
         last_alive[states >= 0] = i
@@ -126,12 +128,26 @@ def _cells(reports: Sequence[Sequence[LayerReport]], order: Counts) -> _Cells:
     columns, rows = group_starts(neurons, WIDTH), group_starts(len(reports), ROWS)
     sums = np.empty((3, len(order), len(reports), len(columns)))
     for i, layers in enumerate(reports):
-        states = np.take_along_axis(_states(layers, neurons), order, axis=1)
-        for total, values in zip(sums, (states < 0, states >= 0, np.fmax(states, 0))):
-            total[:, i] = np.add.reduceat(values, columns, axis=1, dtype=np.float64)
+        sums[:, :, i] = _sums(_states(layers, neurons), order, columns)
     dead, active, rates = np.add.reduceat(sums, rows, axis=2)
     sizes = np.outer(np.diff(rows, append=len(reports)), np.diff(columns, append=neurons))
     return _Cells(dead / sizes, np.divide(rates, active, out=np.full(active.shape, np.nan), where=active > 0))
+
+
+def _sums(states: Floats, order: Counts, columns: Counts) -> Floats:
+    """Returns `(3, layers, columns)`: the dead neurons, the active ones, and the sum of their rates.
+
+    Of a wide layer some columns at a time: each vector of a million neurons takes megabytes.
+    """
+    neurons = order.shape[1]
+    at_once = max(1, _AT_ONCE * len(columns) // neurons)
+    parts = []
+    for first, end in zip(range(0, len(columns), at_once), [*columns[at_once::at_once], neurons]):
+        starts = columns[first : first + at_once]
+        part = np.take_along_axis(states, order[:, starts[0] : end], axis=1)
+        values = part < 0, part >= 0, np.fmax(part, 0, out=part)
+        parts.append([np.add.reduceat(each, starts - starts[0], axis=1, dtype=np.float64) for each in values])
+    return np.concatenate(parts, axis=-1)
 
 
 def _paint(share_dead: Floats, rate: Floats) -> Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -58,19 +58,16 @@ class NeuronStates:
         changes = StateChanges(died=dead & (self.state > 0), revived=active & (self.state < 0))
         newly_dead = dead & (self.state >= 0)
         self.found_dead[newly_dead] = max(epoch, 0)
-        self.dead_since[newly_dead] = np.where(self._last_epoch < 0, max(epoch, 0), self._last_epoch)[newly_dead]
-        self.found_dead[active] = self.dead_since[active] = -1
-        self._last_epoch[active] = self._epochs_of_the_next_step(layer, epoch, last_step)[active]
+        last = self._last_epoch[newly_dead]
+        self.dead_since[newly_dead] = np.where(last < 0, max(epoch, 0), last)
+        self.found_dead[active] = self.dead_since[active] = self._last_epoch[active] = -1
+        if layer.last_active is not None and last_step is not None:
+            self._last_epoch[active & (layer.last_active < last_step)] = epoch
         self.ever_active |= active
         self.state[dead], self.state[active] = -1, 1
         if epoch < 0:
             self.born_dead = dead
         return changes
-
-    def _epochs_of_the_next_step(self, layer: LayerReport, epoch: int, last_step: int | None) -> Any:
-        if layer.last_active is None or last_step is None:
-            return np.full(layer.neurons, -1)
-        return np.where(layer.last_active < last_step, epoch, -1)
 
 
 class HistoryTracker:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relu_probe import LayerReport
+from relu_probe.report import life_image
 from relu_probe.report.life_image import DEAD, ROWS, UNKNOWN, WIDTH, colours, draw_life, draw_lives
 
 pytestmark = pytest.mark.once
@@ -117,6 +118,19 @@ def test_layers_that_are_drawn_together_get_the_images_that_they_get_alone():
     assert not np.array_equal(together[0], alone[1])  # the planted mistake: the images in another order
     with pytest.raises(ValueError, match="measured at least once"):
         draw_lives([histories[0], histories[1][:1]])
+
+
+@pytest.mark.parametrize("neurons", [1, 16, 513, 1500])
+def test_an_image_does_not_depend_on_how_many_neurons_are_taken_at_once(neurons, monkeypatch):
+    layers = reports(dying(neurons, 5, 0))
+    whole = draw_life(layers)
+    for at_once in (1, 100, neurons):
+        monkeypatch.setattr(life_image, "_AT_ONCE", at_once)
+        np.testing.assert_array_equal(draw_life(layers), whole)
+    sums = life_image._sums
+    monkeypatch.setattr(life_image, "_AT_ONCE", 100)
+    monkeypatch.setattr(life_image, "_sums", lambda states, order, columns: sums(states, order, columns)[..., ::-1])
+    assert neurons == 1 or not np.array_equal(draw_life(layers), whole)  # the planted mistake: parts in the wrong order
 
 
 def test_unknown_cells_are_white():
