@@ -39,7 +39,7 @@ def count_call(call: LayerCall, axis: int, xla: bool | None, shared: SharedFunct
         xla: whether XLA compiles the counting, None if that is not known.
         shared: the shared functions of the model; None outside of the step's graph.
     """
-    way = kernels.plan(call.output.shape, axis, xla)
+    way = kernels.plan(call.output.shape, axis, xla, shared is not None and shared.many_layers)
     if way is kernels.packed:
         return _count_packed(call, shared)
     if shared is None or call.source is None or way is not kernels.in_bytes or tf.executing_eagerly():

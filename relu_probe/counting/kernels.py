@@ -6,13 +6,12 @@ Time goes into writing and rereading memory and, in small models, into the numbe
 | ------ | --------------------------------------------- | -------------------------------------------- | ----------------------------------- |
 | packed | XLA                                           | ten bits of an int32 per mask: a single pass | 0.5 of `rows` for (1024, 1024); in  |
 |        |                                               |                                              | parts 0.07 of `sums` for images     |
-| bytes  | CPU; large samples, `WIDE` layers             | a byte per position, four neurons an int32   | 0.8 of `sums` for (64, 30, 30, 32); |
+| bytes  | CPU; `(batch, ..., neurons)`, `WIDE` layers   | a byte per position, four neurons an int32   | 0.8 of `sums` for (64, 30, 30, 32); |
 |        |                                               |                                              | 0.7 of `rows` for (1024, 1024)      |
-| rows   | other `(batch, neurons)`                      | the gradient of a bias                       | the fewest operations               |
-| places | CPU; other `(batch, ..., neurons)`            | the same for each mask                       | a third of the operations of        |
-|        |                                               |                                              | `bytes`, in 1.0 of its time for     |
-|        |                                               |                                              | (32, 8, 8, 256), 1.4 (64, 30, 30,   |
-|        |                                               |                                              | 32), where `bytes` is used          |
+| places | CPU; images, not `LARGE_IMAGE`, many layers   | the gradient of a bias, for each mask        | a third of the operations of        |
+|        |                                               |                                              | `bytes`, 1.0 of its time for (32,   |
+|        |                                               |                                              | 8, 8, 256); see `SharedFunctions`   |
+| rows   | other `(batch, neurons)`                      | the same for both masks together             | the fewest operations               |
 | sums   | everything else, such as `channels_first`     | `reduce_sum`                                 |                                     |
 """
 
@@ -26,7 +25,7 @@ EXACT = 2**24  # float32 counts exactly up to this number
 NARROW = 128  # neurons up to which layers of one batch are concatenated
 INDEXED = 2048  # neurons of a block, up to which the step of the last activity is written by index
 WIDE = 256  # neurons from which `(batch, neurons)` is counted in bytes, and NaN are tested for before they are located
-LARGE_IMAGE = 2**14  # values of a sample, above which `(batch, ..., neurons)` is counted in bytes
+LARGE_IMAGE = 2**14  # values of a sample, above which images are counted in bytes even if there are many layers
 LARGE_SAMPLE = 2**16  # values of a sample from which activations are summed sample by sample
 _BITS = 10  # bits of an int32 for each of at most three masks
 _BYTE = 255  # the number of rows that a byte can count
@@ -35,13 +34,14 @@ Mask = list[tf.Tensor]  # bool tensors `(batch, ..., neurons)`; the mask is True
 Way = Callable[[list[Mask], int], tf.Tensor]
 
 
-def plan(shape: tf.TensorShape, axis: int, xla: bool | None) -> Way:
+def plan(shape: tf.TensorShape, axis: int, xla: bool | None, many_layers: bool = False) -> Way:
     """Returns the function that counts the masks of an output.
 
     Args:
         shape: the shape of the output.
         axis: the axis of the neurons, -1 or 1.
         xla: whether XLA compiles the counting; None if that is not known.
+        many_layers: whether so many layers are counted that the number of operations matters more than their time.
 
     Returns:
         A function of `(masks, axis)` for at most three masks. It returns the concatenated counts of the masks,
@@ -52,11 +52,10 @@ def plan(shape: tf.TensorShape, axis: int, xla: bool | None) -> Way:
     if xla:
         return packed
     if xla is False and not on_gpu():
-        large = LARGE_IMAGE if shape.rank > 2 else WIDE - 1
-        if (shape[1:].num_elements() or 2**62) > large and shape[-1] % 4 == 0:
-            return in_bytes
-        if shape.rank > 2:
+        if many_layers and shape.rank > 2 and (shape[1:].num_elements() or 2**62) <= LARGE_IMAGE:
             return places
+        if (shape.rank > 2 or shape[-1] >= WIDE) and shape[-1] % 4 == 0:
+            return in_bytes
     return rows if shape.rank == 2 else sums
 
 

@@ -44,14 +44,14 @@ def by_numpy(mask, axis):
     return np.moveaxis(mask, axis, -1).reshape(-1, mask.shape[axis]).sum(0)
 
 
-def counted(shape, axis, xla, known):
+def counted(shape, axis, xla, known, many_layers=False):
     """Returns the counts of three masks by a kernel and by NumPy; the graph knows the batch size if `known`."""
     spec = tf.TensorSpec(shape if known else (None, *shape[1:]), tf.bool)
     active, gradient = masks_of(shape)
 
     @tf.function(input_signature=[spec, spec], jit_compile=xla is not False, autograph=False)
     def count(active, gradient):  # `xla=None` stands for unknown: XLA must be able to compile this function, too
-        return kernels.plan(active.shape, axis, xla)([[active], [gradient, active], [gradient]], axis)
+        return kernels.plan(active.shape, axis, xla, many_layers)([[active], [gradient, active], [gradient]], axis)
 
     return count(active, gradient).numpy(), np.concatenate(
         [by_numpy(m, axis) for m in (active, gradient & active, gradient)]
@@ -64,6 +64,22 @@ def counted(shape, axis, xla, known):
 def test_counts_equal_those_of_numpy(name, xla, known):
     found, expected = counted(*SHAPES[name], xla, known)
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["batch known", "batch unknown"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_counts_of_many_layers_equal_those_of_numpy(name, known):
+    found, expected = counted(*SHAPES[name], False, known, many_layers=True)
+    np.testing.assert_array_equal(found, expected)
+    small = len(SHAPES[name][0]) > 2 and SHAPES[name][1] == -1 and np.prod(SHAPES[name][0][1:]) <= kernels.LARGE_IMAGE
+    assert (kernels.plan(tf.TensorShape(SHAPES[name][0]), SHAPES[name][1], False, True) is kernels.places) == small
+
+
+@pytest.mark.once
+def test_the_comparison_rejects_places_of_one_mask_only(monkeypatch):
+    monkeypatch.setattr(kernels, "places", lambda masks, axis: kernels.sums([mask[:1] for mask in masks], axis))
+    found, expected = counted((3, 12, 12, 5), -1, False, True, many_layers=True)
+    assert (found != expected).any()
 
 
 @pytest.mark.once

@@ -371,7 +371,7 @@ def test_large_targets_are_blamed_where_the_gradients_grow_with_them(loss, large
     model = net(L.Dense(2, "relu", kernel_initializer="ones"), L.Dense(1))
     set_weights(model.layers[0], [[1, 1], [0, 0]], -99)
     model.compile("sgd", loss)
-    found = diagnose(model, (CENTRED, np.array([[20], [-20], [0], [0]])), batch_size=1)
+    found = diagnose(model, (CENTRED, np.array([[20.0], [-20.0], [0.0], [0.0]])), batch_size=1)
     assert [each.kind for each in found.advice] == ["targets"] * large + ["trained_down", "cut"]
     assert ("their root mean square is 14.1." in " ".join(str(found).split())) == large
 
