@@ -20,9 +20,8 @@ class Targets:
     def __init__(self, model: Any) -> None:
         losses = tf.nest.flatten(getattr(model, "loss", None))
         self._squared = bool(losses) and all(_is_squared_error(loss) for loss in losses)
-        self._totals: Any = np.zeros(
-            (0, 3)
-        )  # of each array of labels: the number below zero, of all, the sum of squares
+        # Of each array of labels: the number below zero, the number of all, the sum of squares.
+        self._totals: Any = np.zeros((0, 3))
 
     @staticmethod
     def observe(labels: Any) -> Any:

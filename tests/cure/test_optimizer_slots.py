@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras_version import KERAS, LEGACY
-from models import sequential
+from models import OwnSchedule, sequential
 
 from relu_probe import revive
 from relu_probe.cure import optimizer_slots
@@ -136,19 +136,6 @@ def test_the_optimizer_inside_a_loss_scale_optimizer():
     before = slots(inner)
     revive(model, (X, Y))
     check(model, before, [0, 0])
-
-
-class OwnSchedule(K.optimizers.schedules.LearningRateSchedule):
-    """A schedule of the user's, that Keras cannot make from its configuration."""
-
-    def __init__(self, first):
-        self.first = first
-
-    def __call__(self, step):
-        return self.first / (1 + tf.cast(step, tf.float32))
-
-    def get_config(self):
-        return {"first": self.first}
 
 
 @pytest.mark.parametrize("schedule", [K.optimizers.schedules.ExponentialDecay(0.01, 10, 0.9), OwnSchedule(0.01)])

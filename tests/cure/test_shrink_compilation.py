@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from models import OwnSchedule
 from shrink_models import data, dead, model_of, removed, shrunk
 
 from relu_probe.cure import compilation
@@ -55,19 +56,6 @@ def test_a_model_that_is_not_compiled_stays_so():
     assert removed(found) == {"a": [1]}
 
 
-class Falling(K.optimizers.schedules.LearningRateSchedule):
-    """A schedule of the user's, which need not be registered."""
-
-    def __init__(self, first):
-        self.first = first
-
-    def __call__(self, step):
-        return self.first / (1 + tf.cast(step, tf.float32))
-
-    def get_config(self):
-        return {"first": self.first}
-
-
 class OwnAdam(K.optimizers.Adam):
     """An optimizer of the user's, which need not be registered either."""
 
@@ -82,8 +70,8 @@ KINDS = ("Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lion", "Nada
 OPTIMIZERS = {
     **{name: getattr(K.optimizers, name) for name in KINDS},
     "a schedule": lambda: K.optimizers.SGD(K.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5), momentum=0.9),
-    "a schedule of one's own": lambda: K.optimizers.Adam(Falling(0.1)),
-    "own classes in mixed precision": lambda: scaled(OwnAdam(Falling(0.1))),
+    "a schedule of one's own": lambda: K.optimizers.Adam(OwnSchedule(0.1)),
+    "own classes in mixed precision": lambda: scaled(OwnAdam(OwnSchedule(0.1))),
 }
 
 

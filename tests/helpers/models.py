@@ -78,3 +78,16 @@ class OwnCell(L.Layer):
     def call(self, t: Any, states: Any) -> Any:
         a = self.dense(t) if self.kind == "layer" else tf.nn.relu(self.dense(t))
         return a, [a]
+
+
+class OwnSchedule(K.optimizers.schedules.LearningRateSchedule):
+    """A schedule of the user's, which is not registered with Keras."""
+
+    def __init__(self, first):
+        self.first = first
+
+    def __call__(self, step):
+        return self.first / (1 + tf.cast(step, tf.float32))
+
+    def get_config(self):
+        return {"first": self.first}
