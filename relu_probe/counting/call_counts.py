@@ -15,19 +15,19 @@ from relu_probe.counting.shared_functions import SharedFunctions
 class CallCounts(NamedTuple):
     """The counts of one call, or the sum of several.
 
-    `counts` is `(2 * neurons,)`: first the positions active, then the positions with a gradient. `nan_test` is a scalar bool; False
+    `counts` are the positions active and the positions with a gradient, `(neurons,)` each, or both concatenated. `nan_test` is a scalar bool; False
     proves that there is no NaN. It is None if the mask costs no more than the test. `nan_mask` returns `(neurons,)` bool.
     """
 
-    counts: tf.Tensor
+    counts: list[tf.Tensor]
     nan_test: tf.Tensor | None
     nan_mask: Callable[[], tf.Tensor]
 
     def plus(self, other: "CallCounts") -> "CallCounts":
         """Returns the sum of both counts."""
         tests = None if self.nan_test is None or other.nan_test is None else self.nan_test | other.nan_test
-        counts = [tf.cast(each.counts, tf.int64) for each in (self, other)]
-        return CallCounts(tf.add_n(counts), tests, lambda: self.nan_mask() | other.nan_mask())
+        counts = [tf.cast(kernels.concat(each.counts), tf.int64) for each in (self, other)]
+        return CallCounts([tf.add_n(counts)], tests, lambda: self.nan_mask() | other.nan_mask())
 
 
 def count_call(call: LayerCall, axis: int, xla: bool | None, shared: SharedFunctions | None) -> CallCounts:
@@ -51,7 +51,7 @@ def count_call(call: LayerCall, axis: int, xla: bool | None, shared: SharedFunct
     return CallCounts(counts, nan_test(call, xla, test), lambda: nan_mask(call.source, axis))
 
 
-def _count_in_function(call: LayerCall, shared: SharedFunctions) -> tuple[tf.Tensor, tf.Tensor]:
+def _count_in_function(call: LayerCall, shared: SharedFunctions) -> tuple[list[tf.Tensor], tf.Tensor]:
     """Returns the counts, and whether the output may have a NaN.
 
     Before max pooling, gradients are counted by windows instead of positions, unless there may be NaN.
@@ -64,23 +64,23 @@ def _count_in_function(call: LayerCall, shared: SharedFunctions) -> tuple[tf.Ten
         return shared.call(body, [of.output, *of.gradients], of.ceiling, one_for_all_shapes=True, inline=inline)
 
     if (windows := windows_of(call)) is None:
-        counts, may = run(_count_bytes, call)
+        *counts, may = run(_count_bytes, call)
     else:
         active, may = run(_count_bytes, call._replace(gradients=()))
-        gradients = tf.cond(may, lambda: run(_count_gradients, call), lambda: run(_count_gradients, windows))
-        counts = tf.concat([active, gradients], 0)
-    counts.set_shape([neurons * (1 + bool(call.gradients))])
+        counts = [active, tf.cond(may, lambda: run(_count_gradients, call), lambda: run(_count_gradients, windows))]
+    for each in counts:
+        each.set_shape([neurons])
     may.set_shape([])
     return _with_zeros(counts, call), may
 
 
-def _count_bytes(ceiling: float | None, output: tf.Tensor, *gradients: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _count_bytes(ceiling: float | None, output: tf.Tensor, *gradients: tf.Tensor) -> list[tf.Tensor]:
     masks = masks_of(LayerCall(output, output, gradients, ceiling))
-    return kernels.in_bytes(masks, -1), may_have_nan(output)
+    return [*kernels.in_bytes(masks, -1), may_have_nan(output)]
 
 
 def _count_gradients(ceiling: float | None, output: tf.Tensor, *gradients: tf.Tensor) -> tf.Tensor:
-    return kernels.in_bytes(masks_of(LayerCall(output, None, gradients, ceiling)), -1)
+    return kernels.in_bytes(masks_of(LayerCall(output, None, gradients, ceiling)), -1)[0]
 
 
 def _count_packed(call: LayerCall, shared: SharedFunctions | None) -> CallCounts:
@@ -90,7 +90,7 @@ def _count_packed(call: LayerCall, shared: SharedFunctions | None) -> CallCounts
     static = (call.ceiling, known)
     counts = _pack(*static, *tensors) if shared is None else shared.call(_pack, tensors, *static)
     counts, nan = (counts[:-neurons], counts[-neurons:] > 0) if known else (counts, tf.zeros(neurons, bool))
-    return CallCounts(_with_zeros(counts, call), None, lambda: nan)
+    return CallCounts(_with_zeros([counts], call), None, lambda: nan)
 
 
 def _pack(ceiling: float | None, has_source: bool, output: tf.Tensor, *others: tf.Tensor) -> tf.Tensor:
@@ -113,9 +113,9 @@ def _split(tensor: tf.Tensor, k: int) -> list[tf.Tensor]:
     return parts
 
 
-def _with_zeros(counts: tf.Tensor, call: LayerCall) -> tf.Tensor:
-    """Returns `(2 * neurons,)`: zeros replace the half that is missing, because no such pass belongs to this call."""
+def _with_zeros(counts: list[tf.Tensor], call: LayerCall) -> list[tf.Tensor]:
+    """Returns the counts of both passes: zeros replace those of a pass that does not belong to this call."""
     if call.source is not None and call.gradients:
         return counts
-    zeros = tf.zeros_like(counts)
-    return tf.concat([zeros, counts] if call.source is None else [counts, zeros], 0)
+    zeros = tf.zeros_like(counts[0])
+    return [zeros, *counts] if call.source is None else [*counts, zeros]

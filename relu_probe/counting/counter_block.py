@@ -102,8 +102,11 @@ class CounterBlock:
     def _concat_counts(self, layers: list[LayerIncrements]) -> tf.Tensor:
         """Returns the positions active of all layers, then the positions with a gradient of all layers."""
         if len(layers) == 1:
-            return layers[0].positions.counts
-        return tf.reshape(concat([tf.reshape(layer.positions.counts, [2, -1]) for layer in layers], 1), [-1])
+            return concat(layers[0].positions.counts)
+        pairs = [
+            each if len(each) == 2 else tf.split(each[0], 2) for each in (layer.positions.counts for layer in layers)
+        ]
+        return concat([*(active for active, _ in pairs), *(with_gradient for _, with_gradient in pairs)])
 
     def _mark_nan(self, layers: list[LayerIncrements]) -> None:
         def mark() -> None:

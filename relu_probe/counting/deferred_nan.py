@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from relu_probe.counting.kernels import WIDE, on_gpu
 from relu_probe.counting.passes import LayerCall
+from relu_probe.counting.shared_constants import axes_of, shared_constant
 
 _BITS = {tf.float16: tf.uint16, tf.bfloat16: tf.uint16, tf.float32: tf.uint32, tf.float64: tf.uint64}
 
@@ -18,13 +19,13 @@ def may_have_nan(values: tf.Tensor) -> tf.Tensor:
     """
     bits = _BITS[values.dtype]
     infinity = np.array(np.inf, values.dtype.as_numpy_dtype).view(bits.as_numpy_dtype)
-    return tf.reduce_max(tf.bitcast(values, bits)) > tf.constant(infinity, bits)
+    largest = tf.reduce_max(tf.bitcast(values, bits), axes_of(values))
+    return largest > shared_constant(int(infinity), bits, values)
 
 
 def nan_mask(values: tf.Tensor, axis: int) -> tf.Tensor:
     """Returns `(neurons,)` bool: whether there is a NaN among the values of each neuron."""
-    others = [i for i in range(values.shape.rank) if i != axis % values.shape.rank]
-    return tf.reduce_any(tf.math.is_nan(values), others)
+    return tf.reduce_any(tf.math.is_nan(values), axes_of(values, without=axis))
 
 
 def nan_test(call: LayerCall, xla: bool | None, of_output: tf.Tensor | None = None) -> tf.Tensor | None:

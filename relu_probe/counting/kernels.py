@@ -21,6 +21,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from relu_probe.counting.shared_constants import shared_constant
+
 EXACT = 2**24  # float32 counts exactly up to this number
 NARROW = 128  # neurons up to which layers of one batch are concatenated
 INDEXED = 2048  # neurons of a block, up to which the step of the last activity is written by index
@@ -31,7 +33,7 @@ _BITS = 10  # bits of an int32 for each of at most three masks
 _BYTE = 255  # the number of rows that a byte can count
 
 Mask = list[tf.Tensor]  # bool tensors `(batch, ..., neurons)`; the mask is True where all of them are
-Way = Callable[[list[Mask], int], tf.Tensor]
+Way = Callable[[list[Mask], int], list[tf.Tensor]]
 
 
 def plan(shape: tf.TensorShape, axis: int, xla: bool | None, many_layers: bool = False) -> Way:
@@ -44,8 +46,8 @@ def plan(shape: tf.TensorShape, axis: int, xla: bool | None, many_layers: bool =
         many_layers: whether so many layers are counted that the number of operations matters more than their time.
 
     Returns:
-        A function of `(masks, axis)` for at most three masks. It returns the concatenated counts of the masks,
-        `(masks * neurons,)`, as int32, int64 or float32; float32 is exact up to `exact_up_to` positions.
+        A function of `(masks, axis)` for at most three masks. It returns the counts of each mask, `(neurons,)`, or one tensor with
+        those of all masks, `(masks * neurons,)`; int32, int64 or float32, which is exact up to `exact_up_to` positions.
     """
     if axis == 1:
         return sums
@@ -92,26 +94,33 @@ def _float64_sums(values: tf.Tensor, axis: int) -> tf.Tensor:
     return _sum_rows(_sum_places(values))
 
 
-def rows(masks: list[Mask], axis: int) -> tf.Tensor:
+def rows(masks: list[Mask], axis: int) -> list[tf.Tensor]:
     """Counts masks `(batch, neurons)`; int32, but float32 on a GPU, where TensorFlow keeps int32 on the host."""
     dtype = tf.float32 if on_gpu() and (masks[0][0].shape[0] or 0) <= EXACT else tf.int32
     whole = [reduce(tf.logical_and, mask) for mask in masks]
-    return _sum_rows(tf.cast(concat(whole, 1), dtype))
+    return [_sum_rows(tf.cast(concat(whole, 1), dtype))]
 
 
-def places(masks: list[Mask], axis: int) -> tf.Tensor:
-    """Counts masks `(batch, ..., neurons)` on a CPU; int32."""
-    return concat([_sum_rows(tf.cast(reduce(tf.logical_and, mask), tf.int32)) for mask in masks])
+def places(masks: list[Mask], axis: int) -> list[tf.Tensor]:
+    """Counts masks `(batch, ..., neurons)` on a CPU; int32. Masks with the same last tensor share its cast."""
+    last = {id(mask[-1]): mask[-1] for mask in masks}
+    ones = {key: tf.cast(each, tf.int32) for key, each in last.items()}
+    zero = shared_constant(0, tf.int32, masks[0][0])
+
+    def count(mask: Mask) -> tf.Tensor:
+        return _sum_rows(reduce(lambda values, where: tf.where(where, values, zero), mask[:-1], ones[id(mask[-1])]))
+
+    return [count(mask) for mask in masks]
 
 
-def sums(masks: list[Mask], axis: int) -> tf.Tensor:
+def sums(masks: list[Mask], axis: int) -> list[tf.Tensor]:
     """Counts masks of any shape; int64."""
-    return concat([_sum(reduce(tf.logical_and, mask), axis) for mask in masks])
+    return [_sum(reduce(tf.logical_and, mask), axis) for mask in masks]
 
 
-def packed(masks: list[Mask], axis: int) -> tf.Tensor:
+def packed(masks: list[Mask], axis: int) -> list[tf.Tensor]:
     """Counts all masks in one pass, for XLA; int64."""
-    return packed_parts([masks])
+    return [packed_parts([masks])]
 
 
 def packed_parts(parts: list[list[Mask]]) -> tf.Tensor:
@@ -132,7 +141,7 @@ def packed_parts(parts: list[list[Mask]]) -> tf.Tensor:
     return tf.reshape(tf.reduce_sum(tf.cast(each, tf.int64), 1), [-1])
 
 
-def in_bytes(masks: list[Mask], axis: int) -> tf.Tensor:
+def in_bytes(masks: list[Mask], axis: int) -> list[tf.Tensor]:
     """Counts with one byte per position, which moves a quarter of the memory that floats would; int32."""
     first = masks[0][0]
     # In a function that serves layers of all shapes, no argument may tell the width: a constant one would make TensorFlow
@@ -141,7 +150,7 @@ def in_bytes(masks: list[Mask], axis: int) -> tf.Tensor:
     tensors = {id(each): each for mask in masks for each in mask}
     fours = {key: _four_neurons(each, neurons // 4) for key, each in tensors.items()}
     together = [reduce(tf.bitwise.bitwise_and, [fours[id(each)] for each in mask]) for mask in masks]
-    return concat([_count_bytes(each) for each in _sums_of_blocks(together, _BYTE)])
+    return [_count_bytes(each) for each in _sums_of_blocks(together, _BYTE)]
 
 
 def _four_neurons(mask: tf.Tensor, quarter: Any) -> tf.Tensor:

@@ -81,7 +81,7 @@ def with_counted_gradient(forward: ForwardPass, zeros: tf.Tensor, model: Any) ->
         def backward(gradient: tf.Tensor) -> Any:
             each = BackwardPass(*forward[:4], tf.convert_to_tensor(gradient), CountedGradients())
             (call,) = calls_of([each], all_passes=True)
-            counts = kernels.plan(output.shape, axis, None)(masks_of(call), axis)
+            (counts,) = kernels.plan(output.shape, axis, None)(masks_of(call), axis)
             return gradient, tf.cast(counts, tf.float64)
 
         return tf.identity(a), backward
@@ -116,11 +116,10 @@ def _increments(
     zeros = dict.fromkeys(id(call.zeros) for call in calls)
     found = [gradients[each] for each in zeros if each in gradients]
     with_gradient = tf.cast(tf.add_n(found), tf.int64) if found else tf.zeros(neurons, tf.int64)
-    counts = tf.concat([tf.zeros(neurons, tf.int64), with_gradient], 0)
     return LayerIncrements(
         (calls[0].relu.key,),
         (neurons,),
-        CallCounts(counts, tf.constant(False), lambda: tf.zeros(neurons, bool)),
+        CallCounts([tf.zeros(neurons, tf.int64), with_gradient], tf.constant(False), lambda: tf.zeros(neurons, bool)),
         tf.zeros(neurons, tf.float64) if activation_sum else None,
         LayerTotals([], [(largest([call.samples(batch) for call in calls]), 1)], [(1, 1)] if found else [], []),
     )

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from relu_probe.counting.eager_operations import BOUNDS, RecordedTensor, static_value
 from relu_probe.counting.kernels import Mask
+from relu_probe.counting.shared_constants import zero_of
 from relu_probe.structure.relu_layers import ReluLayer
 
 _AFTER_RELU = ("Identity", "Minimum", "Maximum", "Mul", "Square")  # follow the ReLU if it is bounded or squared
@@ -132,7 +133,7 @@ def masks_of(call: LayerCall) -> list[Mask]:
 
     dL/dz = dL/da * relu'(z) is zero where the neuron is off, even if dL/da is infinite there.
     """
-    active = call.output > 0
+    active = call.output > zero_of(call.output)
     masks = [] if call.source is None else [[active]]
     return [*masks, [_gradient_mask(call), active]] if call.gradients else masks
 

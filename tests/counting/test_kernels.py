@@ -51,7 +51,8 @@ def counted(shape, axis, xla, known, many_layers=False):
 
     @tf.function(input_signature=[spec, spec], jit_compile=xla is not False, autograph=False)
     def count(active, gradient):  # `xla=None` stands for unknown: XLA must be able to compile this function, too
-        return kernels.plan(active.shape, axis, xla, many_layers)([[active], [gradient, active], [gradient]], axis)
+        way = kernels.plan(active.shape, axis, xla, many_layers)
+        return kernels.concat(way([[active], [gradient, active], [gradient]], axis))
 
     return count(active, gradient).numpy(), np.concatenate(
         [by_numpy(m, axis) for m in (active, gradient & active, gradient)]
