@@ -28,7 +28,6 @@ NARROW = 128  # neurons up to which layers of one batch are concatenated
 INDEXED = 2048  # neurons of a block, up to which the step of the last activity is written by index
 WIDE = 256  # neurons from which `(batch, neurons)` is counted in bytes, and NaN are tested for before they are located
 LARGE_IMAGE = 2**14  # values of a sample, above which images are counted in bytes even if there are many layers
-LARGE_SAMPLE = 2**16  # values of a sample from which activations are summed sample by sample
 _BITS = 10  # bits of an int32 for each of at most three masks
 _BYTE = 255  # the number of rows that a byte can count
 
@@ -67,38 +66,11 @@ def exact_up_to(output: tf.Tensor, axis: int, xla: bool | None) -> int:
     return EXACT if in_floats and output.shape[0] is None else 2**62
 
 
-def activation_sums(values: tf.Tensor, axis: int, xla: bool | None) -> tf.Tensor:
-    """Returns the sum of the values of each neuron, `(neurons,)` float64.
-
-    Large samples are summed one by one: a float64 copy of a whole batch would take twice the memory of the batch.
-    """
-    size = values.shape[1:].num_elements()
-    if xla is not False or size is None or size < LARGE_SAMPLE:  # XLA makes no copy
-        return _float64_sums(values, axis)
-    samples, neurons = tf.shape(values)[0], values.shape[axis]
-
-    def add(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        sample = tf.slice(values, [i, *[0] * (values.shape.rank - 1)], [1, *values.shape[1:]])
-        # The one row of a Dense layer is its own sum: a further vector of a very wide layer takes megabytes.
-        added = tf.cast(tf.reshape(sample, [-1]), tf.float64) if sample.shape.rank == 2 else _float64_sums(sample, axis)
-        return i + 1, total + added
-
-    start = (tf.constant(0), tf.zeros(neurons, tf.float64))
-    return tf.while_loop(lambda i, total: i < samples, add, start, parallel_iterations=1)[1]
-
-
-def _float64_sums(values: tf.Tensor, axis: int) -> tf.Tensor:
-    values = tf.cast(values, tf.float64)
-    if axis == 1:
-        return tf.reduce_sum(values, [0, *range(2, values.shape.rank)])
-    return _sum_rows(_sum_places(values))
-
-
 def rows(masks: list[Mask], axis: int) -> list[tf.Tensor]:
     """Counts masks `(batch, neurons)`; int32, but float32 on a GPU, where TensorFlow keeps int32 on the host."""
     dtype = tf.float32 if on_gpu() and (masks[0][0].shape[0] or 0) <= EXACT else tf.int32
     whole = [reduce(tf.logical_and, mask) for mask in masks]
-    return [_sum_rows(tf.cast(concat(whole, 1), dtype))]
+    return [sum_rows(tf.cast(concat(whole, 1), dtype))]
 
 
 def places(masks: list[Mask], axis: int) -> list[tf.Tensor]:
@@ -108,7 +80,7 @@ def places(masks: list[Mask], axis: int) -> list[tf.Tensor]:
     zero = shared_constant(0, tf.int32, masks[0][0])
 
     def count(mask: Mask) -> tf.Tensor:
-        return _sum_rows(reduce(lambda values, where: tf.where(where, values, zero), mask[:-1], ones[id(mask[-1])]))
+        return sum_rows(reduce(lambda values, where: tf.where(where, values, zero), mask[:-1], ones[id(mask[-1])]))
 
     return [count(mask) for mask in masks]
 
@@ -215,17 +187,17 @@ def _sum(mask: tf.Tensor, axis: int) -> tf.Tensor:
     values = tf.cast(mask, tf.float32 if places is not None and places <= EXACT else tf.int64)
     if axis == 1:
         return tf.reduce_sum(tf.cast(tf.reduce_sum(values, list(range(2, mask.shape.rank))), tf.int64), 0)
-    return tf.reduce_sum(tf.cast(_sum_places(values), tf.int64), 0)
+    return tf.reduce_sum(tf.cast(sum_places(values), tf.int64), 0)
 
 
-def _sum_places(values: tf.Tensor) -> tf.Tensor:
+def sum_places(values: tf.Tensor) -> tf.Tensor:
     """Sums `(batch, ..., places, neurons)` to `(rows, neurons)`: in XLA, one sum over all axes takes up to 10 times as long."""
     if values.shape.rank == 2:
         return values
     return tf.reshape(tf.reduce_sum(values, -2), [-1, values.shape[-1]])
 
 
-def _sum_rows(values: tf.Tensor) -> tf.Tensor:
+def sum_rows(values: tf.Tensor) -> tf.Tensor:
     """Sums over rows by the gradient of a bias, TensorFlow's fastest way."""
     return tf.raw_ops.BiasAddGrad(out_backprop=values)
 

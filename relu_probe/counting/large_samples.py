@@ -1,0 +1,67 @@
+"""Large samples are counted and summed one by one: masks and float64 copies of a whole batch would take more memory than the batch."""
+
+from collections.abc import Callable
+from functools import reduce
+
+import tensorflow as tf
+
+from relu_probe.counting.kernels import on_gpu, sum_places, sum_rows
+from relu_probe.counting.passes import LayerCall, masks_of
+
+LARGE_SAMPLE = 2**16  # values of a sample
+
+
+def is_counted_by_sample(call: LayerCall, xla: bool | None) -> bool:
+    """Whether the outputs `(batch, neurons)` of a call are counted sample by sample: on a CPU, if the layer is very wide."""
+    on_cpu = xla is False and not on_gpu() and not tf.executing_eagerly()
+    return on_cpu and call.counted is None and call.output.shape.rank == 2 and _is_large(call.output)
+
+
+def counts_by_sample(call: LayerCall) -> list[tf.Tensor]:
+    """Returns the counts of each mask of a very wide layer, `(neurons,)` int32."""
+
+    def of_sample(output: tf.Tensor, *gradients: tf.Tensor) -> list[tf.Tensor]:
+        source = None if call.source is None else output
+        masks = masks_of(call._replace(output=output, source=source, gradients=gradients))
+        return [tf.cast(reduce(tf.logical_and, mask)[0], tf.int32) for mask in masks]
+
+    number = (call.source is not None) + bool(call.gradients)
+    zeros = [tf.zeros(call.output.shape[1], tf.int32)] * number
+    return _sum_of_samples(of_sample, [call.output, *call.gradients], zeros)
+
+
+def activation_sums(values: tf.Tensor, axis: int, xla: bool | None) -> tf.Tensor:
+    """Returns the sum of the values of each neuron, `(neurons,)` float64."""
+    if xla is not False or not _is_large(values):  # XLA makes no copy
+        return _float64_sums(values, axis)
+
+    def of_sample(sample: tf.Tensor) -> list[tf.Tensor]:
+        # The one row of a Dense layer is its own sum: a further vector of a very wide layer takes megabytes.
+        return [tf.cast(sample[0], tf.float64) if sample.shape.rank == 2 else _float64_sums(sample, axis)]
+
+    return _sum_of_samples(of_sample, [values], [tf.zeros(values.shape[axis], tf.float64)])[0]
+
+
+def _is_large(output: tf.Tensor) -> bool:
+    return (output.shape[1:].num_elements() or 0) >= LARGE_SAMPLE
+
+
+def _sum_of_samples(
+    of_sample: Callable[..., list[tf.Tensor]], tensors: list[tf.Tensor], zeros: list[tf.Tensor]
+) -> list[tf.Tensor]:
+    """Returns `zeros` plus what `of_sample` returns for each sample of the tensors, `(1, ...)`."""
+    samples = tf.shape(tensors[0])[0]
+
+    def add(i: tf.Tensor, *totals: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        slices = [tf.slice(each, [i, *[0] * (each.shape.rank - 1)], [1, *each.shape[1:]]) for each in tensors]
+        return i + 1, *(total + each for total, each in zip(totals, of_sample(*slices)))
+
+    start = (tf.constant(0), *zeros)
+    return list(tf.while_loop(lambda i, *_: i < samples, add, start, parallel_iterations=1)[1:])
+
+
+def _float64_sums(values: tf.Tensor, axis: int) -> tf.Tensor:
+    values = tf.cast(values, tf.float64)
+    if axis == 1:
+        return tf.reduce_sum(values, [0, *range(2, values.shape.rank)])
+    return sum_rows(sum_places(values))

@@ -1,0 +1,77 @@
+"""Counts and sums of large samples, which are added one by one, against NumPy."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from relu_probe import ReluProbe
+from relu_probe.counting.large_samples import LARGE_SAMPLE, activation_sums, counts_by_sample
+from relu_probe.counting.passes import LayerCall
+from relu_probe.measuring.counted_train_function import counted_step
+from relu_probe.measuring.train_step import training_counters
+
+K, L = tf.keras, tf.keras.layers
+
+
+@pytest.mark.parametrize("xla", [None, False, True])
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((5, LARGE_SAMPLE), -1), ((3, 200, 200, 2), -1), ((3, 2, 200, 200), 1), ((0, LARGE_SAMPLE), -1), ((7, 3), -1)],
+)
+def test_sums_of_large_samples(shape, axis, xla):
+    values = np.random.default_rng(0).random(shape).astype(np.float32)
+    spec = tf.TensorSpec((None, *shape[1:]), tf.float32)
+    function = tf.function(
+        lambda v: activation_sums(v, axis, xla), input_signature=[spec], jit_compile=xla is not False
+    )
+    others = tuple(i for i in range(values.ndim) if i != axis % values.ndim)
+    expected = values.sum(axis=others, dtype=np.float64)
+    np.testing.assert_allclose(function(values), expected, rtol=1e-12)
+    if shape[0] == 3:
+        assert not np.allclose(function(values), values[:2].sum(axis=others), rtol=1e-12)  # the planted mistake
+
+
+@pytest.mark.parametrize("ceiling", [None, 1.0])
+@pytest.mark.parametrize(("samples", "forward", "gradients"), [(5, True, 1), (3, True, 2), (300, False, 1), (0, True, 1)])
+def test_counts_of_large_samples(samples, forward, gradients, ceiling):
+    rng, shape = np.random.default_rng(0), (samples, LARGE_SAMPLE)
+    output = rng.integers(0, 3, shape).astype(np.float32) / 2  # 0, 1/2 or 1
+    arrive = [rng.integers(0, 3, shape).astype(np.float32) * (rng.random(shape) < 0.5) for _ in range(gradients)]
+    spec = tf.TensorSpec((None, LARGE_SAMPLE), tf.float32)
+
+    @tf.function(input_signature=[spec] * (1 + gradients), autograph=False)
+    def count(output, *gradients):
+        return counts_by_sample(LayerCall(output, output if forward else None, gradients, ceiling))
+
+    found = [each.numpy() for each in count(output, *arrive)]
+    active = output > 0
+    has_gradient = np.any(arrive, axis=0) & active & (output != ceiling)
+    expected = [mask.sum(0) for mask in ([active] if forward else []) + [has_gradient]]
+    np.testing.assert_array_equal(found, expected)
+    if samples > 1:  # the planted mistakes: the last sample is left out; a gradient where the neuron is off counts
+        assert any((a != mask[:-1].sum(0)).any() for a, mask in zip(found, [active, has_gradient]))
+        assert (found[-1] != np.any(arrive, axis=0).sum(0)).any()
+
+
+def test_no_mask_of_a_whole_batch_is_made_for_a_very_wide_layer():
+    model = K.Sequential([K.Input((2,)), L.Dense(LARGE_SAMPLE, "relu"), L.Dense(1)])
+    model.compile("sgd", "mse")
+    probe = ReluProbe(strict=True)
+    model.fit(np.ones((5, 2)), np.ones((5, 1)), batch_size=2, verbose=0, callbacks=[probe])
+    (layer,) = probe.report.values()
+    assert (layer.samples, layer.positions) == (5, 5)
+    masks = [shape for shape in shapes_of_masks(model) if shape.rank == 2]
+    assert [shape.as_list() for shape in masks] == [[1, LARGE_SAMPLE]] * len(masks) and masks
+
+
+def shapes_of_masks(model):
+    """Returns the shapes of all bool tensors in a counted training step, those in its loops included."""
+    step = counted_step(model.train_step, training_counters(model))
+    batch = tf.TensorSpec((None, 2)), tf.TensorSpec((None, 1))
+    graph = tf.function(step, autograph=False).get_concrete_function(batch).graph
+    graphs = [graph, *(graph._get_function(name).graph for name in map(loop_body, graph.get_operations()) if name)]
+    return [t.shape for each in graphs for op in each.get_operations() for t in op.outputs if t.dtype == tf.bool]
+
+
+def loop_body(op):
+    return op.get_attr("body").name if op.type in ("While", "StatelessWhile") else ""
