@@ -1,9 +1,7 @@
 """TensorBoard summaries of reports: scalars, histograms, images, a table and a page of charts."""
 
 import shlex
-from collections import deque
 from collections.abc import Iterator, Mapping
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,12 @@ from tensorboard.plugins.custom_scalar import summary as custom_scalar
 
 from relu_probe.report.deaths import Deaths
 from relu_probe.report.layer_report import LayerReport
-from relu_probe.report.life_image import LEGEND, draw_lives
+from relu_probe.report.life_image import LEGEND
 from relu_probe.report.markup import markdown_table, plain_text
 from relu_probe.report.report import Report
 from relu_probe.report.summary import death_clauses
 from relu_probe.tensorboard.event_file import EventFile
-from relu_probe.tensorboard.life_picture import FOOT, framed_life
+from relu_probe.tensorboard.life_images import MOST, LifeImages
 from relu_probe.tensorboard.overview import Overview
 from relu_probe.tensorboard.overview_picture import LEGEND as OVERVIEW_LEGEND
 from relu_probe.tensorboard.summary_values import histogram_value, image_value, scalar_value
@@ -46,11 +44,6 @@ _HISTOGRAMS = {
     "the pre-activation, was not zero. The first bar holds exactly the neurons whose gradient was always zero.",
 }
 OVERVIEW_TAG = "a_overview/dead"  # sorts before all others: the page shows it first
-_IMAGES_AT_ONCE = 32  # in one event: to write an event takes longer than to draw an image
-_SMALL = 2**11  # neurons up to which layers are drawn together
-_MANY = 100  # layers, of more than which no images are drawn before report `_LATER`: 500 images take a second
-_LATER = 4
-_UNMEASURED = LayerReport(0, 0, np.zeros(0, np.int64))  # a layer that a report does not have
 _TABLE = "The report of this epoch. The scalars of the same names show its numbers over time."
 
 
@@ -63,7 +56,8 @@ class Summaries:
         log_dir: TensorBoard's directory.
         name: the name of the run.
         images: whether to write an overview, and an image of each layer's history: each time the number of reports has doubled,
-            and at the end. The images of more than 100 layers begin with the fourth report, or at the end.
+            and at the end. If there are more than 100 layers, images are written of the 100 with the most dead neurons, from the
+            fourth report on, or at the end.
         text: whether to write each report as a table.
         keep: the number of newest reports that the images show; None for all.
     """
@@ -74,11 +68,10 @@ class Summaries:
         self.log_dir = log_dir
         self.directory = str(Path(log_dir) / name) if "://" not in log_dir else f"{log_dir.rstrip('/')}/{name}"
         self.images, self.text = images, text
-        self._reports: deque[tuple[int, Report]] = deque(maxlen=keep if images else 1)  # for the images, with the steps
         self._overview = Overview(keep)
+        self._lives = LifeImages(keep if images else 1)
         self._written = 0  # the number of reports written
         self._drawn = 0  # the number of reports when the newest overview was drawn
-        self._lives_drawn = 0  # and when the newest images of layers were
         self._step = 0
         self._file = EventFile(self.directory)
 
@@ -101,8 +94,8 @@ class Summaries:
         Raises:
             tf.errors.OpError: the file cannot be written.
         """
-        self._reports.append((step, report))
         self._overview.add(report, step, deaths or {})
+        self._lives.add(report, step)
         self._written += 1
         self._step = step
         with self._file.recording(step):
@@ -129,7 +122,7 @@ class Summaries:
             last: whether nothing will follow. Else images are written only if the reports have become a tenth more: there may
                 be thousands of fits.
         """
-        if self.images and self._written > self._lives_drawn * (1.0 if last else 1.1):
+        if self.images and self._written > self._lives.drawn * (1.0 if last else 1.1):
             with self._file.recording(self._step):
                 self._write_images(last=True)
         if self._written:
@@ -140,29 +133,15 @@ class Summaries:
             return
         if self._written > self._drawn and (overview := self._overview.draw()) is not None:
             _write([image_value(OVERVIEW_TAG, overview, f"The dead neurons of every layer: {OVERVIEW_LEGEND}")])
-        self._drawn, names = self._written, list(self._reports[-1][1])
-        if len(names) > _MANY and self._written < _LATER and not last:
-            return
-        self._lives_drawn = self._written
-        for start in range(0, len(names), _IMAGES_AT_ONCE):
-            _write(list(self._images(names[start : start + _IMAGES_AT_ONCE])))
-
-    def _images(self, names: list[str]) -> Iterator[Any]:
-        """Yields the images of some layers, in their order. Neighbours of equal size are drawn together, if they are small."""
-        epochs = [epoch for epoch, _ in self._reports]
-        histories = {name: [report.layers.get(name, _UNMEASURED) for _, report in self._reports] for name in names}
-        measured = {name: layers for name, layers in histories.items() if any(layer.measured for layer in layers)}
-        sizes = {name: max(layer.neurons for layer in layers) for name, layers in measured.items()}
-        for _, neighbours in groupby(measured, key=lambda name: (sizes[name], name if sizes[name] > _SMALL else "")):
-            group = list(neighbours)
-            for name, life in zip(group, draw_lives([measured[name] for name in group])):
-                about = f"Layer {plain_text(shown(name))}: {LEGEND}"
-                yield image_value(f"life/{name}", framed_life(life, name, sizes[name], epochs), about, FOOT)
+        self._drawn = self._written
+        for values in self._lives.draw(last=last):
+            _write(values)
 
     def _write_report(self, report: Report, deaths: Mapping[str, Deaths]) -> None:
         if self.text:
             clauses = plain_text("; ".join(death_clauses(report.layers, deaths)))
-            legend = f"\n\nThe images, life/: {LEGEND}" if self.images else ""
+            of = f", of the {MOST} layers with the most dead neurons" if len(report) > MOST else ""
+            legend = f"\n\nThe images, life/{of}: {LEGEND}" if self.images else ""
             text = f"**{clauses}**\n\n{markdown_table(report.cells())}{legend}"
             tf.summary.text("report", text, description=_TABLE)
         values = list(_scalars(report, "", f"All {number(len(report.layers), 'layer')} pooled."))

@@ -32,7 +32,9 @@ def test_sums_of_large_samples(shape, axis, xla):
 
 
 @pytest.mark.parametrize("ceiling", [None, 1.0])
-@pytest.mark.parametrize(("samples", "forward", "gradients"), [(5, True, 1), (3, True, 2), (300, False, 1), (0, True, 1)])
+@pytest.mark.parametrize(
+    ("samples", "forward", "gradients"), [(5, True, 1), (3, True, 2), (300, False, 1), (0, True, 1)]
+)
 def test_counts_of_large_samples(samples, forward, gradients, ceiling):
     rng, shape = np.random.default_rng(0), (samples, LARGE_SAMPLE)
     output = rng.integers(0, 3, shape).astype(np.float32) / 2  # 0, 1/2 or 1
@@ -61,7 +63,8 @@ def test_no_mask_of_a_whole_batch_is_made_for_a_very_wide_layer():
     (layer,) = probe.report.values()
     assert (layer.samples, layer.positions) == (5, 5)
     masks = [shape for shape in shapes_of_masks(model) if shape.rank == 2]
-    assert [shape.as_list() for shape in masks] == [[1, LARGE_SAMPLE]] * len(masks) and masks
+    assert masks
+    assert all(shape.as_list() == [1, LARGE_SAMPLE] for shape in masks)
 
 
 def shapes_of_masks(model):
@@ -75,3 +78,16 @@ def shapes_of_masks(model):
 
 def loop_body(op):
     return op.get_attr("body").name if op.type in ("While", "StatelessWhile") else ""
+
+
+def test_the_counts_of_a_very_wide_layer_are_those_of_the_epoch():
+    """Its counters are set to zero part by part."""
+    model = K.Sequential([K.Input((2,)), L.Dense(LARGE_SAMPLE + 3, "relu"), L.Dense(1, kernel_initializer="zeros")])
+    model.compile(K.optimizers.SGD(0.0), "mse")
+    x = np.random.default_rng(0).standard_normal((5, 2)).astype("float32")
+    probe = ReluProbe(strict=True, activation_sum=True)
+    model.fit(x, np.ones((5, 1)), epochs=2, batch_size=2, verbose=0, callbacks=[probe])
+    (layer,) = probe.report.values()
+    np.testing.assert_array_equal(layer.active, (model.layers[0](x).numpy() > 0).sum(0))
+    assert layer.samples == 5
+    assert not layer.with_gradient.any()

@@ -3,7 +3,6 @@
 import os
 import re
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 
 from relu_probe import LayerReport, ReluProbe, Report
 from relu_probe.report.markup import markdown_table
+from relu_probe.tensorboard.life_images import MOST
 from relu_probe.tensorboard.summaries import OVERVIEW_TAG, Summaries
 
 pytestmark = pytest.mark.any_keras
@@ -83,16 +83,45 @@ def test_images_are_written_when_the_reports_have_doubled_and_at_the_end(tmp_pat
     ("epochs", "layers", "overviews"), [(1, [0], [0]), (3, [2], [0, 1, 2]), (5, [3, 4], [0, 1, 3, 4])]
 )
 def test_images_of_very_many_layers_begin_with_the_fourth_report_or_at_the_end(tmp_path, epochs, layers, overviews):
-    summaries = Summaries(str(tmp_path), "relu_probe", text=False)
-    report = Report({f"layer_{i}": LayerReport(samples=2, positions=2, active=[0, 1]) for i in range(101)})
-    for epoch in range(epochs):
-        summaries.write(replace(report, epoch=epoch), epoch)
-    summaries.finish()
-    summaries.close()
+    write_reports(tmp_path, [layers_with_dead(range(101))] * epochs)
     found = steps(tmp_path, "life/")
-    assert len(found) == 101
+    assert len(found) == MOST
     assert set(map(tuple, found.values())) == {tuple(layers)}
     assert steps(tmp_path, OVERVIEW_TAG) == {OVERVIEW_TAG: overviews}
+
+
+@pytest.mark.once
+def test_of_very_many_layers_those_with_the_most_dead_neurons_have_images(tmp_path):
+    dead = [set(range(120)) - {3, 70}] * 4 + [set(range(110, 120)) | {70}]
+    write_reports(tmp_path, [layers_with_dead(each) for each in dead])
+    found = steps(tmp_path, "life/")
+    first = [i for i in range(120) if i not in (3, 70)][:MOST]  # of equal ones the earlier layers
+    assert {int(tag.rsplit("_", 1)[1]) for tag in found} == {
+        *first,
+        *range(110, 120),
+        70,
+        3,
+    }  # 3 is one of the first in the last report
+    assert all(drawn == ([3, 4] if int(tag.rsplit("_", 1)[1]) in first else [4]) for tag, drawn in found.items())
+    texts = [value.tensor.string_val[0].decode() for _, value in values(tmp_path) if value.tag == "report"]
+    assert (
+        all("life/, of the 100 layers with the most dead neurons: columns" in text for text in texts)
+        and len(texts) == 5
+    )
+
+
+def layers_with_dead(dead):
+    """Returns layers of two neurons, one of which is dead in those of these numbers."""
+    size = max(dead) + 1
+    return {f"layer_{i}": LayerReport(samples=2, positions=2, active=[int(i not in dead), 1]) for i in range(size)}
+
+
+def write_reports(directory, layers):
+    summaries = Summaries(str(directory), "relu_probe")
+    for epoch, each in enumerate(layers):
+        summaries.write(Report(each, epoch=epoch), epoch)
+    summaries.finish()
+    summaries.close()
 
 
 def test_a_table_for_each_epoch(tmp_path):
