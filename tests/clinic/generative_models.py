@@ -59,13 +59,21 @@ def gan(seed, rate=0.002, kernel="glorot_uniform"):
     model(noise[:1])
     model.compile(rate)
 
-    def distance(trained):
-        """How far the pixels' means and deviations are from those of the data."""
-        made = np.asarray(trained(noise))
-        return float(sum(np.mean((f(made, axis=0) - f(images, axis=0)) ** 2) for f in (np.mean, np.std)))
+    def distance(epoch, logs=None):
+        """Notes how far the pixels' means and deviations are from those of the data."""
+        made = np.asarray(model(noise))
+        distances.append(sum(np.mean((f(made, axis=0) - f(images, axis=0)) ** 2) for f in (np.mean, np.std)))
 
+    distances = []
     batches = tf.data.Dataset.from_tensor_slices(images).shuffle(500, seed=seed).batch(32)
-    return Training(model, noise, None, epochs=60, batches=batches, loss=distance, chance=2.0)
+    return Training(
+        *(model, noise, None),
+        epochs=150,  # after 60 the treated one is still on its way: 0.08, after 150 it is as good as the reference
+        callbacks=(K.callbacks.LambdaCallback(on_epoch_end=distance),),
+        batches=batches,
+        loss=lambda trained: float(np.mean(distances[-20:])),  # it goes up and down from epoch to epoch
+        chance=2.0,
+    )
 
 
 def usual_gan(seed):

@@ -104,10 +104,8 @@ def test_of_very_many_layers_those_with_the_most_dead_neurons_have_images(tmp_pa
     }  # 3 is one of the first in the last report
     assert all(drawn == ([3, 4] if int(tag.rsplit("_", 1)[1]) in first else [4]) for tag, drawn in found.items())
     texts = [value.tensor.string_val[0].decode() for _, value in values(tmp_path) if value.tag == "report"]
-    assert (
-        all("life/, of the 100 layers with the most dead neurons: columns" in text for text in texts)
-        and len(texts) == 5
-    )
+    assert len(texts) == 5
+    assert all("life/, of the 100 layers with the most dead neurons: columns" in text for text in texts)
 
 
 def layers_with_dead(dead):
