@@ -24,12 +24,14 @@ from relu_probe.report.layer_report import Mask
 from relu_probe.report.report import Report
 from relu_probe.structure.keras_layers import holds_all_calls
 from relu_probe.structure.layer_matching import select_layers
-from relu_probe.structure.relu_layers import find_relus
+from relu_probe.structure.relu_layers import ReluLayer, find_relus
 from relu_probe.structure.support import check_model
 from relu_probe.utils.foreign_text import shown
 
 Remove = Literal["dead", "certified"]
 _UNCERTAIN = "it is dead on the data, and may fire for another input within the bounds"
+# The report, for each layer the neurons that need not be there, and why others that are dead are left.
+_Found = tuple[Report, Mapping[str, Mask], Mapping[str, Mapping[str, Indices]]]
 
 
 def shrink(
@@ -79,41 +81,54 @@ def shrink(
     relus = find_relus(model)
     selected = select_layers(relus, layers, model)
     batches = read_batches(data, batch_size)
-    report, useless, uncertain = (
-        _dead(model, batches) if bounds is None else _certified(model, data, bounds, batch_size)
-    )
-    first = next(iter(batches.dataset))[0]
-    useless = {key: useless[key] for key in selected if key in useless}
-    one = one_sample(model, first)
-    flow = ChannelFlow(_trace(model, one), relus, useless, tied_weights(model))
+    found = _dead(model, batches) if bounds is None else _certified(model, data, bounds, batch_size)
+    report, useless, _ = found
+    one = one_sample(model, next(iter(batches.dataset))[0])
+    removed = {key: useless[key] for key in selected if key in useless}
+    flow = ChannelFlow(_trace(model, one), relus, removed, tied_weights(model))
     removal = Removal(flow)
-    cuts = Cuts(flow, removal.removed, removal.closed)
+    cuts, names = Cuts(flow, removal.removed, removal.closed), layer_names(model)
+    left = removal.left(relus, removed)
+    if layers is None:
+        left |= _in_code(report, relus)
+    return Shrunk(
+        removed=removal.units(names),
+        left=_with_uncertain(left, found),
+        report=report,
+        sizes=layer_sizes(flow, cuts, names),
+        **_made(model, cuts, one, batches),
+    )
+
+
+def _made(model: Any, cuts: Cuts, one: Any, batches: BatchedData) -> dict[str, Any]:
+    """Makes the smaller model, checks and times it; returns what `Shrunk` says of it."""
     with state_restored(model):
         new = smaller_model(model, cuts, one)
         reset = compile_like(new, model, cuts)
         with state_restored(new):
             difference = check_same_function(model, new, batches)
-            seconds = seconds_of_a_prediction(model, new, first)
-    names = layer_names(model)
-    left = removal.left(relus, useless)
-    if layers is None:
-        known = {relu.key for relu in relus}
-        left |= {
-            key: {IN_CODE: np.flatnonzero(report[key].dead)}
-            for key in report
-            if key not in known and np.any(report[key].dead)
-        }
-    return Shrunk(
-        model=new,
-        removed=removal.units(names),
-        left={key: found for key in report if (found := {**left.get(key, {}), **uncertain.get(key, {})})},
-        report=report,
-        sizes=layer_sizes(flow, cuts, names),
-        seconds=seconds,
-        largest_difference=difference,
-        parameters=(model.count_params(), new.count_params()),
-        optimizer_reset=reset,
-    )
+            seconds = seconds_of_a_prediction(model, new, next(iter(batches.dataset))[0])
+    return {
+        "model": new,
+        "seconds": seconds,
+        "largest_difference": difference,
+        "parameters": (model.count_params(), new.count_params()),
+        "optimizer_reset": reset,
+    }
+
+
+def _in_code(report: Report, relus: list[ReluLayer]) -> dict[str, dict[str, Indices]]:
+    """Returns the dead neurons of ReLUs that are written as functions: they are left."""
+    known = {relu.key for relu in relus}
+    dead = {key: np.flatnonzero(report[key].dead) for key in report if key not in known}
+    return {key: {IN_CODE: neurons} for key, neurons in dead.items() if len(neurons)}
+
+
+def _with_uncertain(left: Mapping[str, Mapping[str, Indices]], found: _Found) -> dict[str, dict[str, Indices]]:
+    """Adds the neurons that are not certain to be dead, and puts the layers in the report's order."""
+    report, _, uncertain = found
+    every = {key: {**left.get(key, {}), **uncertain.get(key, {})} for key in report}
+    return {key: each for key, each in every.items() if each}
 
 
 def _check(model: Any, remove: str, bounds: Any) -> None:
@@ -138,17 +153,14 @@ def _check(model: Any, remove: str, bounds: Any) -> None:
         )
 
 
-_Found = tuple[Report, Mapping[str, Mask], Mapping[str, Mapping[str, Indices]]]
-
-
 def _dead(model: Any, batches: BatchedData) -> _Found:
-    """The report on the data, for each layer the neurons to remove, and none that are dead and nevertheless left."""
+    """Returns what is dead on the data: all of it can be removed."""
     report = measurer_of(model).run(batches)
     return report, {key: report[key].dead for key in report}, {}
 
 
 def _certified(model: Any, data: Any, bounds: Any, batch_size: int) -> _Found:
-    """The same for the neurons that no input within the bounds makes fire, and why others that are dead are left."""
+    """Returns what no input within the bounds makes fire."""
     found = diagnose(model, data, batch_size=batch_size, bounds=bounds)
     if found.bounds_left:
         raise ValueError(f"{found.bounds_left} Expected data within the bounds. Pass wider bounds.")
