@@ -16,8 +16,9 @@ from relu_probe.counting.shared_functions import SharedFunctions
 class CallCounts(NamedTuple):
     """The counts of one call, or the sum of several.
 
-    `counts` are the positions active and the positions with a gradient, `(neurons,)` each, or both concatenated. `nan_test` is a scalar bool; False
-    proves that there is no NaN. It is None if the mask costs no more than the test. `nan_mask` returns `(neurons,)` bool.
+    `counts` are the positions active and the positions with a gradient, `(neurons,)` each, or both concatenated. `nan_test` is a
+    scalar bool; False proves that there is no NaN. It is None if the mask costs no more than the test. `nan_mask` returns
+    `(neurons,)` bool.
     """
 
     counts: list[tf.Tensor]
