@@ -127,9 +127,7 @@ class Observer:
     def layer(self, key: str, report: Report, certifier: Certifier | None, confidence: float) -> LayerDiagnosis:
         """The diagnosis of one layer."""
         counts, relu = report[key], self._relus.get(key)
-        if (
-            relu is None
-        ):  # a ReLU written as a function: its neurons are counted, and nothing before or behind it is visible
+        if relu is None:  # written as a function: its neurons are counted, and nothing before or behind it is visible
             return self._function(key, report, certified=certifier is not None, confidence=confidence)
         collector = self._collectors.get(key)
         if collector is None or len(collector.fired) != counts.neurons:
