@@ -44,7 +44,7 @@ def count_call(call: LayerCall, axis: int, xla: bool | None, shared: SharedFunct
     way = kernels.plan(call.output.shape, axis, xla, shared is not None and shared.many_layers)
     if way is kernels.packed:
         return _count_packed(call, shared)
-    if is_counted_by_sample(call, xla):
+    if shared is not None and shared.loops and is_counted_by_sample(call, xla):
         counts, test = _with_zeros(counts_by_sample(call), call), None
     elif shared is None or call.source is None or way is not kernels.in_bytes or tf.executing_eagerly():
         counts, test = _with_zeros(way(masks_of(call), axis), call), None
@@ -62,7 +62,7 @@ def _count_in_function(call: LayerCall, shared: SharedFunctions) -> tuple[list[t
     """
     neurons = call.output.shape[-1]
     # A call that is not inlined takes some 30 µs: 2 % of the step of three dense layers, 2 to 5 % of that of three images.
-    inline = call.output.shape.rank == 2 or not shared.many_layers
+    inline = call.output.shape.rank == 2 or not shared.many_layers or not shared.loops
 
     def run(body: Callable[..., Any], of: LayerCall) -> Any:
         return shared.call(body, [of.output, *of.gradients], of.ceiling, one_for_all_shapes=True, inline=inline)

@@ -24,6 +24,7 @@ from relu_probe.counting.shared_functions import FEW_LAYERS, SharedFunctions
 from relu_probe.counting.step_passes import differentiate, gathered_passes, looped_gradients, search
 from relu_probe.counting.step_trace import StepTrace, current_graph
 from relu_probe.structure.relu_layers import ReluLayer
+from relu_probe.structure.run_settings import unrolls_steps
 from relu_probe.structure.weights import is_frozen, is_frozen_in
 from relu_probe.utils.error_policy import reason
 from relu_probe.utils.tensorflow_private import is_compiled_by_xla, is_inside_vectorized_map
@@ -38,7 +39,7 @@ class Counters(CounterState):
         self.detach: list[Callable[[], None]] = []
         self.outermost = OutermostCalls(self._begin_call)
         self._widths: dict[str, int] = {}
-        self._shared = SharedFunctions()
+        self._shared = SharedFunctions(loops=not unrolls_steps(model))
         self._local = threading.local()  # each replica of a MirroredStrategy traces in its own thread
 
     @property

@@ -30,9 +30,9 @@ def counts_by_sample(call: LayerCall) -> list[tf.Tensor]:
     return _sum_of_samples(of_sample, [call.output, *call.gradients], zeros)
 
 
-def activation_sums(values: tf.Tensor, axis: int, xla: bool | None) -> tf.Tensor:
-    """Returns the sum of the values of each neuron, `(neurons,)` float64."""
-    if xla is not False or not _is_large(values):  # XLA makes no copy
+def activation_sums(values: tf.Tensor, axis: int, *, loops: bool) -> tf.Tensor:
+    """Returns the sum of the values of each neuron, `(neurons,)` float64; of large samples one by one, if there may be loops."""
+    if not loops or not _is_large(values):
         return _float64_sums(values, axis)
 
     def of_sample(sample: tf.Tensor) -> list[tf.Tensor]:
@@ -49,11 +49,14 @@ def _is_large(output: tf.Tensor) -> bool:
 def _sum_of_samples(
     of_sample: Callable[..., list[tf.Tensor]], tensors: list[tf.Tensor], zeros: list[tf.Tensor]
 ) -> list[tf.Tensor]:
-    """Returns `zeros` plus what `of_sample` returns for each sample of the tensors, `(1, ...)`."""
-    samples = tf.shape(tensors[0])[0]
+    """Returns `zeros` plus what `of_sample` returns for each sample of the tensors, `(1, ...)`.
+
+    All tensors have the shape of the first one, even if that of a gradient is not known.
+    """
+    samples, one, rest = tf.shape(tensors[0])[0], [1, *tensors[0].shape[1:]], [0] * (tensors[0].shape.rank - 1)
 
     def add(i: tf.Tensor, *totals: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        slices = [tf.slice(each, [i, *[0] * (each.shape.rank - 1)], [1, *each.shape[1:]]) for each in tensors]
+        slices = [tf.ensure_shape(tf.slice(each, [i, *rest], one), one) for each in tensors]
         return i + 1, *(total + each for total, each in zip(totals, of_sample(*slices)))
 
     start = (tf.constant(0), *zeros)

@@ -57,7 +57,8 @@ class LayerIncrements(NamedTuple):
                 with batch.operations.recorded([]) if batch and batch.operations else nullcontext():
                     calls = [_neurons_last(call, relu) for call in calls]
             positions = reduce(CallCounts.plus, [count_call(call, relu.axis, xla, shared) for call in calls])
-            sums = _activation_sum(calls, relu.axis, xla) if activation_sum else None
+            loops = shared is not None and shared.loops and xla is False  # XLA makes no copy of a batch
+            sums = _activation_sum(calls, relu.axis, loops) if activation_sum else None
             return cls(keys, neurons, positions, sums, LayerTotals.of(calls, relu.axis, batch, xla))
 
     def with_samples(self, change: Callable[[Rows], Rows]) -> "LayerIncrements":
@@ -74,8 +75,8 @@ def _neurons_last(call: LayerCall, relu: ReluLayer) -> LayerCall:
     )
 
 
-def _activation_sum(calls: list[LayerCall], axis: int, xla: bool | None) -> tf.Tensor:
+def _activation_sum(calls: list[LayerCall], axis: int, loops: bool) -> tf.Tensor:
     outputs = [call.output for call in calls if call.source is not None]
     if not outputs:
         return tf.zeros(calls[0].output.shape[axis], tf.float64)
-    return tf.add_n([activation_sums(output, axis, xla) for output in outputs])
+    return tf.add_n([activation_sums(output, axis, loops=loops) for output in outputs])

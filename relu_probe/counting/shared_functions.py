@@ -16,6 +16,9 @@ FEW_LAYERS = 8  # counted in bytes and inlined, they make the first step at most
 class SharedFunctions:
     """The shared functions of one model.
 
+    Args:
+        loops: whether a step may have loops, and calls that are not inlined, of ours; not if the training does not wait for them.
+
     Attributes:
         many_layers: the step has so many layers that its first run would be slow if each of them were counted in the way that is
             fastest later. ResNet50 (32 x 32): small images by `kernels.places`, and no inlined calls, take 1.12 times the CPU time
@@ -23,8 +26,8 @@ class SharedFunctions:
             long with inlined bytes, 1.11 with `places`, 1.10 with calls.
     """
 
-    def __init__(self) -> None:
-        self.many_layers = False
+    def __init__(self, *, loops: bool = True) -> None:
+        self.loops, self.many_layers = loops, False
         self._functions: dict[Any, Any] = {}
         self._lock = threading.RLock()  # replicas trace in several threads
 

@@ -44,6 +44,16 @@ def run_settings(model: Any) -> list[Any]:
     return [*compiled, *functions, model.distribute_strategy, *precisions]
 
 
+def unrolls_steps(model: Any) -> bool:
+    """Whether several steps are one graph without a loop, as in Keras 3 before it had `unrolled_steps_per_execution`.
+
+    At the end of the data TensorFlow cuts such a graph off, and with it a step that is still running.
+    """
+    of_keras_3 = not hasattr(model, "_steps_per_execution")
+    several = getattr(model, "steps_per_execution", 1) != 1
+    return of_keras_3 and several and not hasattr(model, "unrolled_steps_per_execution")
+
+
 def layer_settings(model: Any) -> list[Any]:
     """Returns the settings of built layers that a user may change. A step that was traced before runs the old ones."""
     return [

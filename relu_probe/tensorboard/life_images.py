@@ -1,4 +1,4 @@
-"""The images `life/{layer}` of a run: the history of each layer; if there are many, of the layers with the most dead neurons."""
+"""The images `life/{layer}` of a run: the history of each layer; if there are many, of those with the largest shares of dead neurons."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -53,9 +53,10 @@ class LifeImages:
             yield list(self._images(names[start : start + _AT_ONCE]))
 
     def _names(self) -> list[str]:
-        """Returns the layers to draw: all, or the `MOST` with the most dead neurons or NaN, and those that have an image already."""
+        """Returns the layers to draw: all, or the `MOST` with the largest shares of dead neurons or NaN, and those drawn before."""
         layers = self._reports[-1][1].layers
         if len(layers) <= MOST:
+            self._shown.update(layers)
             return list(layers)
         shares = {name: np.nanmax([layer.dead_fraction, layer.nan_fraction, 0.0]) for name, layer in layers.items()}
         self._shown.update(sorted(shares, key=shares.__getitem__, reverse=True)[:MOST])

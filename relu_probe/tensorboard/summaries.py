@@ -56,8 +56,8 @@ class Summaries:
         log_dir: TensorBoard's directory.
         name: the name of the run.
         images: whether to write an overview, and an image of each layer's history: each time the number of reports has doubled,
-            and at the end. If there are more than 100 layers, images are written of the 100 with the most dead neurons, from the
-            fourth report on, or at the end.
+            and at the end. If there are more than 100 layers, images are written of the 100 with the largest shares of dead
+            neurons, and of those that had one before, from the fourth report on, or at the end.
         text: whether to write each report as a table.
         keep: the number of newest reports that the images show; None for all.
     """
@@ -140,7 +140,7 @@ class Summaries:
     def _write_report(self, report: Report, deaths: Mapping[str, Deaths]) -> None:
         if self.text:
             clauses = plain_text("; ".join(death_clauses(report.layers, deaths)))
-            of = f", of the {MOST} layers with the most dead neurons" if len(report) > MOST else ""
+            of = ", of the layers with the largest shares of dead neurons" if len(report) > MOST else ""
             legend = f"\n\nThe images, life/{of}: {LEGEND}" if self.images else ""
             text = f"**{clauses}**\n\n{markdown_table(report.cells())}{legend}"
             tf.summary.text("report", text, description=_TABLE)

@@ -105,7 +105,15 @@ def test_of_very_many_layers_those_with_the_most_dead_neurons_have_images(tmp_pa
     assert all(drawn == ([3, 4] if int(tag.rsplit("_", 1)[1]) in first else [4]) for tag, drawn in found.items())
     texts = [value.tensor.string_val[0].decode() for _, value in values(tmp_path) if value.tag == "report"]
     assert len(texts) == 5
-    assert all("life/, of the 100 layers with the most dead neurons: columns" in text for text in texts)
+    assert all("life/, of the layers with the largest shares of dead neurons: columns" in text for text in texts)
+
+
+@pytest.mark.once
+def test_layers_that_have_images_keep_them_when_more_come(tmp_path):
+    few = layers_with_dead(range(90))
+    more = layers_with_dead(range(120, 230))
+    write_reports(tmp_path, [few] * 4 + [more] * 4)
+    assert all(drawn[-1] == 7 for drawn in steps(tmp_path, "life/").values())
 
 
 def layers_with_dead(dead):
