@@ -39,7 +39,7 @@ class Counters(CounterState):
         self.detach: list[Callable[[], None]] = []
         self.outermost = OutermostCalls(self._begin_call)
         self._widths: dict[str, int] = {}
-        self._shared = SharedFunctions(loops=not unrolls_steps(model))
+        self._shared = SharedFunctions(loops=self.measuring or not unrolls_steps(model))
         self._local = threading.local()  # each replica of a MirroredStrategy traces in its own thread
 
     @property

@@ -13,18 +13,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from relu_probe.counting.looped_relus import (
-    LoopedRelu,
-    plain_zeros,
-    watched_zeros,
-    with_counted_gradient,
-)
+from relu_probe.counting.looped_relus import LoopedRelu, plain_zeros, watched_zeros, with_counted_gradient
 from relu_probe.counting.passes import ForwardPass
 from relu_probe.counting.step_trace import StepTrace, current_graph
 from relu_probe.structure.call_owners import CallOwner, is_scratch_graph
 from relu_probe.structure.recurrent import RecurrentCell, looped_cells
 from relu_probe.structure.relu_function import relu_ceiling
 from relu_probe.structure.relu_layers import ReluLayer
+from relu_probe.structure.run_settings import unrolls_steps
 from relu_probe.utils.error_policy import reason
 from relu_probe.utils.instance_patch import patch_instance
 from relu_probe.utils.tensorflow_private import is_inside_vectorized_map, is_part_of, recomputation
@@ -33,6 +29,10 @@ Call = Callable[..., Any]
 _MOST_RELUS = 5  # in a call of a cell: an LSTM cell calls its two activations five times
 _GRADIENT = (
     "in a loop of an RNN layer, which counts one gradient in a step: the step computes several, or in another function"
+)
+_CUT_OFF = (
+    "in a loop of an RNN layer, which the end of the data may cut off in this version of Keras if steps_per_execution is above 1: use "
+    "a newer Keras, or steps_per_execution=1"
 )
 _thread = threading.local()
 
@@ -156,6 +156,8 @@ def _begun(owner: CallOwner, cells: list[RecurrentCell], arguments: Any, counter
     ):
         return None
     try:
+        if unrolls_steps(counters.model) and not counters.measuring:
+            raise ValueError(_CUT_OFF)
         return RecurrentCall(cells, _sequences(*arguments), _anchors(owner.layer, arguments), counters, trace)
     except Exception as error:  # counting never stops a training
         counters.leave_out([owner.name], reason(error))

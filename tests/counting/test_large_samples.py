@@ -1,5 +1,7 @@
 """Counts and sums of large samples, which are added one by one, against NumPy."""
 
+import warnings
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -120,6 +122,34 @@ def test_steps_that_are_run_together_do_not_change_the_last_one(layers, activati
 
     assert_no_harm(train, [probe])
     assert {layer.samples for layer in probe.report.values()} == {11}
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_recurrent_layers_in_steps_that_are_run_together():
+    """Their loops cannot do without one for the counting: where Keras unrolls the steps they are not counted."""
+    probe = ReluProbe(verbose=0)
+
+    def train(callbacks):
+        K.utils.set_random_seed(3)
+        model = K.Sequential(
+            [
+                K.Input((6, 3)),
+                L.SimpleRNN(8, activation="relu", name="rnn"),
+                L.Dense(4, "relu", name="hidden"),
+                L.Dense(1),
+            ]
+        )
+        model.compile(K.optimizers.Adam(0.01), "mse", steps_per_execution=2)
+        x = np.random.default_rng(0).standard_normal((11, 6, 3)).astype("float32")
+        return fitted(model, callbacks, x, np.ones((11, 1)), batch_size=4, shuffle=False)
+
+    with warnings.catch_warnings(record=True):
+        assert_no_harm(train, [probe])
+    assert probe.report["hidden"].samples == 11
+    if getattr(K, "__version__", "").startswith("3.3."):
+        assert "use a newer Keras, or steps_per_execution=1" in probe.report.unseen["rnn"]
+    else:
+        assert probe.report["rnn/relu"].samples == 11
 
 
 class InPython(L.Layer):
