@@ -8,7 +8,7 @@ import tensorflow as tf
 from harm import assert_no_harm, fitted
 
 from relu_probe import ReluProbe
-from relu_probe.counting.large_samples import LARGE_SAMPLE, activation_sums, counts_by_sample
+from relu_probe.counting.large_samples import LARGE_SAMPLE, VERY_WIDE, activation_sums, counts_by_sample
 from relu_probe.counting.passes import LayerCall
 from relu_probe.measuring.counted_train_function import counted_step
 from relu_probe.measuring.train_step import training_counters
@@ -48,7 +48,7 @@ def test_counts_of_large_samples(samples, forward, gradients, ceiling):
     def count(output, *gradients):
         return counts_by_sample(LayerCall(output, output if forward else None, gradients, ceiling))
 
-    found = [each.numpy() for each in count(output, *arrive)]
+    found = count(output, *arrive)[0].numpy().reshape(-1, LARGE_SAMPLE)
     active = output > 0
     has_gradient = np.any(arrive, axis=0) & active & (output != ceiling)
     expected = [mask.sum(0) for mask in ([active] if forward else []) + [has_gradient]]
@@ -59,24 +59,29 @@ def test_counts_of_large_samples(samples, forward, gradients, ceiling):
 
 
 def test_no_mask_of_a_whole_batch_is_made_for_a_very_wide_layer():
-    model = K.Sequential([K.Input((2,)), L.Dense(LARGE_SAMPLE, "relu"), L.Dense(1)])
+    model = K.Sequential([K.Input((2,)), L.Dense(VERY_WIDE, "relu"), L.Dense(1)])
     model.compile("sgd", "mse")
     probe = ReluProbe(strict=True)
     model.fit(np.ones((5, 2)), np.ones((5, 1)), batch_size=2, verbose=0, callbacks=[probe])
     (layer,) = probe.report.values()
     assert (layer.samples, layer.positions) == (5, 5)
-    masks = [shape for shape in shapes_of_masks(model) if shape.rank == 2]
-    assert masks
-    assert all(shape.as_list() == [1, LARGE_SAMPLE] for shape in masks)
+    step, *loops = graphs_of_step(model)
+    assert not masks_in(step)
+    assert any(masks_in(loop) for loop in loops)
 
 
-def shapes_of_masks(model):
-    """Returns the shapes of all bool tensors in a counted training step, those in its loops included."""
+def graphs_of_step(model):
+    """Returns the graph of a counted training step, and those of the bodies of its loops."""
     step = counted_step(model.train_step, training_counters(model))
     batch = tf.TensorSpec((None, 2)), tf.TensorSpec((None, 1))
     graph = tf.function(step, autograph=False).get_concrete_function(batch).graph
-    graphs = [graph, *(graph._get_function(name).graph for name in map(loop_body, graph.get_operations()) if name)]
-    return [t.shape for each in graphs for op in each.get_operations() for t in op.outputs if t.dtype == tf.bool]
+    return [graph, *(graph._get_function(name).graph for name in map(loop_body, graph.get_operations()) if name)]
+
+
+def masks_in(graph):
+    """Returns the bool tensors of a graph that have the neurons of the model as their last axis, and samples."""
+    tensors = [t for op in graph.get_operations() for t in op.outputs if t.dtype == tf.bool]
+    return [t for t in tensors if t.shape.rank == 2 and t.shape[-1] == VERY_WIDE]
 
 
 def loop_body(op):
@@ -85,7 +90,7 @@ def loop_body(op):
 
 def test_the_counts_of_a_very_wide_layer_are_those_of_the_epoch():
     """Its counters are set to zero part by part."""
-    model = K.Sequential([K.Input((2,)), L.Dense(LARGE_SAMPLE + 3, "relu"), L.Dense(1, kernel_initializer="zeros")])
+    model = K.Sequential([K.Input((2,)), L.Dense(VERY_WIDE + 3, "relu"), L.Dense(1, kernel_initializer="zeros")])
     model.compile(K.optimizers.SGD(0.0), "mse")
     x = np.random.default_rng(0).standard_normal((5, 2)).astype("float32")
     probe = ReluProbe(strict=True, activation_sum=True)
@@ -97,7 +102,7 @@ def test_the_counts_of_a_very_wide_layer_are_those_of_the_epoch():
 
 
 def wide():
-    return K.Input((3,)), [L.Dense(LARGE_SAMPLE + 1, "relu"), L.Dense(5, "relu")]
+    return K.Input((3,)), [L.Dense(VERY_WIDE + 1, "relu"), L.Dense(5, "relu")]
 
 
 def large_images():
@@ -164,7 +169,7 @@ class InPython(L.Layer):
 
 def test_a_gradient_without_a_known_shape():
     inputs = K.Input((3,))
-    hidden = L.ReLU(max_value=3.0, name="bounded")(L.Dense(LARGE_SAMPLE)(inputs))
+    hidden = L.ReLU(max_value=3.0, name="bounded")(L.Dense(VERY_WIDE)(inputs))
     model = K.Model(inputs, L.Dense(1)(InPython()(hidden)))
     model.compile(K.optimizers.SGD(0.0), "mse")
     x = np.random.default_rng(0).standard_normal((5, 3)).astype("float32")
