@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from relu_probe.counting import kernels
 from relu_probe.counting.deferred_nan import may_have_nan, nan_mask, nan_test
-from relu_probe.counting.large_samples import counts_by_sample, is_counted_by_sample
 from relu_probe.counting.max_pooling import windows_of
 from relu_probe.counting.passes import LayerCall, masks_of
 from relu_probe.counting.shared_functions import SharedFunctions
@@ -44,9 +43,7 @@ def count_call(call: LayerCall, axis: int, xla: bool | None, shared: SharedFunct
     way = kernels.plan(call.output.shape, axis, xla, shared is not None and shared.many_layers)
     if way is kernels.packed:
         return _count_packed(call, shared)
-    if shared is not None and shared.loops and is_counted_by_sample(call, xla):
-        counts, test = _with_zeros(counts_by_sample(call), call), None
-    elif shared is None or call.source is None or way is not kernels.in_bytes or tf.executing_eagerly():
+    if shared is None or call.source is None or way is not kernels.in_bytes or tf.executing_eagerly():
         counts, test = _with_zeros(way(masks_of(call), axis), call), None
     else:
         counts, test = _count_in_function(call, shared)

@@ -1,4 +1,4 @@
-"""Counts and sums of large samples, which are added one by one, against NumPy."""
+"""Very wide layers and large samples, whose activations are summed one by one, and steps that Keras runs together."""
 
 import warnings
 
@@ -8,10 +8,7 @@ import tensorflow as tf
 from harm import assert_no_harm, fitted
 
 from relu_probe import ReluProbe
-from relu_probe.counting.large_samples import LARGE_SAMPLE, VERY_WIDE, activation_sums, counts_by_sample
-from relu_probe.counting.passes import LayerCall
-from relu_probe.measuring.counted_train_function import counted_step
-from relu_probe.measuring.train_step import training_counters
+from relu_probe.counting.large_samples import LARGE_SAMPLE, activation_sums
 
 K, L = tf.keras, tf.keras.layers
 
@@ -34,63 +31,8 @@ def test_sums_of_large_samples(shape, axis, xla):
         assert not np.allclose(function(values), values[:2].sum(axis=others), rtol=1e-12)  # the planted mistake
 
 
-@pytest.mark.parametrize("ceiling", [None, 1.0])
-@pytest.mark.parametrize(
-    ("samples", "forward", "gradients"), [(5, True, 1), (3, True, 2), (300, False, 1), (0, True, 1)]
-)
-def test_counts_of_large_samples(samples, forward, gradients, ceiling):
-    rng, shape = np.random.default_rng(0), (samples, LARGE_SAMPLE)
-    output = rng.integers(0, 3, shape).astype(np.float32) / 2  # 0, 1/2 or 1
-    arrive = [rng.integers(0, 3, shape).astype(np.float32) * (rng.random(shape) < 0.5) for _ in range(gradients)]
-    spec = tf.TensorSpec((None, LARGE_SAMPLE), tf.float32)
-
-    @tf.function(input_signature=[spec] * (1 + gradients), autograph=False)
-    def count(output, *gradients):
-        return counts_by_sample(LayerCall(output, output if forward else None, gradients, ceiling))
-
-    found = count(output, *arrive)[0].numpy().reshape(-1, LARGE_SAMPLE)
-    active = output > 0
-    has_gradient = np.any(arrive, axis=0) & active & (output != ceiling)
-    expected = [mask.sum(0) for mask in ([active] if forward else []) + [has_gradient]]
-    np.testing.assert_array_equal(found, expected)
-    if samples > 1:  # the planted mistakes: the last sample is left out; a gradient where the neuron is off counts
-        assert any((a != mask[:-1].sum(0)).any() for a, mask in zip(found, [active, has_gradient]))
-        assert (found[-1] != np.any(arrive, axis=0).sum(0)).any()
-
-
-def test_no_mask_of_a_whole_batch_is_made_for_a_very_wide_layer():
-    model = K.Sequential([K.Input((2,)), L.Dense(VERY_WIDE, "relu"), L.Dense(1)])
-    model.compile("sgd", "mse")
-    probe = ReluProbe(strict=True)
-    model.fit(np.ones((5, 2)), np.ones((5, 1)), batch_size=2, verbose=0, callbacks=[probe])
-    (layer,) = probe.report.values()
-    assert (layer.samples, layer.positions) == (5, 5)
-    step, *loops = graphs_of_step(model)
-    assert not masks_in(step)
-    assert any(masks_in(loop) for loop in loops)
-
-
-def graphs_of_step(model):
-    """Returns the graph of a counted training step, and those of the bodies of its loops."""
-    step = counted_step(model.train_step, training_counters(model))
-    batch = tf.TensorSpec((None, 2)), tf.TensorSpec((None, 1))
-    graph = tf.function(step, autograph=False).get_concrete_function(batch).graph
-    return [graph, *(graph._get_function(name).graph for name in map(loop_body, graph.get_operations()) if name)]
-
-
-def masks_in(graph):
-    """Returns the bool tensors of a graph that have the neurons of the model as their last axis, and samples."""
-    tensors = [t for op in graph.get_operations() for t in op.outputs if t.dtype == tf.bool]
-    return [t for t in tensors if t.shape.rank == 2 and t.shape[-1] == VERY_WIDE]
-
-
-def loop_body(op):
-    return op.get_attr("body").name if op.type in ("While", "StatelessWhile") else ""
-
-
 def test_the_counts_of_a_very_wide_layer_are_those_of_the_epoch():
-    """Its counters are set to zero part by part."""
-    model = K.Sequential([K.Input((2,)), L.Dense(VERY_WIDE + 3, "relu"), L.Dense(1, kernel_initializer="zeros")])
+    model = K.Sequential([K.Input((2,)), L.Dense(LARGE_SAMPLE + 3, "relu"), L.Dense(1, kernel_initializer="zeros")])
     model.compile(K.optimizers.SGD(0.0), "mse")
     x = np.random.default_rng(0).standard_normal((5, 2)).astype("float32")
     probe = ReluProbe(strict=True, activation_sum=True)
@@ -102,7 +44,7 @@ def test_the_counts_of_a_very_wide_layer_are_those_of_the_epoch():
 
 
 def wide():
-    return K.Input((3,)), [L.Dense(VERY_WIDE + 1, "relu"), L.Dense(5, "relu")]
+    return K.Input((3,)), [L.Dense(LARGE_SAMPLE + 1, "relu"), L.Dense(5, "relu")]
 
 
 def large_images():
@@ -169,7 +111,7 @@ class InPython(L.Layer):
 
 def test_a_gradient_without_a_known_shape():
     inputs = K.Input((3,))
-    hidden = L.ReLU(max_value=3.0, name="bounded")(L.Dense(VERY_WIDE)(inputs))
+    hidden = L.ReLU(max_value=3.0, name="bounded")(L.Dense(LARGE_SAMPLE)(inputs))
     model = K.Model(inputs, L.Dense(1)(InPython()(hidden)))
     model.compile(K.optimizers.SGD(0.0), "mse")
     x = np.random.default_rng(0).standard_normal((5, 3)).astype("float32")
