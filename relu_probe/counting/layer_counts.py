@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from relu_probe.counting.activation_sums import activation_sums
 from relu_probe.counting.batch_rows import Rows
 from relu_probe.counting.batch_samples import Batch
 from relu_probe.counting.call_counts import CallCounts, count_call
-from relu_probe.counting.large_samples import activation_sums
 from relu_probe.counting.passes import BackwardPass, ForwardPass, LayerCall, calls_of
 from relu_probe.counting.shared_functions import SharedFunctions
 from relu_probe.counting.step_totals import LayerTotals

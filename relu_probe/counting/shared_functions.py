@@ -17,7 +17,7 @@ class SharedFunctions:
     """The shared functions of one model.
 
     Args:
-        loops: whether a step may have loops, and calls that are not inlined, of ours; not if the training does not wait for them.
+        loops: whether counting may use loops and calls that are not inlined; see `unrolls_steps` for where it may not.
 
     Attributes:
         many_layers: the step has so many layers that its first run would be slow if each of them were counted in the way that is

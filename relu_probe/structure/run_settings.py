@@ -47,7 +47,7 @@ def run_settings(model: Any) -> list[Any]:
 def unrolls_steps(model: Any) -> bool:
     """Whether several steps are one graph without a loop, as in Keras 3 before it had `unrolled_steps_per_execution`.
 
-    At the end of the data TensorFlow cuts such a graph off, and with it a step that is still running.
+    At the end of the data, the next batch that the graph asks for is an error, which also stops a step that is still running.
     """
     of_keras_3 = not hasattr(model, "_steps_per_execution")
     several = getattr(model, "steps_per_execution", 1) != 1
