@@ -1,6 +1,6 @@
 """The counts of one call of a layer, by the counting method that `kernels.plan` chooses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -64,7 +64,10 @@ def _count_in_function(call: LayerCall, shared: SharedFunctions) -> tuple[list[t
     def run(body: Callable[..., Any], of: LayerCall) -> Any:
         return shared.call(body, [of.output, *of.gradients], of.ceiling, one_for_all_shapes=True, inline=inline)
 
-    if (windows := windows_of(call)) is None:
+    if call.output.shape.rank == 2 and neurons >= kernels.VERY_WIDE:
+        body = _count_quarters if neurons % 16 == 0 else _count_bytes  # other quarters of tensors would be copies
+        *counts, may = shared.call(body, [call.output, *call.gradients], call.ceiling)
+    elif (windows := windows_of(call)) is None:
         *counts, may = run(_count_bytes, call)
     else:
         active, may = run(_count_bytes, call._replace(gradients=()))
@@ -78,6 +81,20 @@ def _count_in_function(call: LayerCall, shared: SharedFunctions) -> tuple[list[t
 def _count_bytes(ceiling: float | None, output: tf.Tensor, *gradients: tf.Tensor) -> list[tf.Tensor]:
     masks = masks_of(LayerCall(output, output, gradients, ceiling))
     return [*kernels.in_bytes(masks, -1), may_have_nan(output)]
+
+
+def _count_quarters(ceiling: float | None, output: tf.Tensor, *gradients: tf.Tensor) -> list[tf.Tensor]:
+    """Counts one quarter of the batch after the other, once the gradients are there.
+
+    Masks are a quarter as large as the output. Those of the forward pass would be in memory when the gradients need it.
+    """
+    samples = tf.shape(output)[0]
+    sizes = [samples // 4] * 3 + [samples - samples // 4 * 3]
+    counts: list[Sequence[tf.Tensor]] = [gradients]  # what the next quarter waits for
+    for quarter, *arrived in zip(*(tf.split(tensor, sizes) for tensor in (output, *gradients))):
+        with tf.control_dependencies(counts[-1]):
+            counts.append(kernels.in_bytes(masks_of(LayerCall(quarter, quarter, tuple(arrived), ceiling)), -1))
+    return [*map(tf.add_n, zip(*counts[1:])), may_have_nan(output)]
 
 
 def _count_gradients(ceiling: float | None, output: tf.Tensor, *gradients: tf.Tensor) -> tf.Tensor:
