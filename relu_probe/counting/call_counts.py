@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from relu_probe.counting import kernels
-from relu_probe.counting.deferred_nan import may_have_nan, nan_mask, nan_test
+from relu_probe.counting.deferred_nan import joint_nan_mask, largest_or_nan, may_have_nan, nan_mask, nan_test
 from relu_probe.counting.max_pooling import windows_of
 from relu_probe.counting.passes import LayerCall, masks_of
 from relu_probe.counting.shared_functions import SharedFunctions
@@ -17,7 +17,7 @@ class CallCounts(NamedTuple):
 
     `counts` are the positions active and the positions with a gradient, `(neurons,)` each, or both concatenated. `nan_test` is a
     scalar bool; False proves that there is no NaN. It is None if the mask costs no more than the test. `nan_mask` returns
-    `(neurons,)` bool.
+    `(neurons,)`, bool or the floats of `largest_or_nan`.
     """
 
     counts: list[tf.Tensor]
@@ -28,7 +28,9 @@ class CallCounts(NamedTuple):
         """Returns the sum of both counts."""
         tests = None if self.nan_test is None or other.nan_test is None else self.nan_test | other.nan_test
         counts = [tf.cast(kernels.concat(each.counts), tf.int64) for each in (self, other)]
-        return CallCounts([tf.add_n(counts)], tests, lambda: self.nan_mask() | other.nan_mask())
+        return CallCounts(
+            [tf.add_n(counts)], tests, lambda: joint_nan_mask([self.nan_mask()]) | joint_nan_mask([other.nan_mask()])
+        )
 
 
 def count_call(call: LayerCall, axis: int, xla: bool | None, shared: SharedFunctions | None) -> CallCounts:
@@ -49,6 +51,9 @@ def count_call(call: LayerCall, axis: int, xla: bool | None, shared: SharedFunct
         counts, test = _count_in_function(call, shared)
     if call.source is None:  # NaN were already looked for when the forward pass was counted
         return CallCounts(counts, tf.constant(False), lambda: tf.zeros(call.output.shape[axis], bool))
+    if way is kernels.places:
+        largest = largest_or_nan(call.source, axis)
+        return CallCounts(counts, None, lambda: largest)
     return CallCounts(counts, nan_test(call, xla, test), lambda: nan_mask(call.source, axis))
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from relu_probe.counting.deferred_nan import joint_nan_mask
 from relu_probe.counting.kernels import INDEXED, concat, on_gpu
 from relu_probe.counting.layer_counts import LayerIncrements
 from relu_probe.counting.step_totals import TotalsLayout, increments
@@ -109,14 +110,14 @@ class CounterBlock:
 
     def _mark_nan(self, layers: list[LayerIncrements]) -> None:
         def mark() -> None:
-            self._nan.assign_add(tf.cast(concat([layer.positions.nan_mask() for layer in layers]), tf.int32))
+            self._nan.assign_add(tf.cast(joint_nan_mask([layer.positions.nan_mask() for layer in layers]), tf.int32))
 
         tests = [layer.positions.nan_test for layer in layers]
         if all(test is None for test in tests):
             mark()
         else:
             found = [
-                tf.reduce_any(layer.positions.nan_mask()) if test is None else test
+                tf.reduce_any(joint_nan_mask([layer.positions.nan_mask()])) if test is None else test
                 for layer, test in zip(layers, tests)
             ]
             tf.cond(found[0] if len(found) == 1 else tf.reduce_any(tf.stack(found)), mark, lambda: None)

@@ -27,7 +27,7 @@ from relu_probe.structure.relu_layers import ReluLayer
 from relu_probe.structure.run_settings import unrolls_steps
 from relu_probe.structure.weights import is_frozen, is_frozen_in
 from relu_probe.utils.error_policy import reason
-from relu_probe.utils.tensorflow_private import is_compiled_by_xla, is_inside_vectorized_map
+from relu_probe.utils.tensorflow_private import is_compiled_by_xla, is_debugged, is_inside_vectorized_map
 
 
 class Counters(CounterState):
@@ -142,7 +142,8 @@ class Counters(CounterState):
             passes = concat_narrow_layers(passes)
         layers = [[each for each in passes if each.keys == keys] for keys in dict.fromkeys(p.keys for p in passes)]
         whole = Batch.of(data, trace.operations)
-        self._shared.many_layers = len(layers) > FEW_LAYERS
+        # The largest value of an empty batch, by which NaN are found in many layers, is -inf, of which a debugger would complain.
+        self._shared.many_layers = len(layers) > FEW_LAYERS and not is_debugged()
         found = [self._increments(layer, whole, xla=self.jit, shared=self._shared) for layer in layers]
         loops = looped_increments(trace.loops, gradients, whole, activation_sum=self.activation_sum)
         self.blocks.add([layer for layer in [*found, *loops] if layer is not None], self.jit, step, batch)

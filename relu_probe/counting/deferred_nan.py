@@ -1,9 +1,13 @@
-"""Deferred NaN detection: a cheap scalar test at every step; the mask of the neurons is computed only if the test is True."""
+"""NaN detection: by the largest value of each neuron, or deferred.
+
+Deferred detection is a cheap scalar test at every step; the mask of the neurons is computed only if the test is True. It is faster for
+large layers, but adds twice as many operations.
+"""
 
 import numpy as np
 import tensorflow as tf
 
-from relu_probe.counting.kernels import WIDE, on_gpu
+from relu_probe.counting.kernels import WIDE, concat, on_gpu
 from relu_probe.counting.passes import LayerCall
 from relu_probe.counting.shared_constants import axes_of, shared_constant
 
@@ -26,6 +30,19 @@ def may_have_nan(values: tf.Tensor) -> tf.Tensor:
 def nan_mask(values: tf.Tensor, axis: int) -> tf.Tensor:
     """Returns `(neurons,)` bool: whether there is a NaN among the values of each neuron."""
     return tf.reduce_any(tf.math.is_nan(values), axes_of(values, without=axis))
+
+
+def largest_or_nan(values: tf.Tensor, axis: int) -> tf.Tensor:
+    """Returns `(neurons,)`, NaN for a neuron with a NaN among its values: its largest value otherwise, -inf in an empty batch."""
+    return tf.reduce_max(values, axes_of(values, without=axis))
+
+
+def joint_nan_mask(found: list[tf.Tensor]) -> tf.Tensor:
+    """Returns the concatenated masks of several layers, each of which is a mask or what `largest_or_nan` returned."""
+    if len({each.dtype for each in found}) > 1:
+        found = [tf.math.is_nan(each) if each.dtype.is_floating else each for each in found]
+    joint = concat(found)
+    return tf.math.is_nan(joint) if joint.dtype.is_floating else joint
 
 
 def nan_test(call: LayerCall, xla: bool | None, of_output: tf.Tensor | None = None) -> tf.Tensor | None:

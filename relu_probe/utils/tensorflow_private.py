@@ -105,6 +105,13 @@ def end_observing(observer: Callable[..., Any]) -> None:
         op_callbacks.remove_op_callback(observer)
 
 
+def is_debugged() -> bool:
+    """Whether something looks at each operation of this thread, such as `tf.debugging.enable_check_numerics`."""
+    from tensorflow.python.framework import op_callbacks
+
+    return bool(op_callbacks.should_invoke_op_callbacks())
+
+
 def observe_new_operations(graph: Any, observer: Callable[[Any], None], restorers: list[Callable[[], None]]) -> None:
     """Calls `observer` with each operation that is added to a graph, once it is there; `restorers` gets a function that ends it."""
     create, observers = graph._create_op_internal, [observer]

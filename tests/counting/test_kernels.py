@@ -11,7 +11,7 @@ from models import sequential
 
 from relu_probe import ReluProbe, measure
 from relu_probe.counting import call_counts, kernels, passes
-from relu_probe.counting.deferred_nan import may_have_nan
+from relu_probe.counting.deferred_nan import joint_nan_mask, largest_or_nan, may_have_nan
 
 pytestmark = pytest.mark.any_keras
 
@@ -195,6 +195,49 @@ def test_no_nan_is_missed(size, dtype, sign):
         with_nan = values.copy()
         with_nan.flat[place] = np.copysign(np.nan, sign)
         assert test(tf.constant(with_nan, dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("shape", [(2, 1, 1, 9), (8, 4, 4, 16), (33, 9, 5, 3), (257, 3, 3, 2)])
+def test_the_largest_values_show_the_neurons_with_nan(shape, dtype):
+    """TensorFlow's maximum passes NaN on, wherever they are; `np.fmax`, which does not, is the planted mistake."""
+    rng, missed = np.random.default_rng(0), 0
+    find = tf.function(lambda values: joint_nan_mask([largest_or_nan(values, -1)]))
+    for _ in range(50):
+        values = np.maximum(rng.standard_normal(shape), 0.0)
+        places = [tuple(rng.integers(0, shape)) for _ in range(5)]
+        for place, value in zip(places, [np.inf, tf.as_dtype(dtype).max, np.nan, -np.nan, np.nan]):
+            values[place] = value
+        expected = np.isnan(values).any((0, 1, 2))
+        np.testing.assert_array_equal(find(tf.constant(values, dtype)), expected)
+        missed += (np.isnan(np.fmax.reduce(values, (0, 1, 2))) != expected).any()
+    assert missed
+    assert not find(tf.zeros((0, *shape[1:]), dtype)).numpy().any()
+
+
+@pytest.mark.parametrize("blind", [False, True])
+@pytest.mark.parametrize("size", [6, 70], ids=["all images small", "large images too"])
+def test_nan_of_many_images(size, blind, monkeypatch):
+    """Twelve layers, of which the NaN of some are found by the largest values. The planted mistake finds none."""
+    if blind:
+        monkeypatch.setattr(
+            call_counts, "largest_or_nan", lambda values, axis: tf.zeros(values.shape[axis], values.dtype)
+        )
+    x = K.Input((size, size, 8))
+    parts = [L.ReLU(name=f"relu{i}")(L.AveragePooling2D(2)(x) if size > 6 and i % 2 else x) for i in range(12)]
+    model = K.Model(x, L.Dense(1)(L.Concatenate()([L.GlobalAveragePooling2D()(part) for part in parts])))
+    model.compile(K.optimizers.SGD(0.0), "mse")
+    data = np.random.default_rng(0).standard_normal((6, size, size, 8)).astype("float32")
+    clean = data > 0
+    data[1, 2:4, 2:4, 5] = np.nan  # a whole window of the pooling
+    clean[1, 2:4, 2:4, 5] = False
+    probe = ReluProbe(strict=True)
+    model.fit(data, np.ones((6, 1)), batch_size=2, verbose=0, shuffle=False, callbacks=[probe])
+    found = {name: np.flatnonzero(layer.nan).tolist() for name, layer in probe.report.items()}
+    small = [name for i, name in enumerate(found) if size == 6 or i % 2]
+    assert len(found) == 12
+    assert found == {name: [] if blind and name in small else [5] for name in found}
+    np.testing.assert_array_equal(probe.report["relu0"].active, clean.sum((0, 1, 2)))
 
 
 def test_a_negative_value_never_hides_a_nan():

@@ -1,6 +1,6 @@
 """TensorFlow's debugging tools stop at any NaN or infinity: the probe makes none where the model has none."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ import tensorflow as tf
 from models import sequential
 
 from relu_probe import ReluProbe, diagnose, measure
+from relu_probe.counting import counters
 
 K, L = tf.keras, tf.keras.layers
 RNG = np.random.default_rng(0)
@@ -42,6 +43,32 @@ def test_check_numerics_finds_nothing_of_the_probe(model, x):
             assert probe.report.samples == 8
         assert measure(model(), (x, Y)).samples == 8
         assert diagnose(model(), (x, Y)).report.samples == 8
+
+
+class NoSamples(K.Model):
+    """Twelve layers of an expert to which no sample is sent."""
+
+    def __init__(self):
+        super().__init__()
+        self.expert = [L.Dense(4, "relu") for _ in range(12)]
+        self.last = L.Dense(1)
+
+    def call(self, x):
+        h = x[:0]
+        for layer in self.expert:
+            h = layer(h)
+        return self.last(tf.reshape(x, (-1, 64))) + tf.reduce_sum(h)
+
+
+def test_check_numerics_finds_nothing_in_layers_without_samples(monkeypatch):
+    """The largest value of no values is -inf; `is_debugged` keeps the probe from it. The planted mistake does not know of debuggers."""
+    for known in (True, False):
+        if not known:
+            monkeypatch.setattr(counters, "is_debugged", lambda: False)
+        model = NoSamples()
+        model.compile("sgd", "mse")
+        with numerics_checked(), nullcontext() if known else pytest.raises(tf.errors.InvalidArgumentError):
+            model.fit(IMAGES, Y, verbose=0, callbacks=[ReluProbe()])
 
 
 def test_check_numerics_finds_an_infinity_of_the_model():

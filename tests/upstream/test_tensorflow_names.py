@@ -17,6 +17,7 @@ from relu_probe.utils.tensorflow_private import (
     ids_and_shapes,
     import_event,
     is_compiled_by_xla,
+    is_debugged,
     is_inside_vectorized_map,
     is_loop_or_branch,
     is_part_of,
@@ -235,6 +236,17 @@ def test_op_callbacks_tell_of_the_operations_of_a_thread():
     assert any(kind.startswith("__inference_") for kind in kinds)
     attributes = next(attributes for kind, attributes in eager if kind == "MatMul")
     assert attributes[attributes.index("transpose_b") + 1] is True
+
+
+def test_debuggers_are_noticed_in_eager_code_and_in_graphs():
+    noticed = [is_debugged()]
+    tf.debugging.enable_check_numerics()
+    try:
+        noticed.append(is_debugged())
+        tf.function(lambda: noticed.append(is_debugged()))()
+    finally:
+        tf.debugging.disable_check_numerics()
+    assert [*noticed, is_debugged()] == [False, True, True, False]
 
 
 def test_numbers_of_eager_tensors_and_definitions_of_operations():
