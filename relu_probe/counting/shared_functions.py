@@ -21,7 +21,7 @@ class SharedFunctions:
 
     Attributes:
         many_layers: the step has so many layers that its first run would be slow if each of them were counted in the way that is
-            fastest later. ResNet50 (32 x 32): small images by `kernels.places`, and no inlined calls, take 1.12 times the CPU time
+            fastest later. ResNet50 (32 x 32): small images by `kernels.places`, and no inlined calls, take 1.06 times the CPU time
             of a first step without a probe; `kernels.in_bytes` 1.27, in calls. The step of three convolutions takes 1.08 times as
             long with inlined bytes, 1.11 with `places`, 1.10 with calls.
     """
