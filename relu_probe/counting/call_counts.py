@@ -70,7 +70,7 @@ def _count_in_function(call: LayerCall, shared: SharedFunctions) -> tuple[list[t
         return shared.call(body, [of.output, *of.gradients], of.ceiling, one_for_all_shapes=True, inline=inline)
 
     if call.output.shape.rank == 2 and neurons >= kernels.VERY_WIDE:
-        body = _count_quarters if neurons % 16 == 0 else _count_bytes  # other quarters of tensors would be copies
+        body = _count_quarters if neurons % 16 == 0 else _count_bytes  # TensorFlow copies quarters that are not aligned
         *counts, may = shared.call(body, [call.output, *call.gradients], call.ceiling)
     elif (windows := windows_of(call)) is None:
         *counts, may = run(_count_bytes, call)
@@ -89,9 +89,10 @@ def _count_bytes(ceiling: float | None, output: tf.Tensor, *gradients: tf.Tensor
 
 
 def _count_quarters(ceiling: float | None, output: tf.Tensor, *gradients: tf.Tensor) -> list[tf.Tensor]:
-    """Counts one quarter of the batch after the other, once the gradients are there.
+    """Counts the quarters of the batch one after the other, once the gradients have been computed.
 
-    Masks are a quarter as large as the output. Those of the forward pass would be in memory when the gradients need it.
+    The masks of a whole batch take a quarter of the memory of the output. If they were computed in the forward pass, they would still
+    be in memory when the backward pass needs most of it.
     """
     samples = tf.shape(output)[0]
     sizes = [samples // 4] * 3 + [samples - samples // 4 * 3]

@@ -142,7 +142,7 @@ class Counters(CounterState):
             passes = concat_narrow_layers(passes)
         layers = [[each for each in passes if each.keys == keys] for keys in dict.fromkeys(p.keys for p in passes)]
         whole = Batch.of(data, trace.operations)
-        # The largest value of an empty batch, by which NaN are found in many layers, is -inf, of which a debugger would complain.
+        # In many layers NaN are found by the largest values, which are -inf in an empty batch: a debugger would report them.
         self._shared.many_layers = len(layers) > FEW_LAYERS and not is_debugged()
         found = [self._increments(layer, whole, xla=self.jit, shared=self._shared) for layer in layers]
         loops = looped_increments(trace.loops, gradients, whole, activation_sum=self.activation_sum)

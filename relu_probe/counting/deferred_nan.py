@@ -33,12 +33,12 @@ def nan_mask(values: tf.Tensor, axis: int) -> tf.Tensor:
 
 
 def largest_or_nan(values: tf.Tensor, axis: int) -> tf.Tensor:
-    """Returns `(neurons,)`, NaN for a neuron with a NaN among its values: its largest value otherwise, -inf in an empty batch."""
+    """Returns `(neurons,)`: NaN for a neuron that has a NaN among its values, else its largest value (-inf in an empty batch)."""
     return tf.reduce_max(values, axes_of(values, without=axis))
 
 
 def joint_nan_mask(found: list[tf.Tensor]) -> tf.Tensor:
-    """Returns the concatenated masks of several layers, each of which is a mask or what `largest_or_nan` returned."""
+    """Returns one mask for several layers, from the mask of each, or from what `largest_or_nan` returned for it."""
     if len({each.dtype for each in found}) > 1:
         found = [tf.math.is_nan(each) if each.dtype.is_floating else each for each in found]
     joint = concat(found)

@@ -27,8 +27,8 @@ EXACT = 2**24  # float32 counts exactly up to this number
 NARROW = 128  # neurons up to which layers of one batch are concatenated
 INDEXED = 2048  # neurons of a block, up to which the step of the last activity is written by index
 WIDE = 256  # neurons from which `(batch, neurons)` is counted in bytes, and NaN are tested for before they are located
-# Neurons from which `(batch, neurons)` is counted in quarters of a batch. A fit of a million neurons takes 175 MB more than without a
-# probe, with whole batches 256; its steps take 1.06 times as long as with whole batches.
+# Neurons from which `(batch, neurons)` is counted in quarters of a batch. The peak memory of a fit of a million neurons with `log_dir`
+# is then 190 MB above that without a probe, with whole batches up to 268; a step takes 1.06 times as long as with whole batches.
 VERY_WIDE = 2**19
 LARGE_IMAGE = 2**14  # values of a sample, above which images are counted in bytes even if there are many layers
 _BITS = 10  # bits of an int32 for each of at most three masks
